@@ -1,0 +1,182 @@
+//! How a caller learns that something happened: without blocking, by blocking, or as a
+//! [`Future`] of any runtime.
+//!
+//! A [`Completion`] is set exactly once and its result taken once. A [`Dependency`] is a completion of durability; it
+//! says `Ok` only after the flush that made its frame durable has returned.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use crate::error::{Error, Result};
+use crate::sync::{Arc, Condvar, Mutex, lock};
+
+#[derive(Debug)]
+struct State<T> {
+    result: Option<Result<T>>,
+    wakers: VecDeque<Waker>,
+}
+
+#[derive(Debug)]
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    done: Condvar,
+}
+
+impl<T> Shared<T> {
+    fn new() -> Arc<Shared<T>> {
+        Arc::new(Shared {
+            state: Mutex::new(State {
+                result: None,
+                wakers: VecDeque::new(),
+            }),
+            done: Condvar::new(),
+        })
+    }
+
+    fn wait_until<R>(&self, mut look: impl FnMut(&mut Option<Result<T>>) -> Option<R>) -> R {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(result) = look(&mut state.result) {
+                return result;
+            }
+            state = self
+                .done
+                .wait(state)
+                .expect("no thread panics while it holds a lock");
+        }
+    }
+
+    fn poll_with<R>(
+        &self,
+        context: &mut Context<'_>,
+        look: impl FnOnce(&mut Option<Result<T>>) -> Option<R>,
+    ) -> Poll<R> {
+        let mut state = lock(&self.state);
+        if let Some(result) = look(&mut state.result) {
+            return Poll::Ready(result);
+        }
+        if !state
+            .wakers
+            .iter()
+            .any(|waker| waker.will_wake(context.waker()))
+        {
+            state.wakers.push_back(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+/// A result that arrives later and is taken once.
+#[derive(Debug)]
+pub struct Completion<T>(Arc<Shared<T>>);
+
+/// The side that provides the result. Dropped unused, it completes with [`Error::Closed`].
+#[derive(Debug)]
+pub struct Completer<T>(Option<Arc<Shared<T>>>);
+
+impl<T> Completion<T> {
+    /// A completion and the side that sets it.
+    pub fn pair() -> (Completer<T>, Completion<T>) {
+        let shared = Shared::new();
+        (Completer(Some(shared.clone())), Completion(shared))
+    }
+
+    /// A completion that is complete already.
+    pub fn ready(result: Result<T>) -> Completion<T> {
+        let (completer, completion) = Completion::pair();
+        completer.complete(result);
+        completion
+    }
+
+    /// Whether the result is there.
+    pub fn is_complete(&self) -> bool {
+        lock(&self.0.state).result.is_some()
+    }
+
+    /// Blocks the calling thread until the result is there, and takes it.
+    pub fn wait(self) -> Result<T> {
+        self.0.wait_until(Option::take)
+    }
+}
+
+/// Must not be polled again after it was ready.
+impl<T> Future for Completion<T> {
+    type Output = Result<T>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        self.0.poll_with(context, Option::take)
+    }
+}
+
+impl<T> Completer<T> {
+    /// Sets the result and wakes everybody who waits.
+    pub fn complete(mut self, result: Result<T>) {
+        if let Some(shared) = self.0.take() {
+            set(&shared, result);
+        }
+    }
+}
+
+impl<T> Drop for Completer<T> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.take() {
+            set(&shared, Err(Error::Closed));
+        }
+    }
+}
+
+fn set<T>(shared: &Shared<T>, result: Result<T>) {
+    let wakers = {
+        let mut state = lock(&shared.state);
+        state.result = Some(result);
+        shared.done.notify_all();
+        std::mem::take(&mut state.wakers)
+    };
+    for waker in wakers {
+        waker.wake();
+    }
+}
+
+/// The durability of one append. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Dependency(Arc<Shared<()>>);
+
+impl Dependency {
+    /// A dependency and the side that makes it persistent.
+    pub(crate) fn pair() -> (Completer<()>, Dependency) {
+        let shared = Shared::new();
+        (Completer(Some(shared.clone())), Dependency(shared))
+    }
+
+    /// What is persistent already.
+    pub fn persistent() -> Dependency {
+        let (completer, dependency) = Dependency::pair();
+        completer.complete(Ok(()));
+        dependency
+    }
+
+    /// Whether the append has reached stable storage.
+    pub fn is_persistent(&self) -> bool {
+        matches!(self.poll_now(), Some(Ok(())))
+    }
+
+    /// `None` while undecided.
+    pub fn poll_now(&self) -> Option<Result<()>> {
+        lock(&self.0.state).result.clone()
+    }
+
+    /// Blocks the calling thread until it is decided.
+    pub fn wait(&self) -> Result<()> {
+        self.0.wait_until(|result| result.clone())
+    }
+}
+
+impl Future for Dependency {
+    type Output = Result<()>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        self.0.poll_with(context, |result| result.clone())
+    }
+}

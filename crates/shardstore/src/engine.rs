@@ -1,0 +1,300 @@
+//! The threads around a store: one commits, one maintains, a bounded pool reads.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::batch::Batch;
+use crate::completion::{Completion, Dependency};
+use crate::disk::Read;
+use crate::error::{Error, Result};
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, lock, thread};
+
+/// Reads that may wait for an I/O thread; more are refused with [`Error::Busy`].
+const READS_WAITING_MAX: usize = 4096;
+
+/// How often maintenance looks whether something is due, unless it is woken.
+const MAINTENANCE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long maintenance waits after a step failed.
+const ERROR_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long the committer waits for a dependency on something else before it looks again.
+const BLOCKED_PAUSE: Duration = Duration::from_millis(1);
+
+/// How often closing looks whether everything is committed.
+const DRAIN_PAUSE: Duration = Duration::from_millis(1);
+
+type Job = Box<dyn FnOnce(&Store) + Send>;
+
+struct Inner {
+    store: Store,
+    stopping: AtomicBool,
+    reads: Mutex<VecDeque<Job>>,
+    reads_signal: Condvar,
+    maintenance_due: Mutex<bool>,
+    maintenance_signal: Condvar,
+    /// Signalled when a checkpoint has caught up.
+    caught_up: Condvar,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+}
+
+/// A store with its threads. Clones share it; [`close`](Engine::close) stops it.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Engine").field(&self.inner.store).finish()
+    }
+}
+
+impl Engine {
+    /// Starts the threads: two, and `io_threads` (at least one) for reads.
+    pub fn start(store: Store, io_threads: usize) -> Result<Engine> {
+        store.set_pumped_by_a_thread(true);
+        let inner = Arc::new(Inner {
+            store,
+            stopping: AtomicBool::new(false),
+            reads: Mutex::new(VecDeque::new()),
+            reads_signal: Condvar::new(),
+            maintenance_due: Mutex::new(false),
+            maintenance_signal: Condvar::new(),
+            caught_up: Condvar::new(),
+            threads: Mutex::new(Vec::new()),
+        });
+        let engine = Engine { inner };
+        engine.spawn("commit", Inner::commit)?;
+        engine.spawn("maintain", Inner::maintain)?;
+        for _ in 0..io_threads.max(1) {
+            engine.spawn("read", Inner::serve_reads)?;
+        }
+        Ok(engine)
+    }
+
+    fn spawn(&self, name: &str, body: fn(&Inner)) -> Result<()> {
+        let inner = self.inner.clone();
+        let thread = thread::Builder::new()
+            .name(format!("shard-{name}"))
+            .spawn(move || body(&inner))
+            .map_err(|error| Error::Failed {
+                reason: format!("cannot start a thread: {error}"),
+            })?;
+        lock(&self.inner.threads).push(thread);
+        Ok(())
+    }
+
+    /// The store itself.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// See [`Store::submit`].
+    pub fn submit(&self, batch: Batch) -> Result<Dependency> {
+        self.inner.store.submit(batch)
+    }
+
+    /// See [`Store::snapshot`].
+    pub fn snapshot(&self) -> Snapshot {
+        self.inner.store.snapshot()
+    }
+
+    /// Runs `f` at once with [`Read::Nowait`]; if it says [`Error::WouldBlock`], again with
+    /// [`Read::Blocking`] on an I/O thread.
+    pub fn read<T: Send + 'static>(
+        &self,
+        mut f: impl FnMut(&Store, Read) -> Result<T> + Send + 'static,
+    ) -> Completion<T> {
+        match f(&self.inner.store, Read::Nowait) {
+            Err(Error::WouldBlock) => {}
+            done => return Completion::ready(done),
+        }
+        let (completer, completion) = Completion::pair();
+        let mut reads = lock(&self.inner.reads);
+        if self.inner.stopping.load(Ordering::SeqCst) {
+            return Completion::ready(Err(Error::Closed));
+        }
+        if reads.len() >= READS_WAITING_MAX {
+            return Completion::ready(Err(Error::Busy));
+        }
+        reads.push_back(Box::new(move |store| {
+            completer.complete(f(store, Read::Blocking))
+        }));
+        self.inner.reads_signal.notify_one();
+        completion
+    }
+
+    /// Commits what is queued, writes a checkpoint and stops the threads.
+    pub fn close(&self) -> Result<()> {
+        let inner = &self.inner;
+        inner.store.stop_taking();
+        while !inner.store.is_drained() && inner.store.failure().is_none() {
+            inner.store.queue_signal.notify_all();
+            thread::sleep(DRAIN_PAUSE);
+        }
+        let result = inner.store.checkpoint();
+        inner.stopping.store(true, Ordering::SeqCst);
+        inner.wake_all();
+        let threads = std::mem::take(&mut *lock(&inner.threads));
+        for thread in threads {
+            // A thread that panicked has printed why; there is nothing more to save.
+            let _ = thread.join();
+        }
+        result
+    }
+}
+
+impl Inner {
+    fn wake_all(&self) {
+        drop(lock(&self.reads));
+        self.reads_signal.notify_all();
+        *lock(&self.maintenance_due) = true;
+        self.maintenance_signal.notify_all();
+        self.caught_up.notify_all();
+        drop(lock(&self.store.queue));
+        self.store.queue_signal.notify_all();
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    fn commit(&self) {
+        while self.wait_for_work() {
+            self.wait_for_maintenance();
+            // A failed disk has told everybody who waited; there is nobody else to tell.
+            let committed = self.store.pump();
+            let is_due = || self.store.checkpoint_is_due() || self.store.is_short_of_space();
+            if matches!(committed, Ok(true)) && is_due() {
+                self.request_maintenance();
+            }
+        }
+    }
+
+    /// Blocks until something may be committed. `false`: stop.
+    fn wait_for_work(&self) -> bool {
+        let mut queue = lock(&self.store.queue);
+        loop {
+            if queue.has_ready() {
+                return true;
+            }
+            if self.is_stopping() {
+                return false;
+            }
+            let signal = &self.store.queue_signal;
+            let stated = "no thread panics while it holds a lock";
+            if queue.blocked.is_empty() {
+                queue = signal.wait(queue).expect(stated);
+            } else {
+                drop(signal.wait_timeout(queue, BLOCKED_PAUSE).expect(stated));
+                return true;
+            }
+        }
+    }
+
+    /// Lets maintenance catch up when memory holds two memtables' worth already, unless what
+    /// waits is maintenance's own.
+    fn wait_for_maintenance(&self) {
+        while self.store.checkpoint_is_overdue()
+            && !self.store.is_starved()
+            && lock(&self.store.queue).background.is_empty()
+            && self.store.failure().is_none()
+            && !self.is_stopping()
+        {
+            self.request_maintenance();
+            let due = lock(&self.maintenance_due);
+            // Bounded, because maintenance itself may wait for a commit.
+            let _ = self.caught_up.wait_timeout(due, Duration::from_millis(1));
+        }
+    }
+
+    fn request_maintenance(&self) {
+        *lock(&self.maintenance_due) = true;
+        self.maintenance_signal.notify_one();
+    }
+
+    fn maintain(&self) {
+        while !self.is_stopping() {
+            {
+                let mut due = lock(&self.maintenance_due);
+                if !*due {
+                    let waited = self.maintenance_signal.wait_timeout(due, MAINTENANCE_PAUSE);
+                    due = waited.expect("no thread panics while it holds a lock").0;
+                }
+                *due = false;
+            }
+            let mut went_well = true;
+            while !self.is_stopping() {
+                match self.maintain_once() {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(_) => {
+                        went_well = false;
+                        break;
+                    }
+                }
+            }
+            self.caught_up.notify_all();
+            if !went_well {
+                self.pause_after_error();
+            }
+        }
+    }
+
+    /// Out of space resolves itself when something is deleted, a failed disk has said so, and
+    /// damage is kept in the store's list: in each case a later round tries again, not at once.
+    fn pause_after_error(&self) {
+        let due = lock(&self.maintenance_due);
+        drop(self.maintenance_signal.wait_timeout(due, ERROR_PAUSE));
+    }
+
+    /// The most urgent step of maintenance. `false`: nothing is due.
+    ///
+    /// A step that fails does not keep the later ones from running: reclamation above all must
+    /// go on when there is no space for a checkpoint or for compaction.
+    fn maintain_once(&self) -> Result<bool> {
+        let store = &self.store;
+        if store.failure().is_some() {
+            return Ok(false);
+        }
+        let mut failed = Ok(false);
+        let steps: [fn(&Store) -> Result<bool>; 4] = [
+            Store::checkpoint_step,
+            Store::prepare_ahead,
+            Store::compact,
+            Store::reclaim_step,
+        ];
+        for step in steps {
+            match step(store) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) => failed = Err(error),
+            }
+            self.caught_up.notify_all();
+        }
+        failed
+    }
+
+    fn serve_reads(&self) {
+        loop {
+            let job = {
+                let mut reads = lock(&self.reads);
+                loop {
+                    if let Some(job) = reads.pop_front() {
+                        break job;
+                    }
+                    if self.is_stopping() {
+                        return;
+                    }
+                    let waited = self.reads_signal.wait(reads);
+                    reads = waited.expect("no thread panics while it holds a lock");
+                }
+            };
+            job(&self.store);
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! A disk in a file: one inode however many objects, locked against a second process.
+//!
+//! Reads go through the page cache with `preadv2`; [`Read::PastCache`] uses a second
+//! descriptor with `O_DIRECT`, or drops the range from the cache first where that is not to
+//! be had. Ranges are written ahead with zeros, so that appends change no metadata and a
+//! flush is one flush.
+
+use std::fs::{File, OpenOptions};
+use std::io::{IoSlice, IoSliceMut, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, FlockOperation, OFlags};
+use rustix::io::ReadWriteFlags;
+
+use crate::disk::{Disk, DiskError, Read};
+use crate::limits::PAGE;
+
+/// The file's name in a data directory.
+pub const FILE_NAME: &str = "cullet.disk";
+
+/// Most buffers that one `pwritev` takes.
+const IOV_MAX: usize = 1024;
+
+/// Zeros that one write lays down; small, so that a foreground flush never waits for many.
+const PREPARE_BYTES: usize = 1024 * 1024;
+
+/// Why a directory cannot be used as a disk.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{path} is in use by another process; stop that one first")]
+    InUse {
+        /// The disk's file.
+        path: PathBuf,
+    },
+    /// The directory holds other things.
+    #[error("{path} is not empty and holds no cullet data; name an empty or a new directory")]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It must exist already, and does not.
+    #[error("{path} holds no cullet data")]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+}
+
+/// A disk in the file [`FILE_NAME`] of a directory, or on a block device.
+#[derive(Debug)]
+pub struct FileDisk {
+    file: File,
+    direct: Option<File>,
+    capacity: Capacity,
+    is_new: bool,
+}
+
+#[derive(Debug)]
+enum Capacity {
+    Given(u64),
+    /// What the file has and the file system could still give it.
+    FileSystem,
+}
+
+impl FileDisk {
+    /// Opens a disk and locks it. With `create`, an empty or missing directory becomes one.
+    /// `capacity` limits it, in bytes.
+    ///
+    /// # Errors
+    /// [`OpenError`] says which path and what to do.
+    pub fn open(path: &Path, create: bool, capacity: Option<u64>) -> Result<FileDisk, OpenError> {
+        let failed = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Io { what, path, source }
+        };
+        let is_device = is_block_device(path);
+        let file_path = if is_device {
+            path.to_owned()
+        } else {
+            path.join(FILE_NAME)
+        };
+        let is_new = !is_device && !file_path.exists();
+        if is_new {
+            if !create {
+                return Err(OpenError::Missing {
+                    path: path.to_owned(),
+                });
+            }
+            std::fs::create_dir_all(path).map_err(failed("create", path))?;
+            refuse_foreign(path)?;
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(is_new).mode(0o600);
+        let file = options
+            .open(&file_path)
+            .map_err(failed("open", &file_path))?;
+        lock_file(&file, &file_path)?;
+        if is_new {
+            // The directory's entry must survive as well as the file's content.
+            let directory = File::open(path).map_err(failed("open", path))?;
+            directory.sync_all().map_err(failed("flush", path))?;
+        }
+        let direct = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::DIRECT.bits() as i32)
+            .open(&file_path)
+            .ok();
+        let capacity = match (is_device, capacity) {
+            (true, given) => {
+                use std::io::Seek;
+                let size = (&file).seek(std::io::SeekFrom::End(0));
+                let size = size.map_err(failed("measure", &file_path))?;
+                Capacity::Given(given.unwrap_or(size).min(size))
+            }
+            (false, Some(bytes)) => Capacity::Given(bytes),
+            (false, None) => Capacity::FileSystem,
+        };
+        Ok(FileDisk {
+            file,
+            direct,
+            capacity,
+            is_new,
+        })
+    }
+
+    /// Opens a disk for reading only, without locking it against a server that has died.
+    pub fn open_read_only(path: &Path) -> Result<FileDisk, OpenError> {
+        let is_device = is_block_device(path);
+        let file_path = match path.is_dir() {
+            true => path.join(FILE_NAME),
+            false => path.to_owned(),
+        };
+        let failed = |source| OpenError::Io {
+            what: "open",
+            path: file_path.clone(),
+            source,
+        };
+        let file = File::open(&file_path).map_err(failed)?;
+        let len = file.metadata().map_err(failed)?.len();
+        let len = if is_device { u64::MAX } else { len };
+        Ok(FileDisk {
+            file,
+            direct: None,
+            capacity: Capacity::Given(len),
+            is_new: false,
+        })
+    }
+
+    /// Whether opening created it.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    fn read_direct(&self, direct: &File, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        let start = offset / PAGE as u64 * PAGE as u64;
+        let end = (offset + buf.len() as u64).next_multiple_of(PAGE as u64);
+        let mut aligned = vec![0u8; (end - start) as usize + PAGE];
+        let shift = aligned.as_ptr().align_offset(PAGE);
+        let span = &mut aligned[shift..shift + (end - start) as usize];
+        let mut filled = 0;
+        while filled < span.len() {
+            match direct.read_at(&mut span[filled..], start + filled as u64) {
+                Ok(0) => break,
+                // The file's end is not on a page: what is missing reads as zeros.
+                Ok(n) if n % PAGE != 0 => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let from = (offset - start) as usize;
+        buf.copy_from_slice(&span[from..from + buf.len()]);
+        Ok(())
+    }
+
+    fn read_cached(&self, offset: u64, buf: &mut [u8], nowait: bool) -> std::io::Result<()> {
+        let flags = if nowait {
+            ReadWriteFlags::NOWAIT
+        } else {
+            ReadWriteFlags::empty()
+        };
+        let mut filled = 0;
+        while filled < buf.len() {
+            let at = offset + filled as u64;
+            let mut slices = [IoSliceMut::new(&mut buf[filled..])];
+            match rustix::io::preadv2(&self.file, &mut slices, at, flags) {
+                Ok(0) => {
+                    buf[filled..].fill(0);
+                    return Ok(());
+                }
+                Ok(n) => filled += n,
+                Err(rustix::io::Errno::INTR) => {}
+                // Not every file system knows the flag; then only a thread may read.
+                Err(rustix::io::Errno::OPNOTSUPP) if nowait => {
+                    return Err(std::io::ErrorKind::WouldBlock.into());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_block_device(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device())
+}
+
+fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Io {
+        what: "list",
+        path: path.to_owned(),
+        source,
+    };
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        // A fresh file system has this; cullet's own settings begin with its name.
+        let harmless = name == "lost+found" || name.to_string_lossy().starts_with("cullet.");
+        if !harmless {
+            return Err(OpenError::Foreign {
+                path: path.to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn lock_file(file: &File, path: &Path) -> Result<(), OpenError> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse {
+            path: path.to_owned(),
+        }),
+        Err(error) => Err(OpenError::Io {
+            what: "lock",
+            path: path.to_owned(),
+            source: error.into(),
+        }),
+    }
+}
+
+impl Disk for FileDisk {
+    fn capacity(&self) -> u64 {
+        match self.capacity {
+            Capacity::Given(bytes) => bytes,
+            Capacity::FileSystem => {
+                let has = self.file.metadata().map_or(0, |metadata| metadata.len());
+                let free = rustix::fs::fstatvfs(&self.file)
+                    .map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+                has.saturating_add(free)
+            }
+        }
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8], how: Read) -> Result<(), DiskError> {
+        let len = buf.len() as u64;
+        let read = match (how, &self.direct) {
+            (Read::PastCache, Some(direct)) => self.read_direct(direct, offset, buf),
+            (Read::PastCache, None) => {
+                // Only clean pages are dropped, and what is verified was flushed before.
+                let range = std::num::NonZeroU64::new(len);
+                let _ = rustix::fs::fadvise(&self.file, offset, range, Advice::DontNeed);
+                self.read_cached(offset, buf, false)
+            }
+            (how, _) => self.read_cached(offset, buf, how == Read::Nowait),
+        };
+        read.map_err(|error| DiskError::from_io("read", offset, len, &error))
+    }
+
+    fn write(&self, offset: u64, bufs: &[&[u8]]) -> Result<(), DiskError> {
+        let len = bufs.iter().map(|buf| buf.len() as u64).sum();
+        let mut at = offset;
+        for some in bufs.chunks(IOV_MAX) {
+            let mut slices: Vec<IoSlice<'_>> = some.iter().map(|buf| IoSlice::new(buf)).collect();
+            let mut slices = &mut slices[..];
+            while !slices.is_empty() {
+                match rustix::io::pwritev(&self.file, slices, at) {
+                    Ok(0) => {
+                        let error = std::io::ErrorKind::WriteZero.into();
+                        return Err(DiskError::from_io("write", offset, len, &error));
+                    }
+                    Ok(n) => {
+                        at += n as u64;
+                        IoSlice::advance_slices(&mut slices, n);
+                    }
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => {
+                        return Err(DiskError::from_io("write", offset, len, &error.into()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), DiskError> {
+        self.file
+            .sync_data()
+            .map_err(|error| DiskError::from_io("flush", 0, 0, &error))
+    }
+
+    fn prepare(&self, offset: u64, len: u64) -> Result<(), DiskError> {
+        let failed = |error: std::io::Error| DiskError::from_io("prepare", offset, len, &error);
+        let has = self.file.metadata().map_err(failed)?.len();
+        // The file grows only here and by the superblock's area, so what it has is prepared.
+        let mut at = offset.max(has);
+        let zeros = vec![0; PREPARE_BYTES];
+        while at < offset + len {
+            let part = (offset + len - at).min(PREPARE_BYTES as u64) as usize;
+            match self.file.write_at(&zeros[..part], at) {
+                Ok(n) => at += n as u64,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
+            }
+            self.file.sync_data().map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a small file so that it is there whole or not at all, readable by its owner alone.
+pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,205 @@
+//! Reading several sorted sources as one: newest source first, merges folded, tombstones
+//! skipped.
+
+use std::collections::VecDeque;
+use std::ops::Bound;
+
+use crate::error::Result;
+use crate::memtable::Memtable;
+use crate::mutants::{self, Mutant};
+use crate::record::{Content, Record};
+use crate::sync::Arc;
+use crate::table::{Table, TableCursor, TableReader};
+
+/// A sorted source of records.
+pub enum Source {
+    Memtable(MemtableCursor),
+    Level(LevelCursor),
+}
+
+impl Source {
+    fn peek(&self) -> Option<(&[u8], &Record)> {
+        match self {
+            Source::Memtable(cursor) => cursor.buffer.front().map(|(key, record)| (&**key, record)),
+            Source::Level(cursor) => cursor.current.as_ref().and_then(TableCursor::peek),
+        }
+    }
+
+    fn take(&mut self, reader: &TableReader<'_>) -> Result<Option<Record>> {
+        match self {
+            Source::Memtable(cursor) => Ok(cursor.take()),
+            Source::Level(cursor) => cursor.take(reader),
+        }
+    }
+}
+
+/// Reads a memtable in pages, as a snapshot at one lsn sees it.
+pub struct MemtableCursor {
+    memtable: Arc<Memtable>,
+    lsn: u64,
+    to: Option<Box<[u8]>>,
+    buffer: VecDeque<(Box<[u8]>, Record)>,
+    next: Option<Box<[u8]>>,
+}
+
+impl MemtableCursor {
+    const PAGE_FIRST: usize = 4;
+    const PAGE: usize = 128;
+
+    pub fn new(memtable: Arc<Memtable>, lsn: u64, from: &[u8], to: Option<&[u8]>) -> Self {
+        let to = to.filter(|_| !mutants::on(Mutant::M1)).map(Into::into);
+        let mut cursor = MemtableCursor {
+            memtable,
+            lsn,
+            to,
+            buffer: VecDeque::new(),
+            next: None,
+        };
+        cursor.fill(from, Self::PAGE_FIRST);
+        cursor
+    }
+
+    fn fill(&mut self, from: &[u8], limit: usize) {
+        let from = Bound::Included(from);
+        let (page, next) = self
+            .memtable
+            .range(from, self.to.as_deref(), self.lsn, limit);
+        self.buffer = page.into();
+        self.next = next;
+    }
+
+    fn take(&mut self) -> Option<Record> {
+        let (_, record) = self.buffer.pop_front()?;
+        if self.buffer.is_empty()
+            && let Some(next) = self.next.take()
+        {
+            self.fill(&next, Self::PAGE);
+        }
+        Some(record)
+    }
+}
+
+/// Reads tables that follow each other in key order.
+pub struct LevelCursor {
+    rest: VecDeque<Arc<Table>>,
+    current: Option<TableCursor>,
+}
+
+impl LevelCursor {
+    /// Over `tables`, which are in key order and disjoint, from `from` on.
+    pub fn new(
+        tables: impl IntoIterator<Item = Arc<Table>>,
+        from: &[u8],
+        reader: &TableReader<'_>,
+    ) -> Result<LevelCursor> {
+        let mut cursor = LevelCursor {
+            rest: tables.into_iter().collect(),
+            current: None,
+        };
+        cursor.settle(from, reader)?;
+        Ok(cursor)
+    }
+
+    fn settle(&mut self, from: &[u8], reader: &TableReader<'_>) -> Result<()> {
+        while self
+            .current
+            .as_ref()
+            .is_none_or(|cursor| cursor.peek().is_none())
+        {
+            let Some(table) = self.rest.pop_front() else {
+                self.current = None;
+                return Ok(());
+            };
+            self.current = Some(reader.seek(&table, from)?);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, reader: &TableReader<'_>) -> Result<Option<Record>> {
+        let Some(cursor) = &mut self.current else {
+            return Ok(None);
+        };
+        let taken = cursor.take(reader)?;
+        self.settle(&[], reader)?;
+        Ok(taken.map(|(_, record)| record))
+    }
+}
+
+/// The merged view of several sources.
+pub struct Merged {
+    /// Newest first.
+    sources: Vec<Source>,
+}
+
+impl Merged {
+    pub fn new(sources: Vec<Source>) -> Merged {
+        Merged { sources }
+    }
+
+    /// The next key with its combined record, tombstones included; `to` is exclusive.
+    pub fn next(
+        &mut self,
+        to: Option<&[u8]>,
+        reader: &TableReader<'_>,
+    ) -> Result<Option<(Box<[u8]>, Record)>> {
+        let smallest = self
+            .sources
+            .iter()
+            .filter_map(|source| source.peek())
+            .map(|(key, _)| key);
+        let Some(key) = smallest.min() else {
+            return Ok(None);
+        };
+        let past_end = |to: &[u8]| {
+            if mutants::on(Mutant::M1) {
+                key > to
+            } else {
+                key >= to
+            }
+        };
+        if to.is_some_and(past_end) {
+            return Ok(None);
+        }
+        let key: Box<[u8]> = key.into();
+        let mut combined: Option<Record> = None;
+        for source in &mut self.sources {
+            if source
+                .peek()
+                .is_none_or(|(candidate, _)| *candidate != *key)
+            {
+                continue;
+            }
+            let Some(record) = source.take(reader)? else {
+                continue;
+            };
+            combined = Some(match combined {
+                None => record,
+                Some(newer) => newer.over(&record),
+            });
+        }
+        Ok(combined.map(|record| (key, record)))
+    }
+
+    /// Like [`next`](Merged::next), without tombstones and with merges settled.
+    pub fn next_live(
+        &mut self,
+        to: Option<&[u8]>,
+        reader: &TableReader<'_>,
+    ) -> Result<Option<(Box<[u8]>, Record)>> {
+        while let Some((key, record)) = self.next(to, reader)? {
+            if !matches!(record.content, Content::Delete) {
+                return Ok(Some((key, record.settled())));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The smallest byte string greater than every one that begins with `prefix`; `None` if there
+/// is none.
+pub fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
+    let mut out = prefix[..=last].to_vec();
+    out[last] += 1;
+    Some(out)
+}

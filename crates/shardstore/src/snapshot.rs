@@ -1,0 +1,217 @@
+//! Reading: a consistent view of the store.
+//!
+//! Invariant: while a snapshot lives, no extent that it may refer to is reused.
+
+use std::ops::Range;
+
+use crate::batch::Key;
+use crate::checksum::filter_hash;
+use crate::disk::Read;
+use crate::error::Result;
+use crate::memtable::Memtable;
+use crate::merge::{MemtableCursor, Merged, Source, successor};
+use crate::record::{Content, Locator, Record};
+use crate::store::{Index, Shared};
+use crate::sync::Arc;
+use crate::table::TableReader;
+use crate::version::Version;
+
+/// A live key with its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    key: Box<[u8]>,
+    seq: u64,
+    value: Arc<[u8]>,
+    locator: Option<Locator>,
+}
+
+impl Found {
+    fn new(key: Box<[u8]>, record: Record) -> Option<Found> {
+        let seq = record.seq;
+        match record.settled().content {
+            Content::Put { value, locator } => Some(Found {
+                key,
+                seq,
+                value,
+                locator,
+            }),
+            _ => None,
+        }
+    }
+
+    /// The whole key.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// The value; of a merged key its counters as little-endian `i64`s.
+    pub fn value(&self) -> &[u8] {
+        &self.value
+    }
+
+    /// Bytes of payload.
+    pub fn payload_len(&self) -> u32 {
+        self.locator.map_or(0, |locator| locator.payload_len)
+    }
+
+    /// The sequence under which the entry was committed; reclamation keeps it.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+}
+
+/// A page of a scan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanPage {
+    /// In key order.
+    pub entries: Vec<Found>,
+    /// Where the next page starts; `None`: the range is exhausted.
+    pub next: Option<Vec<u8>>,
+}
+
+/// A consistent view: it sees every batch applied before it was taken, and none after.
+///
+/// While it lives, no extent that it may refer to is reused, so let go of it within the time
+/// that a client needs to read what it points to.
+pub struct Snapshot {
+    shared: Arc<Shared>,
+    lsn: u64,
+    /// Newest first.
+    memtables: Vec<Arc<Memtable>>,
+    version: Arc<Version>,
+}
+
+impl Snapshot {
+    pub(crate) fn new(shared: &Arc<Shared>, index: &Index) -> Snapshot {
+        shared.snapshots.register(index.applied_lsn);
+        Snapshot {
+            shared: shared.clone(),
+            lsn: index.applied_lsn,
+            memtables: std::iter::once(&index.active)
+                .chain(&index.frozen)
+                .cloned()
+                .collect(),
+            version: index.version.clone(),
+        }
+    }
+
+    fn reader(&self, how: Read) -> TableReader<'_> {
+        TableReader {
+            medium: &self.shared.medium,
+            cache: &self.shared.cache,
+            how,
+            fill: true,
+        }
+    }
+
+    pub(crate) fn record(&self, key: &Key, how: Read) -> Result<Option<Record>> {
+        let mut combined: Option<Record> = None;
+        for memtable in &self.memtables {
+            let Some(record) = memtable.get(key.as_bytes(), self.lsn) else {
+                continue;
+            };
+            let record = match combined {
+                None => record,
+                Some(newer) => newer.over(&record),
+            };
+            if !matches!(record.content, Content::Merge(_)) {
+                return Ok(Some(record));
+            }
+            combined = Some(record);
+        }
+        let hash = filter_hash(key.stem());
+        self.version
+            .get(key.as_bytes(), hash, combined, &self.reader(how))
+    }
+
+    /// What a key has. The key's stem must be the one that it was put with.
+    pub fn get(&self, key: &Key, how: Read) -> Result<Option<Found>> {
+        Ok(self
+            .record(key, how)?
+            .and_then(|record| Found::new(key.as_bytes().into(), record)))
+    }
+
+    /// The first live key that has this stem.
+    pub fn first(&self, stem: &[u8], how: Read) -> Result<Option<Found>> {
+        let reader = self.reader(how);
+        let to = successor(stem);
+        let mut merged = self.merged(stem, to.as_deref(), Some(filter_hash(stem)), &reader)?;
+        while let Some((key, record)) = merged.next_live(to.as_deref(), &reader)? {
+            // A key that merely begins with the stem's bytes has another stem.
+            if record.stem_len as usize == stem.len() {
+                return Ok(Found::new(key, record));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Live entries with `from <= key < to`, in order, at most `limit` of them.
+    pub fn scan(&self, from: &[u8], to: &[u8], limit: usize, how: Read) -> Result<ScanPage> {
+        let reader = self.reader(how);
+        let mut merged = self.merged(from, Some(to), None, &reader)?;
+        let mut entries: Vec<Found> = Vec::new();
+        while let Some((key, record)) = merged.next_live(Some(to), &reader)? {
+            if entries.len() == limit {
+                return Ok(ScanPage {
+                    entries,
+                    next: Some(key.into()),
+                });
+            }
+            entries.extend(Found::new(key, record));
+        }
+        Ok(ScanPage {
+            entries,
+            next: None,
+        })
+    }
+
+    fn merged(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        stem_hash: Option<u64>,
+        reader: &TableReader<'_>,
+    ) -> Result<Merged> {
+        let memtables = self.memtables.iter().map(|memtable| {
+            Source::Memtable(MemtableCursor::new(memtable.clone(), self.lsn, from, to))
+        });
+        let mut sources: Vec<Source> = memtables.collect();
+        sources.extend(self.version.sources(from, to, stem_hash, reader)?);
+        Ok(Merged::new(sources))
+    }
+
+    /// Verified bytes `range` of what `found` (from this snapshot) has as payload; a range past
+    /// its end is cut.
+    pub fn read_payload(&self, found: &Found, range: Range<u32>, how: Read) -> Result<Vec<u8>> {
+        match &found.locator {
+            None => Ok(Vec::new()),
+            Some(locator) => self.shared.medium.read_payload(locator, range, how),
+        }
+    }
+}
+
+impl Clone for Snapshot {
+    fn clone(&self) -> Self {
+        self.shared.snapshots.register(self.lsn);
+        Snapshot {
+            shared: self.shared.clone(),
+            lsn: self.lsn,
+            memtables: self.memtables.clone(),
+            version: self.version.clone(),
+        }
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.shared.snapshots.release(self.lsn);
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("lsn", &self.lsn)
+            .finish_non_exhaustive()
+    }
+}

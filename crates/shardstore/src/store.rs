@@ -1,0 +1,560 @@
+//! One disk's store: the state that all its parts share, and how callers see it.
+//!
+//! Locks are taken in this order and never the other way round:
+//! `maintenance` → `pump_turn` → `queue` | `log` → `index` → the snapshot registry.
+//!
+//! The steps ([`pump`](Store::pump), [`checkpoint`](Store::checkpoint),
+//! [`compact`](Store::compact), [`reclaim`](Store::reclaim), [`scrub`](Store::scrub)) can be
+//! called by hand, one after the other, or run on threads by [`Engine`](crate::Engine).
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+
+use crate::batch::{Batch, Key};
+use crate::cache::BlockCache;
+use crate::completion::{Completer, Dependency};
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+use crate::extents::{Class, Extents};
+use crate::frame::{self, FrameEntry, FrameRef, Kind, Stream};
+use crate::limits::{Geometry, SUPERBLOCK_OFFSETS};
+use crate::medium::Medium;
+use crate::memtable::{Memtable, SnapshotRegistry};
+use crate::record::Record;
+use crate::snapshot::Snapshot;
+use crate::superblock::{Identity, Superblock};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, RwLock, lock, read};
+use crate::table::{TableId, TableReader};
+use crate::version::Version;
+
+/// Knobs. Each may be chosen anew at every open, and every value works, if not well.
+#[derive(Clone)]
+pub struct Options {
+    /// Use at most this many bytes of the disk (`None`: all of it).
+    pub capacity_bytes: Option<u64>,
+    /// The memtable is written out when it holds this many bytes.
+    pub memtable_bytes: usize,
+    /// Block cache for the index, in bytes.
+    pub cache_bytes: usize,
+    /// A checkpoint is due after this many bytes of log; bounds what recovery reads.
+    pub tail_bytes_max: u64,
+    /// Bytes at which a group commit takes no further batch.
+    pub group_bytes_max: usize,
+    /// Most bytes waiting to be committed; more is refused with [`Error::Busy`].
+    pub queue_bytes_max: usize,
+    /// Size that index tables aim at, in bytes.
+    pub table_bytes: usize,
+    /// Bytes per second that background work writes while nothing is urgent, on threads; keeps
+    /// it from showing up as a spike in the foreground.
+    pub background_bytes_per_s: u64,
+    /// Milliseconds since 1970, written to the superblock for people to read.
+    pub clock: fn() -> u64,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("capacity_bytes", &self.capacity_bytes)
+            .field("memtable_bytes", &self.memtable_bytes)
+            .field("cache_bytes", &self.cache_bytes)
+            .field("tail_bytes_max", &self.tail_bytes_max)
+            .field("group_bytes_max", &self.group_bytes_max)
+            .field("queue_bytes_max", &self.queue_bytes_max)
+            .field("table_bytes", &self.table_bytes)
+            .field("background_bytes_per_s", &self.background_bytes_per_s)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            capacity_bytes: None,
+            memtable_bytes: 8 * 1024 * 1024,
+            cache_bytes: 32 * 1024 * 1024,
+            tail_bytes_max: 64 * 1024 * 1024,
+            group_bytes_max: 4 * 1024 * 1024,
+            queue_bytes_max: 32 * 1024 * 1024,
+            table_bytes: 8 * 1024 * 1024,
+            background_bytes_per_s: 64 * 1024 * 1024,
+            clock: || {
+                let now = std::time::SystemTime::now();
+                let since = now.duration_since(std::time::UNIX_EPOCH);
+                since.map_or(0, |since| since.as_millis() as u64)
+            },
+        }
+    }
+}
+
+/// Where the bytes of a disk are: `live + dead + free == capacity`, always.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes in extents that exist or may exist.
+    pub capacity: u64,
+    /// Bytes that the index refers to, as of the last checkpoint, and the index itself.
+    pub live: u64,
+    /// Bytes that reclamation can free, padding and frame overhead included.
+    pub dead: u64,
+    /// Bytes in free extents.
+    pub free: u64,
+    /// The part of `free` that only deletes and background work may use.
+    pub reserve: u64,
+}
+
+/// Counters since the store was opened, and sizes now.
+#[derive(Debug, Clone, Default)]
+#[allow(
+    missing_docs,
+    reason = "each is what its name says; units come last in the name"
+)]
+pub struct Stats {
+    pub groups: u64,
+    pub frames: u64,
+    pub bytes_appended: u64,
+    pub flush_us_total: u64,
+    pub flush_us_max: u64,
+    pub checkpoints: u64,
+    pub compactions: u64,
+    pub extents_reclaimed: u64,
+    pub bytes_evacuated: u64,
+    pub scrubbed_bytes: u64,
+    pub corruptions: u64,
+    pub memtable_bytes: u64,
+    pub cache_bytes: u64,
+    pub tables: u64,
+    pub queue_bytes: u64,
+    pub snapshots: u64,
+}
+
+/// Counters that several threads add to.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub groups: AtomicU64,
+    pub frames: AtomicU64,
+    pub bytes_appended: AtomicU64,
+    pub flush_us_total: AtomicU64,
+    pub flush_us_max: AtomicU64,
+    pub checkpoints: AtomicU64,
+    pub compactions: AtomicU64,
+    pub extents_reclaimed: AtomicU64,
+    /// Those of them that held frames of keys, not of the index.
+    pub data_resets: AtomicU64,
+    pub bytes_evacuated: AtomicU64,
+    pub scrubbed_bytes: AtomicU64,
+    pub corruptions: AtomicU64,
+}
+
+impl Counters {
+    pub fn add(counter: &AtomicU64, value: u64) {
+        counter.fetch_add(value, Ordering::Relaxed);
+    }
+}
+
+/// What snapshots need of a store after they were taken.
+pub(crate) struct Shared {
+    pub medium: Medium,
+    pub cache: BlockCache,
+    pub snapshots: SnapshotRegistry,
+}
+
+/// The index at one moment.
+pub(crate) struct Index {
+    pub active: Arc<Memtable>,
+    /// Memtables being written out, newest first.
+    pub frozen: Vec<Arc<Memtable>>,
+    pub version: Arc<Version>,
+    /// Every entry up to this lsn is in it.
+    pub applied_lsn: u64,
+}
+
+/// The log's end.
+pub(crate) struct Log {
+    pub extents: Extents,
+    pub next_lsn: u64,
+    /// The durable mark that frames carry: every frame up to it is on stable storage.
+    pub durable_lsn: u64,
+    /// Recovery's own frames must not raise the mark before its checkpoint is durable.
+    pub mark_is_held: bool,
+    pub superblock: Superblock,
+    /// Bytes appended since the last checkpoint.
+    pub tail_bytes: u64,
+    /// Whether something that frees space was committed since.
+    pub deletes_since_checkpoint: bool,
+    pub failure: Option<String>,
+    pub closed: bool,
+}
+
+/// What waits to be committed.
+#[derive(Default)]
+pub(crate) struct Queue {
+    /// From background work; each of its threads waits for one at a time.
+    pub background: VecDeque<Append>,
+    pub foreground: VecDeque<Append>,
+    /// Waits for a dependency.
+    pub blocked: Vec<Append>,
+    pub bytes: usize,
+}
+
+impl Queue {
+    /// Whether something can be committed, or is known to have failed.
+    pub fn has_ready(&self) -> bool {
+        let is_decided = |append: &Append| {
+            append
+                .after
+                .iter()
+                .all(|dependency| dependency.poll_now().is_some())
+        };
+        !self.foreground.is_empty()
+            || !self.background.is_empty()
+            || self.blocked.iter().any(is_decided)
+    }
+}
+
+/// One frame to be appended.
+pub(crate) struct Append {
+    pub kind: Kind,
+    pub stream: Stream,
+    pub class: Class,
+    pub entries: Vec<FrameEntry>,
+    pub body: Vec<u8>,
+    pub body_checksum: u64,
+    pub payload: Vec<Vec<u8>>,
+    pub payload_len: u32,
+    pub after: Vec<Dependency>,
+    pub done: Done,
+}
+
+/// Who is told when it is durable.
+pub(crate) enum Done {
+    Batch(Completer<()>),
+    Frame(Completer<FrameRef>),
+}
+
+impl Append {
+    pub fn frame_len(&self) -> u64 {
+        (frame::HEADER_BYTES + self.body.len()) as u64 + u64::from(self.payload_len)
+    }
+
+    pub fn fail(self, error: Error) {
+        match self.done {
+            Done::Batch(completer) => completer.complete(Err(error)),
+            Done::Frame(completer) => completer.complete(Err(error)),
+        }
+    }
+}
+
+/// What background work remembers between its steps.
+#[derive(Default)]
+pub(crate) struct Plan {
+    /// Whether the index changed in a way that the last manifest does not show.
+    pub dirty: bool,
+    /// Where the next compaction of each level begins.
+    pub cursors: [Vec<u8>; crate::version::LEVELS],
+    /// Extents with damage, and what lived in them when it was found; tried again when less
+    /// lives there.
+    pub quarantined: HashMap<u32, u64>,
+    /// For tables whose tombstones could not go yet: how many extents had been reset then.
+    pub purge_tried: HashMap<TableId, u64>,
+    pub next_table: u32,
+}
+
+/// One disk.
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) options: Options,
+    /// The generation of this open.
+    pub(crate) epoch: u64,
+    pub(crate) maintenance: Mutex<()>,
+    pub(crate) plan: Mutex<Plan>,
+    pub(crate) pump_turn: Mutex<()>,
+    pub(crate) queue: Mutex<Queue>,
+    pub(crate) queue_signal: Condvar,
+    pub(crate) log: Mutex<Log>,
+    pub(crate) index: RwLock<Index>,
+    pub(crate) counters: Counters,
+    /// Whether a thread pumps; if not, whoever waits for an append pumps itself.
+    pub(crate) pumped: AtomicBool,
+    /// Whether the last checkpoint found no space: new data is refused until one succeeds.
+    pub(crate) starved: AtomicBool,
+    /// The damage that background work found, oldest first, bounded.
+    pub(crate) damage: Mutex<VecDeque<Error>>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+const DAMAGE_KEPT_MAX: usize = 64;
+
+impl Store {
+    /// Writes an empty store onto a disk that holds none.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyFormatted`], [`Error::Geometry`] or what the disk says.
+    pub fn format(disk: &dyn Disk, identity: Identity, geometry: Geometry) -> Result<()> {
+        geometry.validate()?;
+        match Superblock::load(disk) {
+            Err(Error::NotFormatted) => {}
+            Ok(_) => return Err(Error::AlreadyFormatted),
+            Err(error) => return Err(error),
+        }
+        let superblock = Superblock {
+            identity,
+            geometry,
+            generation: 1,
+            checkpoint_lsn: 0,
+            floor: 0,
+            written_at_ms: 0,
+            roots: Vec::new(),
+            compatible: 0,
+            read_only_compatible: 0,
+        };
+        superblock.store(disk, SUPERBLOCK_OFFSETS)
+    }
+
+    /// Recovers and opens. The checkpoint that ends recovery is durable when this returns.
+    ///
+    /// # Errors
+    /// [`Error::NotFormatted`], [`Error::NewerFormat`], [`Error::Damaged`] if what is missing
+    /// could make it serve stale data, or what the disk says.
+    pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Store> {
+        crate::recovery::open(disk, options)
+    }
+
+    /// Who this disk is.
+    pub fn identity(&self) -> Identity {
+        self.shared.medium.identity
+    }
+
+    /// The sizes it was formatted with.
+    pub fn geometry(&self) -> Geometry {
+        self.shared.medium.geometry
+    }
+
+    /// Grows with every open of this disk, crash or not: usable as a fencing epoch.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Queues a batch. Its entries become visible to snapshots just before the dependency
+    /// becomes persistent.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::Busy`] when too much waits already, [`Error::Failed`],
+    /// [`Error::Closed`]. [`Error::OutOfSpace`] comes through the dependency.
+    pub fn submit(&self, batch: Batch) -> Result<Dependency> {
+        batch.validate(&self.geometry())?;
+        self.refuse_if_stopped()?;
+        let class = if batch.frees_space {
+            Class::FreesSpace
+        } else {
+            Class::Normal
+        };
+        let after = batch.after;
+        let (entries, payload) = frame::split_batch(batch.entries);
+        let (completer, dependency) = Dependency::pair();
+        let append = self.append(
+            (Kind::Batch, Stream::Log, class),
+            entries,
+            payload,
+            after,
+            Done::Batch(completer),
+        );
+        let mut queue = lock(&self.queue);
+        if queue.bytes > 0 && queue.bytes + append.memory() > self.options.queue_bytes_max {
+            return Err(Error::Busy);
+        }
+        queue.bytes += append.memory();
+        if append.after.is_empty() {
+            queue.foreground.push_back(append);
+        } else {
+            queue.blocked.push(append);
+        }
+        self.queue_signal.notify_one();
+        Ok(dependency)
+    }
+
+    /// Encodes what does not depend on the place.
+    pub(crate) fn append(
+        &self,
+        (kind, stream, class): (Kind, Stream, Class),
+        entries: Vec<FrameEntry>,
+        payload: Vec<Vec<u8>>,
+        after: Vec<Dependency>,
+        done: Done,
+    ) -> Append {
+        let checksummer = &self.shared.medium.checksummer;
+        let parts: Vec<&[u8]> = payload.iter().map(Vec::as_slice).collect();
+        let mut body = frame::payload_checksums(checksummer, &parts);
+        frame::encode_entries(&entries, &mut body);
+        Append {
+            kind,
+            stream,
+            class,
+            entries,
+            body_checksum: checksummer.of(&[&body]),
+            body,
+            payload_len: parts.iter().map(|part| part.len() as u32).sum(),
+            payload,
+            after,
+            done,
+        }
+    }
+
+    pub(crate) fn refuse_if_stopped(&self) -> Result<()> {
+        let log = lock(&self.log);
+        if let Some(reason) = &log.failure {
+            return Err(Error::Failed {
+                reason: reason.clone(),
+            });
+        }
+        if log.closed {
+            Err(Error::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A consistent view of everything applied so far.
+    pub fn snapshot(&self) -> Snapshot {
+        let index = read(&self.index);
+        Snapshot::new(&self.shared, &index)
+    }
+
+    /// The current record of a key, merges not settled.
+    pub(crate) fn current(&self, key: &Key) -> Result<Option<Record>> {
+        self.snapshot().record(key, crate::disk::Read::Blocking)
+    }
+
+    pub(crate) fn table_reader(&self, how: crate::disk::Read, fill: bool) -> TableReader<'_> {
+        TableReader {
+            medium: &self.shared.medium,
+            cache: &self.shared.cache,
+            how,
+            fill,
+        }
+    }
+
+    /// Where the disk's bytes are.
+    pub fn space(&self) -> Space {
+        let version = read(&self.index).version.clone();
+        let index_live: u64 = version
+            .tables()
+            .flat_map(|table| &table.meta.chunks)
+            .map(FrameRef::len)
+            .sum();
+        let log = lock(&self.log);
+        let extent_bytes = u64::from(self.geometry().extent_bytes);
+        let capacity = u64::from(log.extents.count()) * extent_bytes;
+        let free = u64::from(log.extents.free_count()) * extent_bytes;
+        let data_live: u64 = log.extents.used().iter().map(|extent| extent.live).sum();
+        let live = (data_live + index_live).min(capacity - free);
+        let reserve = (u64::from(log.extents.reserve()) * extent_bytes).min(free);
+        Space {
+            capacity,
+            live,
+            dead: capacity - free - live,
+            free,
+            reserve,
+        }
+    }
+
+    /// Counters and sizes for metrics.
+    pub fn stats(&self) -> Stats {
+        let index = read(&self.index);
+        let memtables = std::iter::once(&index.active).chain(&index.frozen);
+        let memtable_bytes = memtables.map(|memtable| memtable.bytes() as u64).sum();
+        let tables = index.version.tables().count() as u64;
+        drop(index);
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        Stats {
+            groups: get(&counters.groups),
+            frames: get(&counters.frames),
+            bytes_appended: get(&counters.bytes_appended),
+            flush_us_total: get(&counters.flush_us_total),
+            flush_us_max: get(&counters.flush_us_max),
+            checkpoints: get(&counters.checkpoints),
+            compactions: get(&counters.compactions),
+            extents_reclaimed: get(&counters.extents_reclaimed),
+            bytes_evacuated: get(&counters.bytes_evacuated),
+            scrubbed_bytes: get(&counters.scrubbed_bytes),
+            corruptions: get(&counters.corruptions),
+            memtable_bytes,
+            cache_bytes: self.shared.cache.bytes(),
+            tables,
+            queue_bytes: lock(&self.queue).bytes as u64,
+            snapshots: self.shared.snapshots.count() as u64,
+        }
+    }
+
+    /// The first failure, if the disk has failed.
+    pub fn failure(&self) -> Option<String> {
+        lock(&self.log).failure.clone()
+    }
+
+    /// Damage that reclamation and scrub found, oldest first; the newest 64 are kept.
+    pub fn damage(&self) -> Vec<Error> {
+        lock(&self.damage).iter().cloned().collect()
+    }
+
+    pub(crate) fn report_damage(&self, error: &Error) {
+        Counters::add(&self.counters.corruptions, 1);
+        let mut damage = lock(&self.damage);
+        if damage.len() == DAMAGE_KEPT_MAX {
+            damage.pop_front();
+        }
+        damage.push_back(error.clone());
+    }
+
+    /// How many extents the disk has; they are numbered from 0.
+    pub fn extents(&self) -> u32 {
+        lock(&self.log).extents.used().len() as u32
+    }
+
+    /// Stops taking batches, commits what is queued and writes a checkpoint.
+    pub fn close(&self) -> Result<()> {
+        self.stop_taking();
+        if !self.pumped.load(Ordering::SeqCst) {
+            while self.pump()? {}
+        }
+        self.checkpoint()
+    }
+
+    /// Says whether a thread calls [`pump`](Store::pump) from now on: background work then
+    /// waits for it instead of pumping itself.
+    pub fn set_pumped_by_a_thread(&self, pumped: bool) {
+        self.pumped.store(pumped, Ordering::SeqCst);
+    }
+
+    /// Refuses batches from now on.
+    pub(crate) fn stop_taking(&self) {
+        lock(&self.log).closed = true;
+    }
+
+    /// Whether nothing waits to be committed.
+    pub(crate) fn is_drained(&self) -> bool {
+        let queue = lock(&self.queue);
+        queue.foreground.is_empty() && queue.background.is_empty() && queue.blocked.is_empty()
+    }
+
+    /// Fails the disk: nothing is written any more. The first reason stays.
+    pub(crate) fn fail(&self, error: &Error) -> Error {
+        let mut log = lock(&self.log);
+        let reason = log.failure.get_or_insert_with(|| error.to_string()).clone();
+        Error::Failed { reason }
+    }
+}
+
+impl Append {
+    /// Bytes that it holds while it waits, roughly.
+    pub(crate) fn memory(&self) -> usize {
+        const OVERHEAD_BYTES: usize = 256;
+        self.body.len() * 2 + self.payload_len as usize + OVERHEAD_BYTES
+    }
+}

@@ -1,0 +1,41 @@
+//! The one place that names threads, locks and atomics, so that a model checker can swap
+//! them (feature `shuttle`).
+
+#[cfg(not(feature = "shuttle"))]
+mod imp {
+    pub use std::sync::atomic;
+    pub use std::sync::{
+        Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    };
+    pub use std::thread;
+}
+
+#[cfg(feature = "shuttle")]
+mod imp {
+    pub use shuttle::sync::atomic;
+    pub use shuttle::sync::{
+        Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    };
+    pub use shuttle::thread;
+}
+
+pub use imp::*;
+
+/// Locks a mutex. A poisoned lock means that a thread panicked while it held the lock, which
+/// is a bug; going on could acknowledge what was never written.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .expect("no thread panics while it holds a lock")
+}
+
+/// Takes a lock shared; see [`lock`] for poisoning.
+pub fn read<T>(lock: &RwLock<T>) -> imp::RwLockReadGuard<'_, T> {
+    lock.read().expect("no thread panics while it holds a lock")
+}
+
+/// Takes a lock exclusively; see [`lock`] for poisoning.
+pub fn write<T>(lock: &RwLock<T>) -> imp::RwLockWriteGuard<'_, T> {
+    lock.write()
+        .expect("no thread panics while it holds a lock")
+}

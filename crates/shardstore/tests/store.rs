@@ -1,0 +1,301 @@
+//! The store on a disk in memory, stepped by hand and run on threads.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use shardstore::{Batch, Disk, Engine, Error, Geometry, Identity, Key, Options, Read, Store};
+use support::MemoryDisk;
+
+mod support;
+
+const GEOMETRY: Geometry = Geometry {
+    extent_bytes: 256 * 1024,
+    payload_bytes_max: 64 * 1024,
+};
+
+fn small() -> Options {
+    Options {
+        memtable_bytes: 16 * 1024,
+        cache_bytes: 64 * 1024,
+        table_bytes: 16 * 1024,
+        tail_bytes_max: 512 * 1024,
+        ..Options::default()
+    }
+}
+
+fn open_new(extents: usize) -> (Arc<MemoryDisk>, Store) {
+    let disk = MemoryDisk::new(1024 * 1024 + extents * GEOMETRY.extent_bytes as usize);
+    let identity = Identity {
+        disk: [3; 16],
+        set: [4; 16],
+    };
+    Store::format(&*disk, identity, GEOMETRY).unwrap();
+    let store = Store::open(disk.clone(), small()).unwrap();
+    (disk, store)
+}
+
+fn settle(store: &Store) {
+    while store.pump().unwrap() {}
+}
+
+fn put(store: &Store, key: &str, value: &str, payload: &[u8]) {
+    let batch = Batch::new().put_with_payload(Key::plain(key), value, payload);
+    let dependency = store.submit(batch).unwrap();
+    settle(store);
+    dependency.wait().unwrap();
+}
+
+fn get(store: &Store, key: &str) -> Option<(String, Vec<u8>)> {
+    let snapshot = store.snapshot();
+    let found = snapshot.get(&Key::plain(key), Read::Blocking).unwrap()?;
+    let payload = snapshot
+        .read_payload(&found, 0..u32::MAX, Read::Blocking)
+        .unwrap();
+    Some((String::from_utf8(found.value().to_vec()).unwrap(), payload))
+}
+
+#[test]
+fn what_was_put_is_there_after_a_restart_with_and_without_a_checkpoint() {
+    let (disk, store) = open_new(16);
+    put(&store, "a", "one", b"payload");
+    store.checkpoint().unwrap();
+    put(&store, "b", "two", b"");
+    put(&store, "a", "three", &[7; 50_000]);
+    drop(store);
+    let store = Store::open(disk, small()).unwrap();
+    assert_eq!(
+        get(&store, "a"),
+        Some(("three".to_owned(), vec![7; 50_000]))
+    );
+    assert_eq!(get(&store, "b"), Some(("two".to_owned(), Vec::new())));
+    assert_eq!(get(&store, "c"), None);
+}
+
+#[test]
+fn a_snapshot_keeps_its_view_through_checkpoints_and_reclamation() {
+    let (_, store) = open_new(24);
+    put(&store, "k", "old", &[1; 40_000]);
+    let snapshot = store.snapshot();
+    for round in 0..40u8 {
+        put(&store, "k", "new", &[round; 40_000]);
+    }
+    store.checkpoint().unwrap();
+    while store.compact().unwrap() {}
+    while store.reclaim(None).unwrap().is_some() {}
+    store.checkpoint().unwrap();
+    for round in 0..20u8 {
+        put(&store, "other", "x", &[round; 40_000]);
+    }
+    let found = snapshot
+        .get(&Key::plain("k"), Read::Blocking)
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.value(), b"old");
+    let payload = snapshot
+        .read_payload(&found, 0..u32::MAX, Read::Blocking)
+        .unwrap();
+    assert_eq!(payload, vec![1; 40_000]);
+}
+
+#[test]
+fn a_full_disk_still_deletes_and_takes_puts_again() {
+    let (_, store) = open_new(12);
+    let mut keys = Vec::new();
+    let full = loop {
+        let key = format!("key{:04}", keys.len());
+        let batch = Batch::new().put_with_payload(Key::plain(key.as_str()), "v", vec![9; 30_000]);
+        let dependency = store.submit(batch).unwrap();
+        settle(&store);
+        match dependency.wait() {
+            Ok(()) => keys.push(key),
+            Err(error) => break error,
+        }
+        if store.checkpoint_is_due() {
+            store.checkpoint().unwrap();
+        }
+    };
+    assert!(matches!(full, Error::OutOfSpace), "{full}");
+    assert!(keys.len() > 40, "only {} puts fitted", keys.len());
+    for key in &keys {
+        assert!(
+            get(&store, key).is_some(),
+            "{key} is readable on a full disk"
+        );
+    }
+    for key in &keys {
+        let batch = Batch::new().delete(Key::plain(key.as_str())).frees_space();
+        let dependency = store.submit(batch).unwrap();
+        settle(&store);
+        dependency.wait().unwrap();
+    }
+    while store.reclaim_step().unwrap() {}
+    put(&store, "again", "v", &[1; 30_000]);
+    assert!(get(&store, "again").is_some());
+    let space = store.space();
+    assert_eq!(space.live + space.dead + space.free, space.capacity);
+}
+
+#[test]
+fn random_operations_agree_with_a_map() {
+    let (disk, mut store) = open_new(24);
+    let mut model: BTreeMap<String, (String, Vec<u8>)> = BTreeMap::new();
+    let mut state = 42u64;
+    let mut random = move |below: u64| {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (state >> 33) % below
+    };
+    for step in 0..4000 {
+        let key = format!("key{}", random(60));
+        match random(12) {
+            0..=5 => {
+                let value = format!("value{step}");
+                let payload = vec![step as u8; random(9000) as usize];
+                put(&store, &key, &value, &payload);
+                model.insert(key, (value, payload));
+            }
+            6..=7 => {
+                store
+                    .submit(Batch::new().delete(Key::plain(key.as_str())))
+                    .unwrap();
+                settle(&store);
+                model.remove(&key);
+            }
+            8 => store.checkpoint().unwrap(),
+            9 => drop(store.compact().unwrap()),
+            10 => drop(store.reclaim_step().unwrap()),
+            _ if random(10) == 0 => {
+                drop(store);
+                store = Store::open(disk.clone(), small()).unwrap();
+            }
+            _ => assert_eq!(
+                get(&store, &key),
+                model.get(&key).cloned(),
+                "step {step}, {key}"
+            ),
+        }
+    }
+    let page = store
+        .snapshot()
+        .scan(b"", b"\xff", 1000, Read::Blocking)
+        .unwrap();
+    let scanned: Vec<_> = page
+        .entries
+        .iter()
+        .map(|found| found.key().to_vec())
+        .collect();
+    let expected: Vec<_> = model.keys().map(|key| key.as_bytes().to_vec()).collect();
+    assert_eq!(scanned, expected);
+    for (key, value) in &model {
+        assert_eq!(get(&store, key).as_ref(), Some(value));
+    }
+}
+
+#[test]
+fn threads_commit_maintain_and_read() {
+    let (disk, store) = open_new(64);
+    let engine = Engine::start(store, 2).unwrap();
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let engine = engine.clone();
+            std::thread::spawn(move || {
+                for round in 0..200 {
+                    let key = format!("{writer}/{}", round % 20);
+                    let value = round.to_string();
+                    let batch =
+                        Batch::new().put_with_payload(Key::plain(key), value, vec![1; 9000]);
+                    engine.submit(batch).unwrap().wait().unwrap();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    let found = engine
+        .read(|store, how| store.snapshot().get(&Key::plain("2/19"), how))
+        .wait()
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.value(), b"199");
+    engine.close().unwrap();
+    assert!(matches!(
+        engine.submit(Batch::new().delete(Key::plain("x"))),
+        Err(Error::Closed)
+    ));
+    drop(engine);
+    let store = Store::open(disk, small()).unwrap();
+    assert_eq!(get(&store, "0/19").unwrap().0, "199");
+}
+
+/// Live plain keys that a rescue finds, with their payloads.
+fn rescued(rescue: &shardstore::rescue::Rescue) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    rescue
+        .entries()
+        .map(|entry| {
+            let payload = rescue.read_payload(&entry, 0..u32::MAX).unwrap();
+            (entry.key.to_vec(), payload)
+        })
+        .collect()
+}
+
+#[test]
+fn rescue_reads_without_superblock_and_manifest() {
+    let (disk, store) = open_new(16);
+    for round in 0..3u8 {
+        for key in 0..30 {
+            put(&store, &format!("key{key:02}"), "v", &[round; 5000]);
+        }
+        store.checkpoint().unwrap();
+    }
+    for key in 0..10 {
+        store
+            .submit(Batch::new().delete(Key::plain(format!("key{key:02}"))))
+            .unwrap();
+    }
+    settle(&store);
+    drop(store);
+    let expected: BTreeMap<Vec<u8>, Vec<u8>> = (10..30)
+        .map(|key| (format!("key{key:02}").into_bytes(), vec![2; 5000]))
+        .collect();
+
+    let rescue = shardstore::rescue::Rescue::read(disk.clone(), |_, _| {}).unwrap();
+    assert_eq!(rescued(&rescue), expected);
+    assert_eq!((rescue.damage_count(), rescue.may_be_stale()), (0, false));
+
+    // Both superblocks gone: the frames say whose they are, a manifest is found by looking.
+    disk.write(0, &[&vec![0xee; 1024 * 1024]]).unwrap();
+    let rescue = shardstore::rescue::Rescue::read(disk.clone(), |_, _| {}).unwrap();
+    assert_eq!(rescued(&rescue), expected);
+    assert_eq!(rescue.identity().disk, [3; 16]);
+    assert!(rescue.damage_count() > 0);
+}
+
+#[test]
+fn rescue_lists_damage_and_reads_around_it() {
+    let (disk, store) = open_new(16);
+    for key in 0..20 {
+        put(&store, &format!("key{key:02}"), "v", &[1; 5000]);
+    }
+    store.close().unwrap();
+    drop(store);
+    // A byte in the first frame's payload.
+    disk.write(1024 * 1024 + 1000, &[&[0xff]]).unwrap();
+    assert!(matches!(
+        Store::open(disk.clone(), small())
+            .unwrap()
+            .scrub(0)
+            .unwrap()[..],
+        [Error::Corrupt { .. }]
+    ));
+    let rescue = shardstore::rescue::Rescue::read(disk, |_, _| {}).unwrap();
+    let unreadable = rescue
+        .entries()
+        .filter(|entry| rescue.read_payload(entry, 0..u32::MAX).is_err())
+        .map(|entry| entry.key.to_vec());
+    assert_eq!(unreadable.collect::<Vec<_>>(), vec![b"key00".to_vec()]);
+    assert_eq!(rescue.entries().count(), 20);
+}

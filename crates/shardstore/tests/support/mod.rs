@@ -1,0 +1,51 @@
+//! What the tests of this crate share.
+
+use std::sync::{Arc, Mutex};
+
+use shardstore::{Disk, DiskError, Read};
+
+/// A disk in memory that loses nothing.
+pub struct MemoryDisk {
+    pub bytes: Mutex<Vec<u8>>,
+}
+
+impl MemoryDisk {
+    pub fn new(bytes: usize) -> Arc<MemoryDisk> {
+        Arc::new(MemoryDisk {
+            bytes: Mutex::new(vec![0; bytes]),
+        })
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn capacity(&self) -> u64 {
+        self.bytes.lock().unwrap().len() as u64
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8], _: Read) -> Result<(), DiskError> {
+        let bytes = self.bytes.lock().unwrap();
+        let start = (offset as usize).min(bytes.len());
+        let end = (start + buf.len()).min(bytes.len());
+        buf[..end - start].copy_from_slice(&bytes[start..end]);
+        buf[end - start..].fill(0);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, bufs: &[&[u8]]) -> Result<(), DiskError> {
+        let mut bytes = self.bytes.lock().unwrap();
+        let mut at = offset as usize;
+        for buf in bufs {
+            bytes[at..at + buf.len()].copy_from_slice(buf);
+            at += buf.len();
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), DiskError> {
+        Ok(())
+    }
+
+    fn prepare(&self, _: u64, _: u64) -> Result<(), DiskError> {
+        Ok(())
+    }
+}
