@@ -1,0 +1,251 @@
+//! C6: what is permitted while the disk misbehaves.
+//!
+//! - An *honest* fault reports an error. The call that met it may fail; a failed write or
+//!   flush fails the store until it is reopened. Nothing is lost: once the faults are over
+//!   and the store is reopened, every persistent batch is there.
+//! - A *lie* (rot, lost, misdirected, a flush that does nothing) may destroy what it hits.
+//!   From then on a read of any key may fail, until the key is next written; it may never
+//!   return anything else than the key's entry. What the format cannot tell from a torn tail
+//!   is the newest group of frames: only frames at or below a later frame's durable mark are
+//!   known to have been durable. So after a lie a reboot may lose the newest groups, one for
+//!   each lie and one more; everything older is there or its absence is an error.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use shardstore::Error;
+use shardstore::limits::EXTENTS_START;
+use simdisk::{Fault, PAGE, Rng};
+
+use crate::generate::Profile;
+use crate::model::{Batch, Bytes, Change, Fate, State};
+use crate::world::World;
+
+/// What the faults so far excuse.
+#[derive(Debug, Default)]
+pub struct FaultBook {
+    /// A fault struck in the call that is being judged.
+    pub(crate) fired_now: bool,
+    /// What is read is a snapshot: a key that was written since has another entry there.
+    pub(crate) old_view: bool,
+    /// How many faults of the disk are in the book.
+    seen: usize,
+    /// Any write, flush or device fault since the store was opened.
+    write_faults: bool,
+    /// Groups that lies may have hit since the last reboot.
+    lies: usize,
+    /// The medium holds damage, or a page of it cannot be read.
+    hurt: bool,
+    /// Keys whose reads may fail.
+    tainted: BTreeSet<Bytes>,
+    /// The state of the last checkpoint, and what became persistent since, by group.
+    base: Arc<State>,
+    recent: Vec<(u64, Batch)>,
+    group: u64,
+}
+
+impl FaultBook {
+    /// Whether a write or background call may fail like this.
+    pub(crate) fn permits(&self, error: &Error) -> bool {
+        match error {
+            Error::Disk(_) | Error::Corrupt { .. } | Error::Damaged { .. } => {
+                self.fired_now || self.hurt
+            }
+            Error::Failed { .. } => self.write_faults,
+            // A file system without room under the disk.
+            Error::OutOfSpace => self.fired_now,
+            _ => false,
+        }
+    }
+
+    /// Whether a read of a key may fail like this; `None`: of any key.
+    pub(crate) fn permits_read(&self, key: Option<&[u8]>, error: &Error) -> bool {
+        let typed = matches!(error, Error::Disk(_) | Error::Corrupt { .. });
+        let excused = match key {
+            _ if self.old_view => self.hurt,
+            Some(key) => self.tainted.contains(key),
+            None => !self.tainted.is_empty(),
+        };
+        typed && (self.fired_now || excused)
+    }
+
+    /// Whether any read may fail.
+    pub(crate) fn excuses_reads(&self) -> bool {
+        self.fired_now || !self.tainted.is_empty()
+    }
+
+    /// Whether scrub may find something, and open may refuse.
+    pub(crate) fn damaged(&self) -> bool {
+        self.hurt || self.fired_now
+    }
+
+    /// Whether the disk lied since the last full check.
+    pub(crate) fn lied(&self) -> bool {
+        self.lies > 0
+    }
+
+    /// A batch became persistent: its keys are readable again, unless a fault struck in the
+    /// same call and hit the batch itself.
+    pub(crate) fn persisted(&mut self, batch: &Batch) {
+        self.recent.push((self.group, batch.clone()));
+        if self.fired_now {
+            return;
+        }
+        for (key, _, change) in &batch.changes {
+            // A merge still needs what was there before.
+            if !matches!(change, Change::Add(_)) {
+                self.tainted.remove(key);
+            }
+        }
+    }
+
+    /// A call into the engine is over: what persists from now on is another group.
+    pub(crate) fn next_group(&mut self) {
+        self.group += 1;
+    }
+
+    /// A checkpoint holds what was persistent before the call that wrote it; what became
+    /// persistent in that call may have come after its cut.
+    pub(crate) fn checkpointed(&mut self, before: &Arc<State>) {
+        self.base = before.clone();
+        let group = self.group;
+        self.recent.retain(|(of, _)| *of == group);
+    }
+
+    /// What a reboot may find: the state of the last checkpoint and, in order, what came
+    /// after it.
+    pub(crate) fn history(&self) -> (Arc<State>, Vec<(Batch, Fate)>) {
+        let exposed = if self.lies == 0 {
+            0
+        } else {
+            self.lies as u64 + 1
+        };
+        let mut groups: Vec<u64> = self.recent.iter().map(|(group, _)| *group).collect();
+        groups.dedup();
+        let certain = groups.len().saturating_sub(exposed as usize);
+        let first_open = groups.get(certain).copied().unwrap_or(u64::MAX);
+        let log = self.recent.iter().map(|(group, batch)| {
+            let fate = if *group >= first_open {
+                Fate::Open
+            } else {
+                Fate::Certain
+            };
+            (batch.clone(), fate)
+        });
+        (self.base.clone(), log.collect())
+    }
+
+    /// The state now, and the states without the newest groups since the last checkpoint, one
+    /// after the other.
+    pub(crate) fn newest_states(&self, without: usize) -> Vec<Arc<State>> {
+        let mut groups: Vec<u64> = self.recent.iter().map(|(group, _)| *group).collect();
+        groups.dedup();
+        let state_before = |end: u64| {
+            let mut state = State::clone(&self.base);
+            let batches = self.recent.iter().filter(|(group, _)| *group < end);
+            batches.for_each(|(_, batch)| state.apply(batch));
+            Arc::new(state)
+        };
+        let ends = std::iter::once(u64::MAX).chain(groups.into_iter().rev().take(without));
+        ends.map(state_before).collect()
+    }
+
+    /// The store was reopened and shows `state`.
+    pub(crate) fn reopened(&mut self, state: &Arc<State>) {
+        self.write_faults = false;
+        // Recovery ends with a checkpoint; what a lie made unreadable stays so.
+        self.lies = 0;
+        self.base = state.clone();
+        self.recent.clear();
+    }
+
+    /// Honest faults are over.
+    pub(crate) fn calmed(&mut self) {
+        self.fired_now = false;
+    }
+}
+
+impl World {
+    /// Enters the faults that struck since the last look into the book.
+    pub(crate) fn note_faults(&mut self) {
+        if self.profile != Profile::Faults {
+            return;
+        }
+        let fired = self.disk.fired();
+        self.book.fired_now = fired.len() > self.book.seen || self.disk.is_removed();
+        self.book.write_faults |= self.disk.is_removed();
+        for strike in &fired[self.book.seen..] {
+            let fault = strike.fault;
+            self.tally.note_fault(&fault, self.kind);
+            self.say(|| format!("   struck: {fault:?}"));
+            match fault {
+                Fault::ReadErrors { .. } => {}
+                Fault::WriteError { .. }
+                | Fault::NoSpace { .. }
+                | Fault::FlushFails { .. }
+                | Fault::Vanish { .. } => self.book.write_faults = true,
+                // Wrong once, and no harm to the medium.
+                Fault::MisdirectedRead { .. } => self.book.lies += 1,
+                Fault::BadPage { .. } => self.taint(),
+                // Each page that it hits may have been the newest group's.
+                Fault::MisdirectedWrite { .. } => {
+                    self.book.lies += 1 + strike.len.div_ceil(PAGE as u64) as usize;
+                    self.taint();
+                }
+                Fault::BitFlip { .. } | Fault::LostWrite { .. } | Fault::LyingFlush { .. } => {
+                    self.book.lies += 1;
+                    self.taint();
+                }
+            }
+        }
+        self.book.seen = fired.len();
+    }
+
+    /// Any key's frames may be unreadable from now on, until it is written again.
+    fn taint(&mut self) {
+        self.book.hurt = true;
+        self.book.tainted = self.pool.all().map(|key| key.bytes.clone()).collect();
+    }
+
+    /// The disk was replaced by its successor, whose list of struck faults is empty.
+    pub(crate) fn new_disk_in_book(&mut self) {
+        self.book.seen = 0;
+    }
+
+    /// Every fault is over, the device is back.
+    pub(crate) fn calm(&mut self) {
+        self.disk.calm();
+        if self.disk.is_removed() {
+            let mut rng = self.rng.fork();
+            self.disk.give_back(&mut rng);
+        }
+        self.book.calmed();
+    }
+
+    /// Flips a bit where the disk holds something.
+    pub(crate) fn rot(&mut self, seed: u64, cached: bool) {
+        let mut rng = Rng::new(seed);
+        let pages = self.disk.medium().present_pages();
+        let data: Vec<usize> = pages
+            .iter()
+            .copied()
+            .filter(|page| *page as u64 * PAGE as u64 >= EXTENTS_START)
+            .collect();
+        let pages = if data.is_empty() || rng.one_in(8) {
+            &pages
+        } else {
+            &data
+        };
+        if pages.is_empty() {
+            return;
+        }
+        let page = *rng.pick(pages);
+        let offset = (page * PAGE + rng.index(PAGE)) as u64;
+        self.disk.inject(Fault::BitFlip {
+            offset,
+            bit: rng.below(8) as u8,
+            cached,
+        });
+        self.note_faults();
+    }
+}

@@ -1,0 +1,128 @@
+//! Running a scenario under many schedules, and saying which seed failed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use shuttle::scheduler::{PctScheduler, RandomScheduler};
+use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
+
+use crate::scenarios::Scenario;
+
+/// Schedules per seed: enough for PCT to learn how long the case is.
+const SCHEDULES_PER_SEED: usize = 10;
+
+/// A seed whose run did not hold.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// It replays the failure.
+    pub seed: u64,
+    /// Schedules explored until it was found.
+    pub schedules: u64,
+    /// What did not hold.
+    pub what: String,
+}
+
+/// Explores seeds from `first` on until the time is up or the number of schedules reached.
+pub fn explore(
+    scenario: Scenario,
+    first: u64,
+    budget: Duration,
+    schedules_max: u64,
+) -> (u64, Option<Failure>) {
+    let started = Instant::now();
+    let mut schedules = 0;
+    for seed in first.. {
+        if started.elapsed() >= budget || schedules >= schedules_max {
+            break;
+        }
+        if let Err(what) = run_seed(scenario, seed) {
+            return (
+                schedules,
+                Some(Failure {
+                    seed,
+                    schedules: schedules + 1,
+                    what,
+                }),
+            );
+        }
+        schedules += SCHEDULES_PER_SEED as u64;
+    }
+    (schedules, None)
+}
+
+/// Runs all schedules of one seed: random ones, and PCT of depth 2 and 3 (Burckhardt et al.,
+/// *A Randomized Scheduler with Probabilistic Guarantees of Finding Bugs*, 2010).
+pub fn run_seed(scenario: Scenario, seed: u64) -> Result<(), String> {
+    quiet_panics();
+    let mut config = Config::new();
+    config.failure_persistence = FailurePersistence::None;
+    config.max_steps = MaxSteps::FailAfter(1_000_000);
+    config.stack_size = 512 * 1024;
+    let body = move || scenario.run(seed);
+    let run = || match seed % 3 {
+        0 => {
+            let scheduler = RandomScheduler::new_from_seed(seed, SCHEDULES_PER_SEED);
+            Runner::new(scheduler, config).run(body)
+        }
+        rest => {
+            let scheduler =
+                PctScheduler::new_from_seed(seed, 1 + rest as usize, SCHEDULES_PER_SEED);
+            Runner::new(scheduler, config).run(body)
+        }
+    };
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(_) => Ok(()),
+        Err(panic) => Err(message(&*panic)),
+    }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "a panic without a message".to_owned())
+}
+
+/// A failing schedule is reported once, by its seed, not by every thread that unwinds.
+fn quiet_panics() {
+    static ONCE: Once = Once::new();
+    if std::env::var_os("RUST_BACKTRACE").is_none() {
+        ONCE.call_once(|| std::panic::set_hook(Box::new(|_| {})));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holds(scenario: Scenario) {
+        let (schedules, failure) = explore(scenario, 1, Duration::from_secs(20), 300);
+        assert!(failure.is_none(), "{}: {failure:?}", scenario.name());
+        assert!(schedules >= 10);
+    }
+
+    #[test]
+    fn registers_are_linearizable() {
+        holds(Scenario::Registers);
+    }
+
+    #[test]
+    fn snapshots_never_change() {
+        holds(Scenario::Snapshots);
+    }
+
+    #[test]
+    fn evacuation_never_undoes_a_write() {
+        holds(Scenario::Evacuation);
+    }
+
+    #[test]
+    fn maintenance_in_parallel_loses_nothing() {
+        holds(Scenario::Maintenance);
+    }
+
+    #[test]
+    fn power_cuts_under_concurrency_lose_nothing() {
+        holds(Scenario::PowerCut);
+    }
+}

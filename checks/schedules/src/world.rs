@@ -1,0 +1,212 @@
+//! A small store on a simulated disk, with a thread that pumps, and operations that record
+//! what they did.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use shardstore::sync::atomic::AtomicBool;
+use shardstore::sync::{Arc, Mutex, lock, thread};
+use shardstore::{
+    Batch, Dependency, Disk, Error, Geometry, Identity, Key, Options, Read, Snapshot, Store,
+};
+use simdisk::{Image, Rng, SimDisk};
+
+use crate::history::{Action, Event};
+
+/// How many keys there are.
+pub const KEYS: usize = 2;
+
+const EXTENTS: u64 = 12;
+const GEOMETRY: Geometry = Geometry {
+    extent_bytes: 64 * 1024,
+    payload_bytes_max: 16 * 1024,
+};
+
+/// Shared by the threads of one run.
+pub struct World {
+    /// The disk under the store.
+    pub disk: Arc<SimDisk>,
+    /// The store under test.
+    pub store: Store,
+    events: Mutex<Vec<Event>>,
+    clock: AtomicU64,
+    stop: AtomicBool,
+}
+
+fn options(rng: &mut Rng) -> Options {
+    Options {
+        cache_bytes: *rng.pick(&[0, 4096, 64 * 1024]),
+        memtable_bytes: 64 * 1024,
+        table_bytes: 4096,
+        tail_bytes_max: 1024 * 1024,
+        group_bytes_max: *rng.pick(&[1, 8192, 65536]),
+        clock: || 0,
+        ..Options::default()
+    }
+}
+
+/// The value of a key in what the engine found: its number, checked against the payload.
+fn value_of(snapshot: &Snapshot, key: &Key) -> Result<u32, Error> {
+    let Some(found) = snapshot.get(key, Read::Blocking)? else {
+        return Ok(0);
+    };
+    let payload = snapshot.read_payload(&found, 0..u32::MAX, Read::Blocking)?;
+    let value: [u8; 4] = found.value().try_into().expect("values are four bytes");
+    let value = u32::from_le_bytes(value);
+    assert!(
+        payload.iter().all(|byte| *byte == value as u8),
+        "another value's payload"
+    );
+    assert_eq!(payload.len(), payload_len(value), "another value's payload");
+    Ok(value)
+}
+
+fn payload_len(value: u32) -> usize {
+    [700, 5000, 0, 3000][value as usize % 4]
+}
+
+/// The key with this number.
+pub fn key(number: usize) -> Key {
+    Key::plain(format!("key{number}"))
+}
+
+impl World {
+    /// A freshly formatted disk and its store.
+    pub fn new(rng: &mut Rng) -> Arc<World> {
+        let bytes = shardstore::limits::EXTENTS_START + EXTENTS * 64 * 1024;
+        let disk = Arc::new(SimDisk::new(Image::blank(bytes, 512)));
+        let identity = Identity {
+            disk: [5; 16],
+            set: [6; 16],
+        };
+        Store::format(&*disk, identity, GEOMETRY).expect("an honest disk can be formatted");
+        World::open(disk, rng).expect("an honest disk opens")
+    }
+
+    /// The store on a disk that has one.
+    pub fn open(disk: Arc<SimDisk>, rng: &mut Rng) -> Result<Arc<World>, Error> {
+        let store = Store::open(disk.clone() as Arc<dyn Disk>, options(rng))?;
+        Ok(Arc::new(World {
+            disk,
+            store,
+            events: Mutex::new(Vec::new()),
+            clock: AtomicU64::new(1),
+            stop: AtomicBool::new(false),
+        }))
+    }
+
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn record(&self, key: usize, action: Action, from: u64, to: u64) {
+        lock(&self.events).push(Event {
+            key,
+            action,
+            from,
+            to,
+        });
+    }
+
+    /// What was recorded for one key.
+    pub fn events_of(&self, key: usize) -> Vec<Event> {
+        lock(&self.events)
+            .iter()
+            .copied()
+            .filter(|event| event.key == key)
+            .collect()
+    }
+
+    /// Writes a value (0: deletes) and waits; records it whatever becomes of it.
+    pub fn write(&self, number: usize, value: u32) -> Result<(), Error> {
+        let batch = self.batch(Batch::new(), number, value);
+        let from = self.tick();
+        let result = self
+            .store
+            .submit(batch)
+            .and_then(|dependency| wait(&dependency));
+        // An error says nothing about whether it happened, unless it was never issued.
+        let to = if result.is_ok() {
+            self.tick()
+        } else {
+            u64::MAX
+        };
+        self.record(number, Action::Write(value), from, to);
+        result
+    }
+
+    /// Writes several keys in one batch.
+    pub fn write_all(&self, value: u32) -> Result<(), Error> {
+        let batch = (0..KEYS).fold(Batch::new(), |batch, key| self.batch(batch, key, value));
+        let from = self.tick();
+        let result = self
+            .store
+            .submit(batch)
+            .and_then(|dependency| wait(&dependency));
+        let to = if result.is_ok() {
+            self.tick()
+        } else {
+            u64::MAX
+        };
+        (0..KEYS).for_each(|key| self.record(key, Action::Write(value), from, to));
+        result
+    }
+
+    fn batch(&self, batch: Batch, number: usize, value: u32) -> Batch {
+        match value {
+            0 => batch.delete(key(number)),
+            _ => batch.put_with_payload(
+                key(number),
+                value.to_le_bytes(),
+                vec![value as u8; payload_len(value)],
+            ),
+        }
+    }
+
+    /// Reads a key.
+    pub fn read(&self, number: usize) -> Result<u32, Error> {
+        let from = self.tick();
+        let value = value_of(&self.store.snapshot(), &key(number))?;
+        self.record(number, Action::Read(value), from, self.tick());
+        Ok(value)
+    }
+
+    /// Reads every key in a snapshot.
+    pub fn read_all(snapshot: &Snapshot) -> Result<Vec<u32>, Error> {
+        (0..KEYS)
+            .map(|number| value_of(snapshot, &key(number)))
+            .collect()
+    }
+
+    /// The keys that a scan of a snapshot shows.
+    pub fn scan(snapshot: &Snapshot) -> Result<Vec<Vec<u8>>, Error> {
+        let page = snapshot.scan(b"k", b"l", 100, Read::Blocking)?;
+        Ok(page
+            .entries
+            .iter()
+            .map(|found| found.key().to_vec())
+            .collect())
+    }
+
+    /// Starts the thread that pumps.
+    pub fn start_pump(self: &Arc<World>) -> thread::JoinHandle<()> {
+        self.store.set_pumped_by_a_thread(true);
+        let world = self.clone();
+        thread::spawn(move || {
+            while !world.stop.load(Ordering::SeqCst) {
+                match world.store.pump() {
+                    Ok(true) => {}
+                    _ => thread::yield_now(),
+                }
+            }
+        })
+    }
+
+    /// Tells the pump to stop when it is idle.
+    pub fn stop_pump(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+fn wait(dependency: &Dependency) -> Result<(), Error> {
+    dependency.wait()
+}
