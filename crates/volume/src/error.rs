@@ -1,0 +1,87 @@
+//! What can go wrong with a set of disks.
+
+use shardstore::DiskError;
+
+/// Why an operation on a volume did not happen.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum VolumeError {
+    /// Not a number of disks that this release can use as a set.
+    #[error("{disks} disks: this release uses sets of exactly one disk")]
+    Disks {
+        /// How many were given.
+        disks: usize,
+    },
+    /// No room for new data. Deletes still work.
+    #[error("the disks are full: delete something and wait for reclamation, or add capacity")]
+    OutOfSpace,
+    /// Too much is waiting for the disks already. Try again shortly.
+    #[error("too many requests are waiting for the disks")]
+    Busy,
+    /// A disk failed or could not be read.
+    #[error("a disk failed: {reason}")]
+    Failed {
+        /// The first failure.
+        reason: String,
+    },
+    /// Stored bytes are not what was written.
+    #[error("{what} is damaged: {why}")]
+    Corrupt {
+        /// What should have been read: a stripe of a blob, a metadata entry.
+        what: String,
+        /// Where it is and what did not hold.
+        why: String,
+    },
+    /// What is stored needs a newer release to read it.
+    #[error("{what} was written by a newer cullet; use that release to read it")]
+    Newer {
+        /// What it is.
+        what: String,
+    },
+    /// A writer was used after a call that failed or was cancelled half-way.
+    #[error("the blob's writer broke off earlier; begin a new one")]
+    Broken,
+    /// Past a limit. A programmer's error one floor up.
+    #[error("{what} is {is}, the limit is {limit}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its size.
+        is: usize,
+        /// The limit, in the same unit.
+        limit: usize,
+    },
+    /// The volume was shut down.
+    #[error("the volume is closed")]
+    Closed,
+    /// An engine's error that should not have come this far.
+    #[error("unexpected answer from the engine: {0}")]
+    Engine(shardstore::Error),
+}
+
+impl From<shardstore::Error> for VolumeError {
+    fn from(error: shardstore::Error) -> VolumeError {
+        use shardstore::Error as E;
+        match error {
+            E::OutOfSpace | E::Disk(DiskError::NoSpace { .. }) => VolumeError::OutOfSpace,
+            E::Busy => VolumeError::Busy,
+            E::Failed { reason } => VolumeError::Failed { reason },
+            E::Disk(error @ DiskError::Io { .. }) => VolumeError::Failed {
+                reason: error.to_string(),
+            },
+            E::Corrupt { place, what } => VolumeError::Corrupt {
+                what: format!("data in {place}"),
+                why: what,
+            },
+            E::Damaged { what } => VolumeError::Corrupt {
+                what: "the disk".to_owned(),
+                why: what,
+            },
+            E::TooLarge { what, is, limit } => VolumeError::TooLarge { what, is, limit },
+            E::Closed => VolumeError::Closed,
+            error => VolumeError::Engine(error),
+        }
+    }
+}
+
+/// This crate's result.
+pub type Result<T> = std::result::Result<T, VolumeError>;

@@ -1,0 +1,49 @@
+//! Every size of this crate, in one place, with their relations asserted at compile time.
+
+use shardstore::limits::{BATCH_ENTRIES_MAX, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, VALUE_BYTES_MAX};
+
+/// Most disks of a set.
+pub const DISKS_MAX: usize = 16;
+
+/// Bytes of a blob that one shard of a stripe holds; a stripe holds `k` times as many. Less
+/// on a disk that was formatted with a smaller payload limit.
+pub const SHARD_BYTES_MAX: usize = 1024 * 1024;
+
+/// Stripes that one writer may have on their way to the disks.
+pub const WINDOW_STRIPES: usize = 4;
+
+/// Stripes that a reader asks for ahead, when they come from the disk and not from memory.
+pub const READ_AHEAD_STRIPES: usize = 2;
+
+/// Bytes of stripes that all writers together may have on their way to the disks, unless
+/// [`VolumeOptions`](crate::VolumeOptions) says otherwise.
+pub const IN_FLIGHT_BYTES_DEFAULT: usize = 16 * 1024 * 1024;
+
+/// Most bytes of the label in a blob's first frame.
+pub const LABEL_BYTES_MAX: usize = 1_536;
+
+/// Most bytes of the trailer in a blob's last frame.
+pub const TRAILER_BYTES_MAX: usize = 10_240;
+
+/// Bytes of a shard's value besides label and trailer, at most.
+pub const SHARD_VALUE_BYTES_FIXED: usize = 12 + 2 + 8 + 8 + 2;
+
+/// Bytes of a shard's key: prefix, blob, stripe, shard.
+pub const SHARD_KEY_BYTES: usize = 1 + 16 + 4 + 1;
+
+/// Most shards that one batch deletes.
+pub const DELETE_SHARDS_MAX: usize = 1_024;
+
+/// Most shards that one page of a scan over shards returns.
+pub const SCAN_SHARDS: usize = 256;
+
+// A blob of one stripe has label and trailer in one value.
+const _: () =
+    assert!(SHARD_VALUE_BYTES_FIXED + LABEL_BYTES_MAX + TRAILER_BYTES_MAX <= VALUE_BYTES_MAX);
+const _: () = assert!(SHARD_BYTES_MAX <= PAYLOAD_BYTES_MAX);
+const _: () = assert!(SHARD_KEY_BYTES <= KEY_BYTES_MAX);
+const _: () = assert!(DELETE_SHARDS_MAX <= BATCH_ENTRIES_MAX);
+const _: () = assert!(WINDOW_STRIPES * SHARD_BYTES_MAX <= IN_FLIGHT_BYTES_DEFAULT);
+
+/// Most bytes of a metadata key with its one-byte prefix.
+pub const META_KEY_BYTES_MAX: usize = KEY_BYTES_MAX;

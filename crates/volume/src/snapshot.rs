@@ -1,0 +1,183 @@
+//! A consistent view of the set.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use shardstore::{Found, Key, Read, ScanPage, Snapshot};
+
+use crate::blob::{SHARD_PREFIX, shard_key_bytes};
+use crate::limits::SCAN_SHARDS;
+use crate::meta::{META_PREFIX, MetaEntry, MetaPage, raw_bytes, raw_key};
+use crate::shard::{RawKey, ShardValue};
+use crate::{BlobId, BlobReader, BlobRef, Result, Volume, VolumeError};
+
+/// Sees every batch that was persistent when it was taken, none submitted later. While it
+/// lives, no space it may refer to is reused: hold it for seconds, or as long as a client
+/// reads a body. Clones share it.
+#[derive(Clone)]
+pub struct VolumeSnapshot {
+    volume: Volume,
+    snapshots: Arc<Vec<Snapshot>>,
+}
+
+/// A shard that a scan over blobs came upon: the first of its blob that is on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobFrame {
+    /// The blob.
+    pub blob: BlobId,
+    /// The stripe: 0 unless the blob's beginning is missing.
+    pub stripe: u32,
+    /// The shard's number within the stripe.
+    pub shard: u8,
+    /// Says what the blob is, if `stripe` is 0. `None`: this release cannot decode it.
+    pub value: Option<ShardValue>,
+}
+
+impl VolumeSnapshot {
+    pub(crate) fn new(volume: Volume, snapshots: Vec<Snapshot>) -> VolumeSnapshot {
+        VolumeSnapshot {
+            volume,
+            snapshots: Arc::new(snapshots),
+        }
+    }
+
+    /// Runs `f` on one disk's snapshot: at once if memory has the answer, else on one of the
+    /// disk's threads. The read is under way when this returns.
+    pub(crate) fn on_disk<T: Send + 'static>(
+        &self,
+        disk: usize,
+        mut f: impl FnMut(&Snapshot, Read) -> shardstore::Result<T> + Send + 'static,
+    ) -> Result<shardstore::Completion<T>> {
+        let disks = self.snapshots.len();
+        let snapshot = self
+            .snapshots
+            .get(disk)
+            .ok_or(VolumeError::Disks { disks })?
+            .clone();
+        Ok(self
+            .volume
+            .engine(disk)?
+            .read(move |_, how| f(&snapshot, how)))
+    }
+
+    pub(crate) fn volume(&self) -> &Volume {
+        &self.volume
+    }
+
+    /// The entry of a metadata key, whose stem is the one that it was put with.
+    pub async fn meta_get(&self, key: &Key) -> Result<Option<MetaEntry>> {
+        let raw = raw_key(key);
+        let disk = self.volume.meta_disk(key.as_bytes());
+        let found = self
+            .on_disk(disk, move |snapshot, how| snapshot.get(&raw, how))?
+            .await?;
+        Ok(found.map(MetaEntry::from))
+    }
+
+    /// The entry of the first live metadata key that has this stem.
+    pub async fn meta_first(&self, stem: &[u8]) -> Result<Option<MetaEntry>> {
+        let raw = raw_bytes(stem);
+        let disk = self.volume.meta_disk(stem);
+        let found = self
+            .on_disk(disk, move |snapshot, how| snapshot.first(&raw, how))?
+            .await?;
+        Ok(found.map(MetaEntry::from))
+    }
+
+    /// Metadata entries with `from <= key < to`, in order, at most `limit`. A page may hold
+    /// fewer although more follow: `next` says so.
+    pub async fn meta_scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<MetaPage> {
+        let (raw_from, raw_to) = (raw_bytes(from), raw_bytes(to));
+        let disk = self.volume.meta_disk(from);
+        let page: ScanPage = self
+            .on_disk(disk, move |snapshot, how| {
+                snapshot.scan(&raw_from, &raw_to, limit, how)
+            })?
+            .await?;
+        Ok(MetaPage {
+            entries: page.entries.into_iter().map(MetaEntry::from).collect(),
+            next: page
+                .next
+                .map(|key| key.get(1..).unwrap_or_default().to_vec()),
+        })
+    }
+
+    /// Verified bytes of the body beside a metadata entry; what lies past the end is left
+    /// out. `None`: no such entry.
+    pub async fn meta_body(&self, key: &Key, range: Range<u32>) -> Result<Option<Vec<u8>>> {
+        let raw = raw_key(key);
+        let disk = self.volume.meta_disk(key.as_bytes());
+        let read = self.on_disk(disk, move |snapshot, how| {
+            let Some(found) = snapshot.get(&raw, how)? else {
+                return Ok(None);
+            };
+            snapshot.read_payload(&found, range.clone(), how).map(Some)
+        })?;
+        Ok(read.await?)
+    }
+
+    /// Reads `range` of a blob's plain bytes; what lies past the end is left out.
+    pub fn blob_reader(&self, blob: BlobRef, range: Range<u64>) -> BlobReader {
+        BlobReader::new(blob, self.clone(), range)
+    }
+
+    /// The first shard on the disks at or behind `from`, in the order of blob ids: walks
+    /// over all blobs, for the sweep. Ask again from the next id.
+    pub async fn blob_at_or_after(&self, from: BlobId) -> Result<Option<BlobFrame>> {
+        let from = shard_key_bytes(from, 0, 0);
+        let scan = self.on_disk(0, move |snapshot, how| {
+            snapshot.scan(&from, &[SHARD_PREFIX + 1], 1, how)
+        })?;
+        let page = scan.await?;
+        page.entries.first().map(frame_of).transpose()
+    }
+
+    /// How many stripes reach from 0 to the last one on the disks, and shards per stripe.
+    pub(crate) async fn extent_of(&self, blob: BlobId) -> Result<Option<(u32, u8)>> {
+        let end = match blob.successor() {
+            Some(next) => shard_key_bytes(next, 0, 0).to_vec(),
+            None => vec![SHARD_PREFIX + 1],
+        };
+        let mut from = shard_key_bytes(blob, 0, 0).to_vec();
+        let (mut stripes, mut width) = (0, 0);
+        loop {
+            let to = end.clone();
+            let scan = self.on_disk(0, move |snapshot, how| {
+                snapshot.scan(&from, &to, SCAN_SHARDS, how)
+            })?;
+            let page = scan.await?;
+            for found in &page.entries {
+                let frame = frame_of(found)?;
+                stripes = frame.stripe.saturating_add(1);
+                width = width.max(frame.shard.saturating_add(1));
+            }
+            match page.next {
+                Some(next) => from = next,
+                None => return Ok((stripes > 0).then_some((stripes, width))),
+            }
+        }
+    }
+}
+
+fn frame_of(found: &Found) -> Result<BlobFrame> {
+    let RawKey::Shard {
+        blob,
+        stripe,
+        shard,
+    } = RawKey::decode(found.key())
+    else {
+        return Err(VolumeError::Corrupt {
+            what: "the key of a shard".to_owned(),
+            why: format!("{} bytes that are no shard's key", found.key().len()),
+        });
+    };
+    let value = ShardValue::decode(found.value()).ok();
+    Ok(BlobFrame {
+        blob,
+        stripe,
+        shard,
+        value,
+    })
+}
+
+const _: () = assert!(META_PREFIX != SHARD_PREFIX);

@@ -1,0 +1,223 @@
+//! Writing a blob: bytes in, stripes out, a bounded number of them on their way.
+//!
+//! A stripe is sent when the next byte comes, not when it is full, because only the last
+//! stripe's frame may carry the trailer. Memory per writer: one stripe being filled, and
+//! up to `WINDOW_STRIPES` on their way to the disks.
+
+use std::collections::VecDeque;
+
+use shardstore::{Batch, Dependency};
+
+use crate::blob::shard_key;
+use crate::limits::{LABEL_BYTES_MAX, WINDOW_STRIPES};
+use crate::shard::{ShardValue, Trailer};
+use crate::{BlobId, BlobRef, Result, Volume, VolumeError};
+
+/// A blob that is being written. Dropped before [`finish`](BlobWriter::finish) has
+/// returned, it deletes what it wrote.
+pub struct BlobWriter {
+    volume: Volume,
+    /// What the blob is so far: its lengths grow.
+    blob: BlobRef,
+    label: Option<Vec<u8>>,
+    /// The stripe that is being filled.
+    stripe: Vec<u8>,
+    size_hint: Option<u64>,
+    /// Stripes that were submitted.
+    submitted: u32,
+    /// Those of them that may not be durable yet, oldest first.
+    window: VecDeque<Dependency>,
+    /// Set while a call is under way: a call that failed or was cancelled leaves it set.
+    broken: bool,
+}
+
+/// A blob whose stripes are all submitted, but to which nothing refers yet. Dropped, it is
+/// deleted; [`keep`](FinishedBlob::keep) it once the batch that refers to it is submitted.
+pub struct FinishedBlob {
+    volume: Volume,
+    blob: BlobRef,
+    dependencies: Vec<Dependency>,
+    kept: bool,
+}
+
+impl BlobWriter {
+    pub(crate) fn new(
+        volume: Volume,
+        id: BlobId,
+        label: Vec<u8>,
+        size_hint: Option<u64>,
+    ) -> Result<BlobWriter> {
+        if label.len() > LABEL_BYTES_MAX {
+            let (what, is) = ("a blob's label", label.len());
+            return Err(VolumeError::TooLarge {
+                what,
+                is,
+                limit: LABEL_BYTES_MAX,
+            });
+        }
+        let blob = BlobRef {
+            id,
+            plain_len: 0,
+            stored_len: 0,
+            transforms: Vec::new(),
+            scheme: volume.scheme(),
+            shard_bytes: volume.shard_bytes(),
+        };
+        Ok(BlobWriter {
+            volume,
+            blob,
+            label: Some(label),
+            stripe: Vec::new(),
+            size_hint,
+            submitted: 0,
+            window: VecDeque::new(),
+            broken: false,
+        })
+    }
+
+    /// What the blob would be if it were finished now.
+    pub fn blob(&self) -> &BlobRef {
+        &self.blob
+    }
+
+    /// Appends bytes; waits while too many are on their way to the disks. If the future is
+    /// dropped before it is done, the writer takes no more.
+    pub async fn write(&mut self, mut data: &[u8]) -> Result<()> {
+        self.begin()?;
+        let stripe_bytes = self.blob.stripe_bytes() as usize;
+        while !data.is_empty() {
+            if self.stripe.len() == stripe_bytes {
+                self.submit(None).await?;
+            }
+            if self.stripe.capacity() == 0 {
+                self.stripe = self.new_stripe(data.len());
+            }
+            let (now, later) = data.split_at(data.len().min(stripe_bytes - self.stripe.len()));
+            self.stripe.extend_from_slice(now);
+            self.blob.plain_len += now.len() as u64;
+            self.blob.stored_len += now.len() as u64;
+            data = later;
+        }
+        self.broken = false;
+        Ok(())
+    }
+
+    /// Submits the last stripe, with `trailer` (at most 10,240 bytes) in its frame.
+    pub async fn finish(mut self, trailer: Vec<u8>) -> Result<FinishedBlob> {
+        self.begin()?;
+        self.submit(Some(trailer)).await?;
+        // From here on the finished blob deletes what was written, not this writer.
+        self.submitted = 0;
+        Ok(FinishedBlob {
+            volume: self.volume.clone(),
+            blob: self.blob.clone(),
+            dependencies: std::mem::take(&mut self.window).into(),
+            kept: false,
+        })
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        if self.broken {
+            return Err(VolumeError::Broken);
+        }
+        self.broken = true;
+        Ok(())
+    }
+
+    /// Room for a whole stripe if that much is coming, so that it is not copied as it grows.
+    fn new_stripe(&self, at_hand: usize) -> Vec<u8> {
+        let coming = self.size_hint.map_or(at_hand as u64, |hint| {
+            hint.saturating_sub(self.blob.plain_len).max(at_hand as u64)
+        });
+        Vec::with_capacity(coming.min(self.blob.stripe_bytes()) as usize)
+    }
+
+    async fn submit(&mut self, trailer: Option<Vec<u8>>) -> Result<()> {
+        while let Some(oldest) = self.window.front() {
+            let room = self.window.len() < WINDOW_STRIPES;
+            match (oldest.poll_now(), room) {
+                (Some(result), _) => result?,
+                (None, true) => break,
+                (None, false) => oldest.clone().await?,
+            }
+            self.window.pop_front();
+        }
+        let number = self.submitted;
+        let Some(count) = number.checked_add(1) else {
+            let (what, limit) = ("the number of stripes of a blob", u32::MAX as usize);
+            return Err(VolumeError::TooLarge {
+                what,
+                is: limit,
+                limit,
+            });
+        };
+        let value = ShardValue {
+            scheme: self.blob.scheme,
+            shard_bytes: self.blob.shard_bytes,
+            // A stripe is at most 16 shards of at most 1 MiB.
+            stripe_len: self.stripe.len() as u32,
+            label: self.label.take(),
+            trailer: trailer.map(|bytes| Trailer {
+                plain_len: self.blob.plain_len,
+                stored_len: self.blob.stored_len,
+                bytes,
+            }),
+        };
+        let value = value.encode()?;
+        let payload = std::mem::take(&mut self.stripe);
+        let bytes = payload.len();
+        // With more than one disk the stripe is cut into k shards here, and m are computed.
+        let key = shard_key(self.blob.id, number, 0);
+        let batch = Batch::new().put_with_payload(key, value, payload);
+        let disk = self.volume.shard_disk(self.blob.id, number, 0);
+        let dependency = self.volume.submit_admitted(disk, batch, bytes).await?;
+        self.submitted = count;
+        self.window.push_back(dependency);
+        Ok(())
+    }
+}
+
+impl Drop for BlobWriter {
+    fn drop(&mut self) {
+        if self.submitted > 0 {
+            let width = self.blob.scheme.width();
+            self.volume
+                .delete_stripes(self.blob.id, self.submitted, width, Vec::new());
+        }
+    }
+}
+
+impl FinishedBlob {
+    /// What a record needs to refer to it.
+    pub fn blob(&self) -> &BlobRef {
+        &self.blob
+    }
+
+    /// What the referring batch must come after: together they cover every stripe that may
+    /// not be durable yet.
+    pub fn dependencies(&self) -> &[Dependency] {
+        &self.dependencies
+    }
+
+    /// Something refers to the blob now: it stays.
+    pub fn keep(mut self) -> BlobRef {
+        self.kept = true;
+        self.blob.clone()
+    }
+
+    /// Nothing came to refer to the blob: it is deleted by
+    /// [`Volume::housekeep`], not at once. Unlike dropping it, this may be called by whoever
+    /// decides a dependency, who may hold a lock of the engine.
+    pub fn discard_later(mut self) {
+        self.kept = true;
+        self.volume.delete_blob_later(&self.blob);
+    }
+}
+
+impl Drop for FinishedBlob {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.volume.delete_blob(&self.blob, Vec::new());
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Blobs on a real engine over a simulated disk, with stripes small enough to have many.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::future::Future;
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+
+use simdisk::{Crash, Event, Image, Rng, SimDisk};
+use volume::shardstore::{Disk, Engine, Geometry, Options, Store};
+use volume::{
+    BlobId, BlobRef, Identity, Key, MetaBatch, Volume, VolumeError, VolumeOptions, VolumeSnapshot,
+};
+
+/// Bytes of a stripe.
+const STRIPE: usize = 1024;
+const GEOMETRY: Geometry = Geometry {
+    extent_bytes: 64 * 1024,
+    payload_bytes_max: 16 * 1024,
+};
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+fn formatted(capacity: u64) -> Arc<SimDisk> {
+    let disk = Arc::new(SimDisk::new(Image::blank(capacity, 512)));
+    let identity = Identity {
+        disk: [1; 16],
+        set: [2; 16],
+    };
+    Store::format(&*disk, identity, GEOMETRY).unwrap();
+    disk
+}
+
+fn open(disk: &Arc<SimDisk>) -> Volume {
+    let disk: Arc<dyn Disk> = disk.clone();
+    let store = Store::open(disk, Options::default()).unwrap();
+    let engine = Engine::start(store, 1).unwrap();
+    // Room for three stripes, so that writers wait for each other.
+    let options = VolumeOptions {
+        in_flight_bytes_max: 3 * STRIPE,
+        shard_bytes_max: STRIPE as u32,
+    };
+    Volume::with_options(vec![engine], options).unwrap()
+}
+
+fn bytes(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    Rng::new(len as u64).fill(&mut bytes);
+    bytes
+}
+
+/// Writes a blob in pieces of `piece` bytes, durably.
+fn put(volume: &Volume, body: &[u8], piece: usize) -> Result<BlobRef, VolumeError> {
+    block_on(async {
+        let mut writer = volume.blob_writer(b"label".to_vec(), None)?;
+        for piece in body.chunks(piece) {
+            writer.write(piece).await?;
+        }
+        let finished = writer.finish(b"trailer".to_vec()).await?;
+        for dependency in finished.dependencies().to_vec() {
+            dependency.await?;
+        }
+        Ok(finished.keep())
+    })
+}
+
+fn read(
+    snapshot: &VolumeSnapshot,
+    blob: &BlobRef,
+    range: Range<u64>,
+) -> Result<Vec<u8>, VolumeError> {
+    block_on(async {
+        let mut reader = snapshot.blob_reader(blob.clone(), range);
+        let mut body = Vec::new();
+        while let Some(piece) = reader.next().await {
+            let piece = piece?;
+            assert!(!piece.is_empty() && piece.len() <= STRIPE);
+            body.extend(piece);
+        }
+        Ok(body)
+    })
+}
+
+/// Every blob with a frame on the disk.
+fn blobs(volume: &Volume) -> Vec<BlobId> {
+    let snapshot = volume.snapshot();
+    let mut from = BlobId::FIRST;
+    let mut found = Vec::new();
+    while let Some(frame) = block_on(snapshot.blob_at_or_after(from)).unwrap() {
+        assert_eq!(frame.stripe, 0, "the first frame outlives the others");
+        assert_eq!(frame.value.unwrap().label.as_deref(), Some(&b"label"[..]));
+        found.push(frame.blob);
+        from = frame.blob.successor().unwrap();
+    }
+    found
+}
+
+/// Finishes what dropped writers and deletions left to do.
+fn settle(volume: &Volume) {
+    for _ in 0..10_000 {
+        if !volume.housekeep().unwrap() && volume.stats().deletions_unsettled == 0 {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("deletions do not settle: {:?}", volume.stats());
+}
+
+#[test]
+fn what_is_written_is_read_at_any_size_and_range() {
+    let disk = formatted(8 << 20);
+    let volume = open(&disk);
+    let sizes = [
+        0,
+        1,
+        STRIPE - 1,
+        STRIPE,
+        STRIPE + 1,
+        4 * STRIPE,
+        9 * STRIPE + 7,
+    ];
+    for (size, piece) in sizes.into_iter().zip([1, 1, 100, 5000, 1, 1024, 333]) {
+        let body = bytes(size);
+        let blob = put(&volume, &body, piece).unwrap();
+        assert_eq!(
+            (blob.plain_len, blob.stored_len),
+            (size as u64, size as u64)
+        );
+        assert_eq!(blob.stripes() as usize, size.div_ceil(STRIPE).max(1));
+        // From memory, and through the I/O threads with read-ahead.
+        for cold in [false, true] {
+            let edges = [
+                0,
+                1,
+                STRIPE - 1,
+                STRIPE,
+                STRIPE + 1,
+                size / 2,
+                size,
+                size + 9,
+            ];
+            for (from, to) in edges.iter().flat_map(|from| edges.map(|to| (*from, to))) {
+                if cold {
+                    disk.chill();
+                }
+                let got = read(&volume.snapshot(), &blob, from as u64..to as u64).unwrap();
+                let expected = body.get(from..to.min(size)).unwrap_or_default();
+                assert_eq!(got, expected, "{size} bytes, {from}..{to}, cold: {cold}");
+            }
+        }
+    }
+    volume.close().unwrap();
+}
+
+#[test]
+fn a_blob_is_there_after_a_power_cut_and_ids_are_not_used_again() {
+    let mut disk = formatted(4 << 20);
+    let mut ids = Vec::new();
+    for round in 0..4 {
+        let volume = open(&disk);
+        assert_eq!(blobs(&volume), ids);
+        let blob = put(&volume, &bytes(3 * STRIPE), 700).unwrap();
+        assert!(!ids.contains(&blob.id));
+        ids.push(blob.id);
+        disk = Arc::new(disk.crash(&mut Rng::new(round), Crash::Sectors));
+        let volume = open(&disk);
+        let got = read(&volume.snapshot(), &blob, 0..u64::MAX).unwrap();
+        assert_eq!(got, bytes(3 * STRIPE));
+        volume.close().unwrap();
+    }
+}
+
+#[test]
+fn what_nobody_keeps_is_deleted() {
+    let disk = formatted(4 << 20);
+    let volume = open(&disk);
+    let kept = put(&volume, &bytes(10), 10).unwrap();
+    block_on(async {
+        let mut dropped = volume.blob_writer(b"label".to_vec(), None).unwrap();
+        dropped.write(&bytes(9 * STRIPE)).await.unwrap();
+        drop(dropped);
+        let mut finished = volume.blob_writer(b"label".to_vec(), None).unwrap();
+        finished.write(&bytes(9 * STRIPE)).await.unwrap();
+        drop(finished.finish(Vec::new()).await.unwrap());
+        let mut later = volume.blob_writer(b"label".to_vec(), None).unwrap();
+        later.write(&bytes(9 * STRIPE)).await.unwrap();
+        later.finish(Vec::new()).await.unwrap().discard_later();
+    });
+    assert!(blobs(&volume).len() > 1, "the last is left to housekeeping");
+    settle(&volume);
+    assert_eq!(blobs(&volume), [kept.id]);
+    assert!(volume.deletions_settled());
+    volume.close().unwrap();
+}
+
+/// A call that was dropped half-way may have taken any part of its bytes.
+#[test]
+fn a_cancelled_write_cannot_be_finished() {
+    let disk = formatted(4 << 20);
+    let volume = open(&disk);
+    let mut writer = volume.blob_writer(b"label".to_vec(), None).unwrap();
+    let body = bytes(32 * STRIPE);
+    // No flush ends before the write was cancelled.
+    let gate = Arc::new(Mutex::new(()));
+    let held = gate.lock().unwrap();
+    let observed = gate.clone();
+    disk.observe(Some(Arc::new(move |_, event| {
+        if event == Event::Flush {
+            drop(observed.lock().unwrap());
+        }
+    })));
+    let mut context = Context::from_waker(Waker::noop());
+    let pending = pin!(writer.write(&body)).as_mut().poll(&mut context);
+    assert!(pending.is_pending(), "32 stripes do not fit in flight");
+    drop(held);
+    assert!(matches!(
+        block_on(writer.write(b"more")),
+        Err(VolumeError::Broken)
+    ));
+    assert!(matches!(
+        block_on(writer.finish(Vec::new())),
+        Err(VolumeError::Broken)
+    ));
+    settle(&volume);
+    assert_eq!(blobs(&volume), []);
+    volume.close().unwrap();
+}
+
+#[test]
+fn a_snapshot_reads_what_was_deleted_since() {
+    let volume = open(&formatted(4 << 20));
+    let body = bytes(5 * STRIPE);
+    let blob = put(&volume, &body, STRIPE).unwrap();
+    let snapshot = volume.snapshot();
+    let deletion = volume.delete_blob(&blob, Vec::new());
+    settle(&volume);
+    assert!(matches!(deletion.outcome(), Some(Ok(()))));
+    assert_eq!(read(&snapshot, &blob, 0..u64::MAX).unwrap(), body);
+    let error = read(&volume.snapshot(), &blob, 0..u64::MAX).unwrap_err();
+    assert!(
+        matches!(&error, VolumeError::Corrupt { what, .. } if what.contains("stripe 0")),
+        "{error}"
+    );
+    volume.close().unwrap();
+}
+
+/// A deletion of several batches, cut by a crash, leaves the blob's beginning, so that what
+/// remains still says what it is.
+#[test]
+fn a_large_blob_is_deleted_from_its_end() {
+    let disk = formatted(16 << 20);
+    let volume = open(&disk);
+    let blob = put(&volume, &bytes(2_000 * STRIPE), 64 * STRIPE).unwrap();
+    let deletion = volume.delete_blob(&blob, Vec::new());
+    while !volume.housekeep().unwrap() {
+        std::thread::yield_now();
+    }
+    assert!(
+        deletion.outcome().is_none(),
+        "2,000 shards are several batches"
+    );
+    let disk = Arc::new(disk.crash(&mut Rng::new(3), Crash::Sectors));
+    let volume = open(&disk);
+    assert_eq!(blobs(&volume), [blob.id]);
+    let snapshot = volume.snapshot();
+    let again = block_on(volume.delete_orphan(&snapshot, blob.id)).unwrap();
+    settle(&volume);
+    assert!(matches!(again.unwrap().outcome(), Some(Ok(()))));
+    assert_eq!(blobs(&volume), []);
+    let snapshot = volume.snapshot();
+    let nothing = block_on(volume.delete_orphan(&snapshot, blob.id)).unwrap();
+    assert!(nothing.is_none());
+    volume.close().unwrap();
+}
+
+/// The deletion that follows a batch does not happen if the batch does not.
+#[test]
+fn a_deletion_after_a_failed_batch_fails() {
+    let volume = open(&formatted(4 << 20));
+    let blob = put(&volume, &bytes(STRIPE), STRIPE).unwrap();
+    let big = bytes(STRIPE);
+    let key = Key::plain(*b"fill");
+    // Fill the disk until a batch is refused for lack of space.
+    let refused = (0..100_000).find_map(|_| {
+        let batch = MetaBatch::new().put(&key, Vec::new(), big.clone());
+        let fill = volume.blob_writer(b"fill".to_vec(), None).unwrap();
+        std::mem::forget(block_on(async {
+            let mut fill = fill;
+            fill.write(&big).await.ok();
+            fill.finish(Vec::new()).await.ok()
+        }));
+        let dependency = volume.commit(batch).unwrap();
+        dependency.wait().is_err().then_some(dependency)
+    });
+    let refused = refused.expect("the disk is full at some time");
+    let deletion = volume.delete_blob(&blob, vec![refused]);
+    for _ in 0..1_000 {
+        if deletion.outcome().is_some() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert!(matches!(
+        deletion.outcome(),
+        Some(Err(VolumeError::OutOfSpace))
+    ));
+    assert!(read(&volume.snapshot(), &blob, 0..u64::MAX).is_ok());
+    // The other way round, on a disk as full as that, it does.
+    let deletion = volume.delete_blob(&blob, Vec::new());
+    for _ in 0..1_000 {
+        if deletion.outcome().is_some() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert!(matches!(deletion.outcome(), Some(Ok(()))));
+    assert!(!volume.deletions_settled(), "a failure is not forgotten");
+    volume.close().unwrap();
+}
+
+#[test]
+fn a_set_is_of_one_disk() {
+    assert!(matches!(
+        Volume::new(Vec::new()),
+        Err(VolumeError::Disks { disks: 0 })
+    ));
+}
