@@ -1,0 +1,341 @@
+//! How buckets and objects are laid out in the metadata key space.
+//!
+//! ```text
+//! B | name                                          a bucket's record
+//! C | bucket id u64 BE                              counters: objects, bytes
+//! G | blob id (16 bytes)                            note: a blob that is to be deleted
+//! N | account u64 BE                                counters: buckets
+//! O | bucket id u64 BE | escaped key | 00 00        an object's stem, followed by
+//!   | inverted commit sequence u64 BE               its version: the newest sorts first
+//! S | name                                          a setting
+//! ```
+//! Escaping writes each byte 00 of a key as 00 FF, so that the terminator 00 00 sorts before
+//! everything a longer key may continue with: escaped keys sort as the keys do, and a
+//! prefix of keys is a prefix of escaped keys.
+
+use volume::{BlobId, Key};
+
+use crate::{Error, Result};
+
+const BUCKET: u8 = b'B';
+const COUNTERS: u8 = b'C';
+const GARBAGE: u8 = b'G';
+const ACCOUNT: u8 = b'N';
+const OBJECT: u8 = b'O';
+const SETTING: u8 = b'S';
+
+/// Bytes of the inverted commit sequence behind a stem.
+pub(crate) const SUFFIX_BYTES: usize = 8;
+
+/// Names a bucket for ever, whatever becomes of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BucketId(pub u64);
+
+impl std::fmt::Display for BucketId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+
+fn tagged(tag: u8, rest: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + rest.len());
+    key.push(tag);
+    key.extend_from_slice(rest);
+    key
+}
+
+pub(crate) fn bucket_key(name: &str) -> Key {
+    Key::plain(tagged(BUCKET, name.as_bytes()))
+}
+
+/// All bucket records: from, to.
+pub(crate) fn bucket_range() -> (Vec<u8>, Vec<u8>) {
+    (vec![BUCKET], vec![BUCKET + 1])
+}
+
+pub(crate) fn counters_key(bucket: BucketId) -> Key {
+    Key::plain(tagged(COUNTERS, &bucket.0.to_be_bytes()))
+}
+
+pub(crate) fn account_key(account: u64) -> Key {
+    Key::plain(tagged(ACCOUNT, &account.to_be_bytes()))
+}
+
+pub(crate) fn garbage_key(blob: BlobId) -> Key {
+    Key::plain(tagged(GARBAGE, &blob.to_bytes()))
+}
+
+/// All notes: from, to.
+pub(crate) fn garbage_range() -> (Vec<u8>, Vec<u8>) {
+    (vec![GARBAGE], vec![GARBAGE + 1])
+}
+
+pub(crate) fn setting_key(name: &str) -> Key {
+    Key::plain(tagged(SETTING, name.as_bytes()))
+}
+
+/// What the keys of all objects begin with whose key begins with `prefix`.
+pub(crate) fn object_prefix(bucket: BucketId, prefix: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + 8 + prefix.len() + 2 + SUFFIX_BYTES);
+    key.push(OBJECT);
+    key.extend_from_slice(&bucket.0.to_be_bytes());
+    for &byte in prefix {
+        key.push(byte);
+        if byte == 0 {
+            key.push(0xff);
+        }
+    }
+    key
+}
+
+/// What the keys of all versions of an object begin with.
+pub(crate) fn object_stem(bucket: BucketId, key: &[u8]) -> Vec<u8> {
+    let mut stem = object_prefix(bucket, key);
+    stem.extend_from_slice(&[0, 0]);
+    stem
+}
+
+/// The key of one version.
+pub(crate) fn object_key(stem: &[u8], sequence: u64) -> Key {
+    let mut key = Vec::with_capacity(stem.len() + SUFFIX_BYTES);
+    key.extend_from_slice(stem);
+    key.extend_from_slice(&(!sequence).to_be_bytes());
+    Key::with_stem(key, stem.len())
+}
+
+/// The stored key of a version that was read, for a batch.
+pub(crate) fn stored_object_key(key: Vec<u8>) -> Key {
+    let stem_len = key.len().saturating_sub(SUFFIX_BYTES);
+    Key::with_stem(key, stem_len)
+}
+
+/// The first key behind every key that begins with `prefix`. `prefix` is never empty and
+/// begins with a tag, so there always is one.
+pub(crate) fn after_prefix(mut prefix: Vec<u8>) -> Vec<u8> {
+    while let Some(last) = prefix.pop() {
+        if let Some(next) = last.checked_add(1) {
+            prefix.push(next);
+            break;
+        }
+    }
+    prefix
+}
+
+/// A key of the metadata space, decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MetaKey {
+    /// A bucket's record.
+    Bucket {
+        /// The bucket's name.
+        name: String,
+    },
+    /// A bucket's counters: objects, bytes.
+    BucketCounters {
+        /// Whose.
+        bucket: BucketId,
+    },
+    /// A note that a blob is to be deleted.
+    Garbage {
+        /// Which.
+        blob: BlobId,
+    },
+    /// An account's counters: buckets.
+    AccountCounters {
+        /// The account's number.
+        account: u64,
+    },
+    /// A version of an object.
+    Object {
+        /// The bucket it is in.
+        bucket: BucketId,
+        /// The object's key.
+        key: String,
+        /// The commit sequence.
+        sequence: u64,
+    },
+    /// A setting.
+    Setting {
+        /// Its name.
+        name: String,
+    },
+    /// Of a kind that this release does not know.
+    Unknown,
+}
+
+/// Any bytes become a key or [`Error::Corrupt`].
+pub fn decode_meta_key(key: &[u8]) -> Result<MetaKey> {
+    let Some((&tag, rest)) = key.split_first() else {
+        return Ok(MetaKey::Unknown);
+    };
+    let decoded = match tag {
+        BUCKET => text(rest).map(|name| MetaKey::Bucket { name }),
+        COUNTERS => number(rest).map(|id| MetaKey::BucketCounters {
+            bucket: BucketId(id),
+        }),
+        ACCOUNT => number(rest).map(|account| MetaKey::AccountCounters { account }),
+        SETTING => text(rest).map(|name| MetaKey::Setting { name }),
+        GARBAGE => rest.try_into().ok().map(|id| MetaKey::Garbage {
+            blob: BlobId::from_bytes(id),
+        }),
+        OBJECT => decode_object(rest),
+        _ => Some(MetaKey::Unknown),
+    };
+    decoded.ok_or_else(|| Error::Corrupt {
+        what: "a metadata key".to_owned(),
+        place: format!("{} bytes of kind {:?}", key.len(), char::from(tag)),
+    })
+}
+
+fn text(bytes: &[u8]) -> Option<String> {
+    String::from_utf8(bytes.to_vec()).ok()
+}
+
+fn number(bytes: &[u8]) -> Option<u64> {
+    bytes.try_into().ok().map(u64::from_be_bytes)
+}
+
+fn decode_object(rest: &[u8]) -> Option<MetaKey> {
+    let (bucket, rest) = rest.split_first_chunk::<8>()?;
+    let (escaped, suffix) = rest.split_last_chunk::<SUFFIX_BYTES>()?;
+    let key = unescape(escaped.strip_suffix(&[0, 0])?)?;
+    Some(MetaKey::Object {
+        bucket: BucketId(u64::from_be_bytes(*bucket)),
+        key: String::from_utf8(key).ok()?,
+        sequence: !u64::from_be_bytes(*suffix),
+    })
+}
+
+fn unescape(escaped: &[u8]) -> Option<Vec<u8>> {
+    let mut key = Vec::with_capacity(escaped.len());
+    let mut bytes = escaped.iter();
+    while let Some(&byte) = bytes.next() {
+        if byte == 0 && bytes.next() != Some(&0xff) {
+            return None;
+        }
+        key.push(byte);
+    }
+    Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    const BUCKET_ID: BucketId = BucketId(0x0102);
+
+    /// Short keys over an alphabet in which escaping matters.
+    fn random_key(random: &mut Random) -> String {
+        let alphabet = ['\0', '\u{1}', 'a', '/', '\u{7f}', 'é', '\u{10ffff}'];
+        let len = random.below(5);
+        (0..len)
+            .map(|_| alphabet[random.below(alphabet.len())])
+            .collect()
+    }
+
+    #[test]
+    fn keys_sort_as_their_stems_and_versions_from_the_newest() {
+        let mut random = Random::new(1);
+        for _ in 0..20_000 {
+            let (a, b) = (random_key(&mut random), random_key(&mut random));
+            let (sa, sb) = (random.next() >> 3, random.next() >> 3);
+            let [ka, kb] = [(&a, sa), (&b, sb)]
+                .map(|(k, s)| object_key(&object_stem(BUCKET_ID, k.as_bytes()), s));
+            let expected = a.as_bytes().cmp(b.as_bytes()).then(sb.cmp(&sa));
+            assert_eq!(ka.as_bytes().cmp(kb.as_bytes()), expected, "{a:?} {b:?}");
+            assert_eq!(ka.stem() == kb.stem(), a == b);
+        }
+    }
+
+    #[test]
+    fn a_prefix_covers_what_begins_with_it_and_nothing_else() {
+        let mut random = Random::new(2);
+        for _ in 0..20_000 {
+            let (prefix, key) = (random_key(&mut random), random_key(&mut random));
+            let from = object_prefix(BUCKET_ID, prefix.as_bytes());
+            let to = after_prefix(from.clone());
+            let stem = object_stem(BUCKET_ID, key.as_bytes());
+            let stored = object_key(&stem, random.next()).as_bytes().to_vec();
+            assert_eq!(from <= stored && stored < to, key.starts_with(&prefix));
+            assert!(
+                stored < after_prefix(stem),
+                "every version is before the stem's end"
+            );
+        }
+    }
+
+    #[test]
+    fn after_prefix_carries() {
+        assert_eq!(after_prefix(vec![1, 0xff, 0xff]), [2]);
+        assert_eq!(after_prefix(vec![1, 2]), [1, 3]);
+    }
+
+    #[test]
+    fn every_key_decodes_to_what_it_was() {
+        let mut random = Random::new(3);
+        for _ in 0..10_000 {
+            let (key, sequence) = (random_key(&mut random), random.next());
+            let stored = object_key(&object_stem(BUCKET_ID, key.as_bytes()), sequence);
+            let decoded = decode_meta_key(stored.as_bytes()).unwrap();
+            assert_eq!(
+                decoded,
+                MetaKey::Object {
+                    bucket: BUCKET_ID,
+                    key,
+                    sequence
+                }
+            );
+        }
+        let blob = BlobId {
+            epoch: 1,
+            counter: 2,
+        };
+        let cases = [
+            (
+                bucket_key("name"),
+                MetaKey::Bucket {
+                    name: "name".to_owned(),
+                },
+            ),
+            (
+                counters_key(BUCKET_ID),
+                MetaKey::BucketCounters { bucket: BUCKET_ID },
+            ),
+            (account_key(7), MetaKey::AccountCounters { account: 7 }),
+            (garbage_key(blob), MetaKey::Garbage { blob }),
+            (
+                setting_key("swept"),
+                MetaKey::Setting {
+                    name: "swept".to_owned(),
+                },
+            ),
+            (Key::plain(*b"zzz"), MetaKey::Unknown),
+        ];
+        for (key, expected) in cases {
+            assert_eq!(decode_meta_key(key.as_bytes()).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_the_decoder_panic() {
+        let mut random = Random::new(4);
+        for _ in 0..50_000 {
+            let mut bytes = random.bytes(40);
+            if let Some(first) = bytes.first_mut() {
+                *first = b"BCGNOS"[random.below(6)];
+            }
+            let _ = decode_meta_key(&bytes);
+        }
+        for bad in [
+            &b"O"[..],
+            b"Oxxxxxxxxa\0\0",
+            b"Oxxxxxxxx\0\x01\0\0yyyyyyyy",
+            b"C123",
+        ] {
+            assert!(
+                matches!(decode_meta_key(bad), Err(Error::Corrupt { .. })),
+                "{bad:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Every size of this crate, in one place, with their relations asserted at compile time.
+
+use volume::limits::{LABEL_BYTES_MAX, SHARD_BYTES_MAX, TRAILER_BYTES_MAX, WINDOW_STRIPES};
+
+/// Most bytes of an object's key, in UTF-8.
+pub const OBJECT_KEY_BYTES_MAX: usize = 1_024;
+
+/// Most bytes of a bucket's name.
+pub const BUCKET_NAME_BYTES_MAX: usize = 63;
+
+/// Fewest bytes of a bucket's name.
+pub const BUCKET_NAME_BYTES_MIN: usize = 3;
+
+/// Most bytes of a region's name.
+pub const REGION_BYTES_MAX: usize = 64;
+
+/// Bodies up to this many bytes are kept beside their record and commit in one round.
+pub const INLINE_BYTES_MAX: usize = 8 * 1024;
+
+/// Most bytes of an object's body.
+pub const OBJECT_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024 * 1024;
+
+/// Most bytes of user metadata: names and values.
+pub const METADATA_USER_BYTES_MAX: usize = 2 * 1024;
+
+/// Most bytes of all metadata: names and values, and four bytes for each entry.
+pub const METADATA_BYTES_MAX: usize = 8 * 1024;
+
+/// What each entry of the metadata counts besides its name and value, in bytes.
+pub const METADATA_ENTRY_BYTES: usize = 4;
+
+/// Most bytes of an entity tag.
+pub const ETAG_BYTES_MAX: usize = 255;
+
+/// Most buckets of one account, unless the options say otherwise.
+pub const BUCKETS_PER_ACCOUNT_MAX: u64 = 10_000;
+
+/// Most entries of one page of a listing.
+pub const LIST_ENTRIES_MAX: usize = 1_000;
+
+/// Entries that a scan fetches at once, at most and at first.
+pub const SCAN_CHUNK_MAX: usize = 256;
+
+/// Entries that a scan fetches first after it skipped a common prefix.
+pub const SCAN_CHUNK_MIN: usize = 8;
+
+/// Locks that keys share by their hash.
+pub const KEY_LOCKS: usize = 1_024;
+
+/// Locks that buckets share by the hash of their name.
+pub const BUCKET_LOCKS: usize = 256;
+
+/// Blobs that one step of the sweep looks at.
+pub const SWEEP_BLOBS: usize = 32;
+
+/// Deletions that the sweep has under way at most.
+pub const SWEEP_DELETIONS_MAX: usize = 64;
+
+/// Notes of deleted blobs that one batch takes away, or one page reads.
+pub const NOTES_PER_BATCH: usize = 64;
+
+/// Most bytes that one [`PutWriter`](crate::PutWriter) keeps in memory: a body that may
+/// still be inline, a stripe that is being filled, and stripes on their way to the disks.
+pub const WRITER_BYTES_MAX: usize =
+    INLINE_BYTES_MAX + (1 + WINDOW_STRIPES) * SHARD_BYTES_MAX * SET_DATA_SHARDS;
+
+/// Data shards of a stripe in today's sets.
+const SET_DATA_SHARDS: usize = 1;
+
+/// Bytes of an encoded object record at most: head with a tag in its long form, the metadata
+/// with each field's head, a blob reference.
+pub(crate) const RECORD_BYTES_MAX: usize =
+    26 + 2 + ETAG_BYTES_MAX + METADATA_BYTES_MAX + 7 * 3 + 3 + 64;
+
+/// Bytes of a blob's label at most.
+pub(crate) const LABEL_BYTES: usize = 2 + 8 + 1 + BUCKET_NAME_BYTES_MAX + 2 + OBJECT_KEY_BYTES_MAX;
+
+/// Bytes of an object's metadata key at most: each key byte may be escaped.
+pub(crate) const META_KEY_BYTES_MAX: usize = 1 + 8 + 2 * OBJECT_KEY_BYTES_MAX + 2 + 8;
+
+const _: () = assert!(RECORD_BYTES_MAX <= TRAILER_BYTES_MAX);
+const _: () = assert!(LABEL_BYTES <= LABEL_BYTES_MAX);
+// Less by at least one, which is the volume's prefix.
+const _: () = assert!(META_KEY_BYTES_MAX < volume::limits::META_KEY_BYTES_MAX);
+const _: () = assert!(METADATA_USER_BYTES_MAX <= METADATA_BYTES_MAX);
+const _: () = assert!(INLINE_BYTES_MAX <= SHARD_BYTES_MAX);
+const _: () = assert!(METADATA_BYTES_MAX <= u16::MAX as usize);
+const _: () = assert!(SCAN_CHUNK_MIN <= SCAN_CHUNK_MAX);
+const _: () = assert!(OBJECT_BYTES_MAX / (SHARD_BYTES_MAX as u64) < u32::MAX as u64);

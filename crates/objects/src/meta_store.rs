@@ -1,0 +1,100 @@
+//! `MetaStore`: the seam between objects and whatever keeps their records.
+//!
+//! Narrow on purpose: a consistent view with get, first, scan and body; and an atomic batch
+//! that names what it expects. Embedded today (the volume itself), a distributed SQL engine
+//! later. Answers are plain futures: no runtime's name, no thread of one's own.
+
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+
+use volume::{Dependency, Key, MetaBatch, MetaEntry, MetaPage, Volume, VolumeSnapshot};
+
+use crate::Result;
+
+/// An answer that arrives later.
+pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// An ordered key space with atomic batches.
+pub(crate) trait MetaStore: Send + Sync + 'static {
+    /// A consistent view: sees every batch that was persistent when it was taken.
+    fn view(&self) -> Box<dyn MetaView>;
+
+    /// Queues a batch; durable and visible once the dependency is persistent. Never waits.
+    fn commit(&self, batch: MetaBatch) -> Result<Dependency>;
+}
+
+/// A consistent view. Keep it for seconds, or as long as a client reads a body.
+pub(crate) trait MetaView: Send + Sync {
+    /// The entry of a key, whose stem is the one that it was put with.
+    fn get<'a>(&'a self, key: &'a Key) -> Answer<'a, Option<MetaEntry>>;
+
+    /// The entry of the first live key with this stem.
+    fn first<'a>(&'a self, stem: &'a [u8]) -> Answer<'a, Option<MetaEntry>>;
+
+    /// Entries with `from <= key < to`, in order, at most `limit`; fewer do not mean that the
+    /// range is exhausted, `next` says so.
+    fn scan<'a>(&'a self, from: &'a [u8], to: &'a [u8], limit: usize) -> Answer<'a, MetaPage>;
+
+    /// A range of the body beside an entry; what lies past the end is left out.
+    fn body<'a>(&'a self, key: &'a Key, range: Range<u32>) -> Answer<'a, Option<Vec<u8>>>;
+
+    /// The blobs that this view's records refer to, pinned.
+    fn blobs(&self) -> &VolumeSnapshot;
+}
+
+impl MetaStore for Volume {
+    fn view(&self) -> Box<dyn MetaView> {
+        Box::new(self.snapshot())
+    }
+
+    fn commit(&self, batch: MetaBatch) -> Result<Dependency> {
+        // This process is the only writer, and its locks are held from the read that the
+        // batch expects until it is persistent.
+        #[cfg(debug_assertions)]
+        assert_expectations(self, &batch);
+        Ok(Volume::commit(self, batch)?)
+    }
+}
+
+/// Checks the expectations that memory can answer.
+#[cfg(debug_assertions)]
+fn assert_expectations(volume: &Volume, batch: &MetaBatch) {
+    use std::task::{Context, Poll, Waker};
+    let snapshot = volume.snapshot();
+    for expected in batch.expectations() {
+        let mut answer = std::pin::pin!(snapshot.meta_first(&expected.stem));
+        let now = answer
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        if let Poll::Ready(Ok(found)) = now {
+            let found = found.map(|entry| entry.key);
+            assert_eq!(
+                found, expected.first,
+                "another writer came between read and commit"
+            );
+        }
+    }
+}
+
+impl MetaView for VolumeSnapshot {
+    fn get<'a>(&'a self, key: &'a Key) -> Answer<'a, Option<MetaEntry>> {
+        Box::pin(async move { Ok(self.meta_get(key).await?) })
+    }
+
+    fn first<'a>(&'a self, stem: &'a [u8]) -> Answer<'a, Option<MetaEntry>> {
+        Box::pin(async move { Ok(self.meta_first(stem).await?) })
+    }
+
+    fn scan<'a>(&'a self, from: &'a [u8], to: &'a [u8], limit: usize) -> Answer<'a, MetaPage> {
+        Box::pin(async move { Ok(self.meta_scan(from, to, limit).await?) })
+    }
+
+    fn body<'a>(&'a self, key: &'a Key, range: Range<u32>) -> Answer<'a, Option<Vec<u8>>> {
+        Box::pin(async move { Ok(self.meta_body(key, range).await?) })
+    }
+
+    fn blobs(&self) -> &VolumeSnapshot {
+        self
+    }
+}

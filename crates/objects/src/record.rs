@@ -1,0 +1,419 @@
+//! The values behind the metadata keys: object and bucket records, and a blob's label.
+//!
+//! Object record (all integers little-endian):
+//!
+//! ```text
+//!  0  u8   version = 1
+//!  1  u8   flags: 1 = null version (written while the bucket had no versioning),
+//!                 2 = delete marker
+//!  2  u64  size of the body in bytes
+//! 10  u64  modified, milliseconds since the Unix epoch
+//! 18  u64  owner, an account's number
+//! 26  u8   kind of entity tag: 0 = text, 1 = MD5
+//! 27       text: u8 length, bytes; MD5: 16 bytes
+//!     fields (see `codec`): 1 content type, 2 cache control, 3 content disposition,
+//!     4 content encoding, 5 content language, 6 expires, 7 user metadata (u16 length, name,
+//!     u16 length, value, repeated), 128 blob reference (see `volume::BlobRef`)
+//! ```
+//! Without a blob reference the body is the payload of the record's own entry.
+//!
+//! Bucket record:
+//!
+//! ```text
+//!  0  u8   version = 1
+//!  1  u8   flags, none yet
+//!  2  u64  bucket id
+//! 10  u64  account
+//! 18  u64  created, milliseconds since the Unix epoch
+//!     fields: 1 region
+//! ```
+//!
+//! Label in the first frame of a blob:
+//!
+//! ```text
+//! u8 version = 1 | u8 kind = 1 (an object's body) | u64 bucket id
+//! | u8 length, bucket name | u16 length, object key
+//! ```
+//! The trailer in a blob's last frame is the object record itself.
+
+use volume::BlobRef;
+
+use crate::codec::{CRITICAL, Take, UnknownFields, corrupt, put_field, put_short};
+use crate::keys::BucketId;
+use crate::limits::ETAG_BYTES_MAX;
+use crate::{AccountId, ETag, Error, Metadata, Result, Timestamp};
+
+const VERSION: u8 = 1;
+const ETAG_TEXT: u8 = 0;
+const ETAG_MD5: u8 = 1;
+
+const FIELD_CONTENT_TYPE: u8 = 1;
+const FIELD_CACHE_CONTROL: u8 = 2;
+const FIELD_CONTENT_DISPOSITION: u8 = 3;
+const FIELD_CONTENT_ENCODING: u8 = 4;
+const FIELD_CONTENT_LANGUAGE: u8 = 5;
+const FIELD_EXPIRES: u8 = 6;
+const FIELD_USER: u8 = 7;
+const FIELD_BLOB: u8 = CRITICAL;
+
+const FIELD_REGION: u8 = 1;
+
+const LABEL_OBJECT: u8 = 1;
+
+/// Yes-or-no facts of a version. Bits that this release does not know are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags(pub u8);
+
+impl Flags {
+    /// Written while the bucket had no versioning.
+    pub const NULL_VERSION: Flags = Flags(1);
+    /// Says that the object is deleted; has no body.
+    pub const DELETE_MARKER: Flags = Flags(2);
+
+    /// Whether every bit of `other` is set.
+    pub fn contains(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// The beginning of an object's record: all that a listing shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectHead {
+    /// Yes-or-no facts.
+    pub flags: Flags,
+    /// Bytes of the body.
+    pub size: u64,
+    /// When it was committed, by the server's clock.
+    pub modified: Timestamp,
+    /// The account that wrote it.
+    pub owner: AccountId,
+    /// The entity tag.
+    pub etag: ETag,
+}
+
+/// Where a body is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// In the payload of the record's own entry.
+    Inline,
+    /// In a blob.
+    Blob(BlobRef),
+}
+
+/// What is kept about one version of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectRecord {
+    /// What a listing shows.
+    pub head: ObjectHead,
+    /// Where the body is.
+    pub body: Body,
+    /// What the client stored beside the body.
+    pub metadata: Metadata,
+    /// Kept for the release that knows them.
+    pub unknown: UnknownFields,
+}
+
+impl ObjectHead {
+    /// Decodes the beginning of a record and nothing else.
+    pub fn decode(value: &[u8]) -> Result<ObjectHead> {
+        ObjectHead::take(&mut Take(value))
+    }
+
+    fn take(take: &mut Take<'_>) -> Result<ObjectHead> {
+        take_version(take, "an object's record")?;
+        let head = ObjectHead::take_fields(take);
+        head.ok_or_else(|| corrupt("an object's record", "its head is cut short or cannot be"))
+    }
+
+    fn take_fields(take: &mut Take<'_>) -> Option<ObjectHead> {
+        Some(ObjectHead {
+            flags: Flags(take.u8()?),
+            size: take.u64()?,
+            modified: Timestamp::from_millis(take.u64()?),
+            owner: AccountId::from_number(take.u64()?)?,
+            etag: take_etag(take)?,
+        })
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<()> {
+        out.extend_from_slice(&[VERSION, self.flags.0]);
+        out.extend_from_slice(&self.size.to_le_bytes());
+        out.extend_from_slice(&self.modified.as_millis().to_le_bytes());
+        out.extend_from_slice(&self.owner.number().to_le_bytes());
+        if let Some(digest) = self.etag.md5() {
+            out.push(ETAG_MD5);
+            out.extend_from_slice(&digest);
+            return Ok(());
+        }
+        let text = self.etag.as_str().as_bytes();
+        let len = u8::try_from(text.len()).map_err(|_| {
+            let (is, limit) = (text.len(), ETAG_BYTES_MAX);
+            Error::Internal(format!("an entity tag of {is} bytes, the limit is {limit}"))
+        })?;
+        out.extend_from_slice(&[ETAG_TEXT, len]);
+        out.extend_from_slice(text);
+        Ok(())
+    }
+}
+
+fn take_version(take: &mut Take<'_>, what: &str) -> Result<()> {
+    match take.u8() {
+        Some(VERSION) => Ok(()),
+        Some(_) => Err(corrupt(what, "it was written by a newer cullet")),
+        None => Err(corrupt(what, "it is empty")),
+    }
+}
+
+fn take_etag(take: &mut Take<'_>) -> Option<ETag> {
+    match take.u8()? {
+        ETAG_MD5 => take.array().map(ETag::from_md5),
+        ETAG_TEXT => {
+            let len = take.u8()?;
+            let text = std::str::from_utf8(take.bytes(len.into())?).ok()?;
+            Some(ETag::new(text))
+        }
+        _ => None,
+    }
+}
+
+impl ObjectRecord {
+    /// Its bytes.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(128);
+        self.head.encode(&mut out)?;
+        for (tag, text) in self.metadata.system() {
+            if let Some(text) = text {
+                put_field(&mut out, tag, text.as_bytes())?;
+            }
+        }
+        if !self.metadata.user.is_empty() {
+            let mut user = Vec::new();
+            for (name, value) in &self.metadata.user {
+                put_short(&mut user, name.as_bytes())?;
+                put_short(&mut user, value.as_bytes())?;
+            }
+            put_field(&mut out, FIELD_USER, &user)?;
+        }
+        if let Body::Blob(blob) = &self.body {
+            let mut bytes = Vec::with_capacity(64);
+            blob.encode(&mut bytes);
+            put_field(&mut out, FIELD_BLOB, &bytes)?;
+        }
+        for (tag, bytes) in &self.unknown {
+            put_field(&mut out, *tag, bytes)?;
+        }
+        Ok(out)
+    }
+
+    /// Any bytes become a record or [`Error::Corrupt`]; a record with a critical field that
+    /// this release does not know is refused likewise, naming that reason.
+    pub fn decode(value: &[u8]) -> Result<ObjectRecord> {
+        let mut take = Take(value);
+        let head = ObjectHead::take(&mut take)?;
+        let mut record = ObjectRecord {
+            head,
+            body: Body::Inline,
+            metadata: Metadata::default(),
+            unknown: UnknownFields::new(),
+        };
+        while !take.0.is_empty() {
+            let what = "an object's record";
+            let (tag, bytes) = take
+                .field()
+                .ok_or_else(|| corrupt(what, "a field is cut short"))?;
+            record.take_field(tag, bytes)?;
+        }
+        Ok(record)
+    }
+
+    fn take_field(&mut self, tag: u8, bytes: &[u8]) -> Result<()> {
+        let what = "an object's record";
+        let metadata = &mut self.metadata;
+        let text = match tag {
+            FIELD_CONTENT_TYPE => &mut metadata.content_type,
+            FIELD_CACHE_CONTROL => &mut metadata.cache_control,
+            FIELD_CONTENT_DISPOSITION => &mut metadata.content_disposition,
+            FIELD_CONTENT_ENCODING => &mut metadata.content_encoding,
+            FIELD_CONTENT_LANGUAGE => &mut metadata.content_language,
+            FIELD_EXPIRES => &mut metadata.expires,
+            FIELD_USER => {
+                metadata.user =
+                    take_user(bytes).ok_or_else(|| corrupt(what, "its user metadata"))?;
+                return Ok(());
+            }
+            FIELD_BLOB => {
+                self.body = Body::Blob(BlobRef::decode(bytes)?);
+                return Ok(());
+            }
+            tag if tag & CRITICAL != 0 => {
+                return Err(corrupt(what, &format!("field {tag} is of a newer cullet")));
+            }
+            tag => {
+                self.unknown.push((tag, bytes.to_vec()));
+                return Ok(());
+            }
+        };
+        let value = std::str::from_utf8(bytes).map_err(|_| corrupt(what, "a field is not text"))?;
+        *text = Some(value.to_owned());
+        Ok(())
+    }
+}
+
+fn take_user(bytes: &[u8]) -> Option<Vec<(String, String)>> {
+    let mut take = Take(bytes);
+    let mut user = Vec::new();
+    let text = |take: &mut Take<'_>| {
+        let len = take.u16()?;
+        String::from_utf8(take.bytes(len.into())?.to_vec()).ok()
+    };
+    while !take.0.is_empty() {
+        user.push((text(&mut take)?, text(&mut take)?));
+    }
+    Some(user)
+}
+
+impl Metadata {
+    /// Every header but the user's, with its field's tag.
+    fn system(&self) -> [(u8, Option<&String>); 6] {
+        [
+            (FIELD_CONTENT_TYPE, self.content_type.as_ref()),
+            (FIELD_CACHE_CONTROL, self.cache_control.as_ref()),
+            (FIELD_CONTENT_DISPOSITION, self.content_disposition.as_ref()),
+            (FIELD_CONTENT_ENCODING, self.content_encoding.as_ref()),
+            (FIELD_CONTENT_LANGUAGE, self.content_language.as_ref()),
+            (FIELD_EXPIRES, self.expires.as_ref()),
+        ]
+    }
+
+    /// The values of the system's headers that are set.
+    pub(crate) fn system_values(&self) -> impl Iterator<Item = &String> {
+        self.system().into_iter().filter_map(|(_, value)| value)
+    }
+}
+
+/// What is kept about a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketRecord {
+    /// Names it for ever.
+    pub id: BucketId,
+    /// The account that owns it.
+    pub account: AccountId,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Yes-or-no facts, none yet; kept.
+    pub flags: u8,
+    /// The region it was created in.
+    pub region: String,
+    /// Kept for the release that knows them.
+    pub unknown: UnknownFields,
+}
+
+impl BucketRecord {
+    /// Its bytes.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut out = vec![VERSION, self.flags];
+        out.extend_from_slice(&self.id.0.to_le_bytes());
+        out.extend_from_slice(&self.account.number().to_le_bytes());
+        out.extend_from_slice(&self.created.as_millis().to_le_bytes());
+        put_field(&mut out, FIELD_REGION, self.region.as_bytes())?;
+        for (tag, bytes) in &self.unknown {
+            put_field(&mut out, *tag, bytes)?;
+        }
+        Ok(out)
+    }
+
+    /// Any bytes become a record or [`Error::Corrupt`].
+    pub fn decode(value: &[u8]) -> Result<BucketRecord> {
+        let what = "a bucket's record";
+        let mut take = Take(value);
+        take_version(&mut take, what)?;
+        let mut record =
+            BucketRecord::take_head(&mut take).ok_or_else(|| corrupt(what, "it is cut short"))?;
+        while !take.0.is_empty() {
+            let (tag, bytes) = take
+                .field()
+                .ok_or_else(|| corrupt(what, "a field is cut short"))?;
+            match tag {
+                FIELD_REGION => {
+                    let region = std::str::from_utf8(bytes);
+                    record.region = region.map_err(|_| corrupt(what, "its region"))?.to_owned();
+                }
+                tag if tag & CRITICAL != 0 => {
+                    return Err(corrupt(what, &format!("field {tag} is of a newer cullet")));
+                }
+                tag => record.unknown.push((tag, bytes.to_vec())),
+            }
+        }
+        Ok(record)
+    }
+
+    fn take_head(take: &mut Take<'_>) -> Option<BucketRecord> {
+        Some(BucketRecord {
+            flags: take.u8()?,
+            id: BucketId(take.u64()?),
+            account: AccountId::from_number(take.u64()?)?,
+            created: Timestamp::from_millis(take.u64()?),
+            region: String::new(),
+            unknown: UnknownFields::new(),
+        })
+    }
+}
+
+/// What a blob says it is the body of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobLabel {
+    /// The bucket, for the sweep.
+    pub bucket: BucketId,
+    /// The bucket's name when the blob was begun, for rescue.
+    pub bucket_name: String,
+    /// The object's key.
+    pub key: String,
+}
+
+impl BlobLabel {
+    /// Its bytes.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut out = vec![VERSION, LABEL_OBJECT];
+        out.extend_from_slice(&self.bucket.0.to_le_bytes());
+        let name = self.bucket_name.as_bytes();
+        let len = u8::try_from(name.len())
+            .map_err(|_| Error::Internal(format!("a bucket name of {} bytes", name.len())))?;
+        out.push(len);
+        out.extend_from_slice(name);
+        put_short(&mut out, self.key.as_bytes())?;
+        Ok(out)
+    }
+
+    /// Any bytes become a label or [`Error::Corrupt`]; labels of kinds that this release
+    /// does not know are refused likewise.
+    pub fn decode(bytes: &[u8]) -> Result<BlobLabel> {
+        let what = "a blob's label";
+        let mut take = Take(bytes);
+        take_version(&mut take, what)?;
+        if take.u8() != Some(LABEL_OBJECT) {
+            return Err(corrupt(
+                what,
+                "it is of a kind that this release does not know",
+            ));
+        }
+        BlobLabel::take_fields(&mut take)
+            .filter(|_| take.0.is_empty())
+            .ok_or_else(|| corrupt(what, "it is cut short, too long or not text"))
+    }
+
+    fn take_fields(take: &mut Take<'_>) -> Option<BlobLabel> {
+        let bucket = BucketId(take.u64()?);
+        let name_len = take.u8()?;
+        let bucket_name = String::from_utf8(take.bytes(name_len.into())?.to_vec()).ok()?;
+        let key_len = take.u16()?;
+        let key = String::from_utf8(take.bytes(key_len.into())?.to_vec()).ok()?;
+        Some(BlobLabel {
+            bucket,
+            bucket_name,
+            key,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! Gives back the space of bodies that nothing refers to any more. No request waits for it.
+//!
+//! Three sources: deletions of this run that could not be submitted at once; notes of
+//! deletions that an earlier run began; and blobs of earlier runs that were written but never
+//! committed. The last are found by walking the blobs of every run that ended without
+//! leaving a clean mark: a blob is deleted only if its run is over, its label names an
+//! object, and no version of that object refers to it. What cannot be attributed is kept.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, TryLockError};
+
+use volume::{BlobFrame, BlobId, BlobRef, Deletion, MetaBatch, VolumeError};
+
+use crate::block_on::block_on;
+use crate::keys::{after_prefix, garbage_key, garbage_range, object_stem, setting_key};
+use crate::limits::{NOTES_PER_BATCH, SCAN_CHUNK_MIN, SWEEP_BLOBS, SWEEP_DELETIONS_MAX};
+use crate::meta_store::MetaView;
+use crate::objects::Inner;
+use crate::record::{BlobLabel, Body, ObjectRecord};
+use crate::scan::Scan;
+use crate::{Error, Objects, Result};
+
+/// Holds the last epoch whose blobs need no walk any more: u64, little-endian.
+const SWEPT: &str = "swept";
+
+/// How far the sweep of earlier runs is.
+pub(crate) struct Sweep {
+    progress: Mutex<Progress>,
+    done: AtomicBool,
+    swept: AtomicU64,
+    unattributed: AtomicU64,
+}
+
+struct Progress {
+    stage: Stage,
+    /// Where the walk over blobs begins: earlier runs were swept before.
+    first_blob: BlobId,
+    /// Deletions of swept blobs that are not known to be durable.
+    deletions: Vec<Deletion>,
+}
+
+#[derive(Clone)]
+enum Stage {
+    /// The notes of earlier runs, from this key on.
+    Notes(Vec<u8>),
+    /// The blobs of earlier runs, from this id on.
+    Blobs(BlobId),
+    /// All walked: deletions are awaited, then the mark is set.
+    Mark,
+    Done,
+}
+
+impl Sweep {
+    /// Reads the mark that the last sweep left.
+    pub(crate) async fn load(view: &dyn MetaView) -> Result<Sweep> {
+        let first_epoch = match view.get(&setting_key(SWEPT)).await? {
+            None => 0,
+            Some(entry) => match entry.value.as_slice().try_into() {
+                Ok(bytes) => u64::from_le_bytes(bytes).saturating_add(1),
+                Err(_) => {
+                    let place = format!("it has {} bytes", entry.value.len());
+                    let what = "the mark of the last sweep".to_owned();
+                    return Err(Error::Corrupt { what, place });
+                }
+            },
+        };
+        Ok(Sweep {
+            progress: Mutex::new(Progress {
+                stage: Stage::Notes(garbage_range().0),
+                first_blob: BlobId {
+                    epoch: first_epoch,
+                    counter: 0,
+                },
+                deletions: Vec::new(),
+            }),
+            done: AtomicBool::new(false),
+            swept: AtomicU64::new(0),
+            unattributed: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn swept(&self) -> u64 {
+        self.swept.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn unattributed(&self) -> u64 {
+        self.unattributed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.done.load(Ordering::SeqCst)
+    }
+
+    fn count_unattributed(&self) {
+        self.unattributed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Objects {
+    /// One step of work that no request waits for: gives back the space of bodies that
+    /// nothing refers to any more. Blocks while a batch becomes durable; run it on one thread
+    /// of its own for the life of the server, pausing about 5 ms after each `true`, about a
+    /// second after `false` (nothing to do for now), and longer after an error.
+    pub fn sweep_step(&self) -> Result<bool> {
+        let inner = &self.inner;
+        inner.check_open()?;
+        let mut progress = match inner.sweep.progress.try_lock() {
+            Ok(progress) => progress,
+            // Each stage is repeatable, so what a panic left half-way is harmless.
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+        };
+        if inner.volume.housekeep()? || inner.clear_notes()? {
+            return Ok(true);
+        }
+        block_on(inner.sweep_on(&mut progress))
+    }
+}
+
+impl Inner {
+    /// Takes away notes of settled deletions.
+    fn clear_notes(&self) -> Result<bool> {
+        let settled = self.notes().take_settled();
+        if settled.is_empty() {
+            return Ok(false);
+        }
+        let batch = settled
+            .iter()
+            .fold(MetaBatch::new().frees_space(), |batch, (blob, _)| {
+                batch.delete(&garbage_key(*blob))
+            });
+        let cleared = self
+            .meta
+            .commit(batch)
+            .and_then(|dependency| Ok(dependency.wait().map_err(VolumeError::from)?));
+        if cleared.is_err() {
+            self.notes().put_back(settled);
+        }
+        cleared.map(|()| true)
+    }
+
+    async fn sweep_on(&self, progress: &mut Progress) -> Result<bool> {
+        match progress.stage.clone() {
+            Stage::Notes(from) => {
+                progress.stage = self.sweep_notes(from, progress.first_blob).await?;
+                Ok(true)
+            }
+            Stage::Blobs(from) => {
+                self.await_deletions(progress)?;
+                if progress.deletions.len() < SWEEP_DELETIONS_MAX {
+                    progress.stage = self.sweep_blobs(from, &mut progress.deletions).await?;
+                }
+                Ok(true)
+            }
+            Stage::Mark => {
+                self.await_deletions(progress)?;
+                if progress.deletions.is_empty() {
+                    if let Some(last) = self.volume.epoch().checked_sub(1) {
+                        self.mark(last)?;
+                    }
+                    progress.stage = Stage::Done;
+                    self.sweep.done.store(true, Ordering::SeqCst);
+                }
+                Ok(true)
+            }
+            Stage::Done => Ok(false),
+        }
+    }
+
+    /// Forgets settled deletions. If one failed, its blob is still there: all is walked again.
+    fn await_deletions(&self, progress: &mut Progress) -> Result<()> {
+        let mut failed = Ok(());
+        progress
+            .deletions
+            .retain(|deletion| match deletion.outcome() {
+                None => true,
+                Some(outcome) => {
+                    if outcome.is_err() {
+                        failed = outcome;
+                    }
+                    false
+                }
+            });
+        if failed.is_err() {
+            progress.stage = Stage::Blobs(progress.first_blob);
+        }
+        Ok(failed?)
+    }
+
+    /// Repeats the deletions that notes tell of. Notes of this run may be among them:
+    /// deleting a blob twice changes nothing.
+    async fn sweep_notes(&self, from: Vec<u8>, first_blob: BlobId) -> Result<Stage> {
+        if self.notes().len() >= SWEEP_DELETIONS_MAX as u64 {
+            return Ok(Stage::Notes(from));
+        }
+        let view = self.meta.view();
+        let page = view
+            .scan(&from, &garbage_range().1, NOTES_PER_BATCH)
+            .await?;
+        for entry in page.entries {
+            match BlobRef::decode(&entry.value) {
+                Ok(blob) if entry.key == garbage_key(blob.id).as_bytes() => {
+                    let deletion = self.volume.delete_blob(&blob, Vec::new());
+                    self.notes().push(blob.id, deletion);
+                }
+                _ => self.sweep.count_unattributed(),
+            }
+        }
+        Ok(page.next.map_or(Stage::Blobs(first_blob), Stage::Notes))
+    }
+
+    /// Walks over some blobs of earlier runs.
+    async fn sweep_blobs(&self, mut from: BlobId, deletions: &mut Vec<Deletion>) -> Result<Stage> {
+        let view = self.meta.view();
+        for _ in 0..SWEEP_BLOBS {
+            let frame = view.blobs().blob_at_or_after(from).await?;
+            let Some(frame) = frame.filter(|frame| frame.blob.epoch < self.volume.epoch()) else {
+                return Ok(Stage::Mark);
+            };
+            if self.is_garbage(&*view, &frame).await? {
+                let deletion = self.volume.delete_orphan(view.blobs(), frame.blob).await?;
+                deletions.extend(deletion);
+                self.sweep.swept.fetch_add(1, Ordering::Relaxed);
+            }
+            match frame.blob.successor() {
+                Some(next) => from = next,
+                None => return Ok(Stage::Mark),
+            }
+        }
+        Ok(Stage::Blobs(from))
+    }
+
+    /// Whether a blob of an earlier run is one that nothing refers to. Nothing can come to
+    /// refer to it later: only the run that wrote it could have committed its record.
+    async fn is_garbage(&self, view: &dyn MetaView, frame: &BlobFrame) -> Result<bool> {
+        let value = frame.value.as_ref();
+        let label = value
+            .and_then(|value| value.label.as_deref())
+            .map(BlobLabel::decode);
+        let Some(Ok(label)) = label else {
+            self.sweep.count_unattributed();
+            return Ok(false);
+        };
+        let from = object_stem(label.bucket, label.key.as_bytes());
+        let to = after_prefix(from.clone());
+        let mut versions = Scan::new(view, from, to, SCAN_CHUNK_MIN);
+        while let Some(version) = versions.next().await? {
+            let Ok(record) = ObjectRecord::decode(&version.value) else {
+                self.sweep.count_unattributed();
+                return Ok(false);
+            };
+            if matches!(record.body, Body::Blob(blob) if blob.id == frame.blob) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn mark(&self, epoch: u64) -> Result<()> {
+        let key = setting_key(SWEPT);
+        let batch = MetaBatch::new().put(&key, epoch.to_le_bytes().to_vec(), Vec::new());
+        Ok(self.meta.commit(batch)?.wait().map_err(VolumeError::from)?)
+    }
+
+    /// After a clean end nothing of this run needs a sweep: says so. Without the mark the
+    /// next start only walks more, so an error changes nothing.
+    pub(crate) fn note_clean_close(&self) {
+        if self.sweep.is_done() && self.nothing_left_over() {
+            let _ = self.mark(self.volume.epoch());
+        }
+    }
+}
