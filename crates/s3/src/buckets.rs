@@ -1,0 +1,168 @@
+//! Buckets: create, head, list, delete, location.
+
+use s3s::dto::*;
+use s3s::{S3Request, S3Response, S3Result, s3_error};
+
+use crate::door::Door;
+use crate::errors::from_objects;
+use crate::names::{from_token, to_token};
+use crate::view::to_dto;
+
+/// The region whose buckets have no location constraint, for historical reasons.
+const CLASSIC_REGION: &str = "us-east-1";
+
+pub(crate) async fn create(
+    door: &Door,
+    req: S3Request<CreateBucketInput>,
+) -> S3Result<S3Response<CreateBucketOutput>> {
+    if let Some(configuration) = &req.input.create_bucket_configuration {
+        check_configuration(door, configuration)?;
+    }
+    let bucket = &req.input.bucket;
+    door.objects
+        .create_bucket(&door.account, bucket)
+        .await
+        .map_err(from_objects)?;
+    let location = Some(format!("/{bucket}"));
+    Ok(S3Response::new(CreateBucketOutput {
+        location,
+        ..Default::default()
+    }))
+}
+
+fn check_configuration(door: &Door, configuration: &CreateBucketConfiguration) -> S3Result<()> {
+    if configuration.bucket.is_some() || configuration.location.is_some() {
+        return Err(s3_error!(
+            NotImplemented,
+            "Directory buckets are not there."
+        ));
+    }
+    if configuration
+        .tags
+        .as_ref()
+        .is_some_and(|tags| !tags.is_empty())
+    {
+        return Err(s3_error!(
+            NotImplemented,
+            "Tags of buckets are not there yet."
+        ));
+    }
+    match configuration
+        .location_constraint
+        .as_ref()
+        .map(BucketLocationConstraint::as_str)
+    {
+        None | Some("") => Ok(()),
+        Some(region) if region == door.region => Ok(()),
+        Some(region) => Err(s3_error!(
+            IllegalLocationConstraintException,
+            "The {} location constraint is incompatible for the region of this server, {}.",
+            crate::names::for_xml(region),
+            door.region
+        )),
+    }
+}
+
+pub(crate) async fn head(
+    door: &Door,
+    req: S3Request<HeadBucketInput>,
+) -> S3Result<S3Response<HeadBucketOutput>> {
+    let bucket = &req.input.bucket;
+    let info = door
+        .objects
+        .head_bucket(&door.account, bucket)
+        .await
+        .map_err(from_objects)?;
+    let bucket_region = Some(info.region);
+    Ok(S3Response::new(HeadBucketOutput {
+        bucket_region,
+        ..Default::default()
+    }))
+}
+
+pub(crate) async fn list(
+    door: &Door,
+    req: S3Request<ListBucketsInput>,
+) -> S3Result<S3Response<ListBucketsOutput>> {
+    let input = req.input;
+    let max = match input.max_buckets {
+        None => usize::MAX,
+        Some(max @ 1..=10_000) => usize::try_from(max).unwrap_or(usize::MAX),
+        Some(_) => {
+            return Err(s3_error!(
+                InvalidArgument,
+                "max-buckets must be 1 to 10000."
+            ));
+        }
+    };
+    let after = match input.continuation_token.as_deref().map(from_token) {
+        None => None,
+        Some(Some(after)) => Some(after),
+        Some(None) => return Err(crate::list::bad_token()),
+    };
+    let mut infos = door
+        .objects
+        .list_buckets(&door.account)
+        .await
+        .map_err(from_objects)?;
+    infos.retain(|info| {
+        input
+            .prefix
+            .as_ref()
+            .is_none_or(|prefix| info.name.starts_with(prefix.as_str()))
+            && input
+                .bucket_region
+                .as_ref()
+                .is_none_or(|region| info.region == *region)
+            && after.as_ref().is_none_or(|after| info.name > *after)
+    });
+    let more = infos.len() > max;
+    infos.truncate(max);
+    let continuation_token = infos
+        .last()
+        .filter(|_| more)
+        .map(|info| to_token(&info.name));
+    let buckets = infos
+        .into_iter()
+        .map(|info| Bucket {
+            bucket_region: Some(info.region),
+            creation_date: Some(to_dto(info.created)),
+            name: Some(info.name),
+            ..Default::default()
+        })
+        .collect();
+    Ok(S3Response::new(ListBucketsOutput {
+        buckets: Some(buckets),
+        continuation_token,
+        owner: Some(door.owner(door.account)),
+        prefix: input.prefix,
+    }))
+}
+
+pub(crate) async fn delete(
+    door: &Door,
+    req: S3Request<DeleteBucketInput>,
+) -> S3Result<S3Response<DeleteBucketOutput>> {
+    let bucket = &req.input.bucket;
+    door.objects
+        .delete_bucket(&door.account, bucket)
+        .await
+        .map_err(from_objects)?;
+    Ok(S3Response::new(DeleteBucketOutput {}))
+}
+
+pub(crate) async fn location(
+    door: &Door,
+    req: S3Request<GetBucketLocationInput>,
+) -> S3Result<S3Response<GetBucketLocationOutput>> {
+    let bucket = &req.input.bucket;
+    let info = door
+        .objects
+        .head_bucket(&door.account, bucket)
+        .await
+        .map_err(from_objects)?;
+    let constraint = (info.region != CLASSIC_REGION).then_some(info.region);
+    Ok(S3Response::new(GetBucketLocationOutput {
+        location_constraint: constraint.map(BucketLocationConstraint::from),
+    }))
+}

@@ -1,0 +1,225 @@
+//! What is known about one request while it is served, and the one report at its end.
+
+use std::hash::{BuildHasher, Hasher};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::{Method, StatusCode};
+
+use crate::body_in::BodyFailure;
+use crate::budget::Reservation;
+use crate::digest::Finished;
+
+/// Told about each request once, when its answer has been sent or its client is gone.
+pub trait Observer: Send + Sync + 'static {
+    /// The request is over. Must not block.
+    fn finished(&self, request: &RequestSummary<'_>);
+}
+
+/// One request, when it is over.
+#[derive(Debug, Clone)]
+pub struct RequestSummary<'a> {
+    /// As in `x-amz-request-id`.
+    pub request_id: &'a str,
+    /// The operation's S3 name, or `Unknown` for what was refused before it was known.
+    pub operation: &'static str,
+    /// The HTTP method.
+    pub method: &'a Method,
+    /// The path as it was sent.
+    pub path: &'a str,
+    /// The client's address, if known.
+    pub peer: Option<SocketAddr>,
+    /// The answer's status; `None` if the client left before there was one.
+    pub status: Option<StatusCode>,
+    /// Bytes of the request's body that were read.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body that were handed to the connection.
+    pub bytes_out: u64,
+    /// Until the answer's head was ready; `None` if the client left before.
+    pub first_byte: Option<Duration>,
+    /// Until the answer's end.
+    pub duration: Duration,
+    /// Whether the whole answer was handed to the connection.
+    pub complete: bool,
+}
+
+/// One request. Shared between the front, the body it reads, the operation, and the body of
+/// its answer; the last of them to go reports.
+pub(crate) struct RequestContext {
+    pub(crate) id: String,
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) peer: Option<SocketAddr>,
+    started: Instant,
+    operation: OnceLock<&'static str>,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    status: AtomicU16,
+    first_byte_us: AtomicU64,
+    complete: AtomicBool,
+    body_unread: AtomicBool,
+    late: Mutex<Late>,
+    observer: Arc<dyn Observer>,
+}
+
+/// What is learned on the way.
+#[derive(Default)]
+struct Late {
+    held: Vec<Reservation>,
+    body_failure: Option<BodyFailure>,
+    body_digests: Option<Finished>,
+}
+
+impl RequestContext {
+    pub(crate) fn new(
+        request: &http::request::Parts,
+        peer: Option<SocketAddr>,
+        observer: Arc<dyn Observer>,
+    ) -> Arc<RequestContext> {
+        Arc::new(RequestContext {
+            id: new_request_id(),
+            method: request.method.clone(),
+            path: request.uri.path().to_owned(),
+            peer,
+            started: Instant::now(),
+            operation: OnceLock::new(),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            status: AtomicU16::new(0),
+            first_byte_us: AtomicU64::new(0),
+            complete: AtomicBool::new(false),
+            body_unread: AtomicBool::new(false),
+            late: Mutex::new(Late::default()),
+            observer,
+        })
+    }
+
+    /// Names the operation; the first name stays.
+    pub(crate) fn set_operation(&self, name: &'static str) {
+        let _ = self.operation.set(name);
+    }
+
+    pub(crate) fn operation(&self) -> &'static str {
+        self.operation.get().copied().unwrap_or("Unknown")
+    }
+
+    /// Keeps memory reserved until the request is over.
+    pub(crate) fn hold(&self, reservation: Reservation) {
+        self.late().held.push(reservation);
+    }
+
+    pub(crate) fn add_bytes_in(&self, bytes: usize) {
+        self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_bytes_out(&self, bytes: usize) {
+        self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The answer's head is ready.
+    pub(crate) fn set_answered(&self, status: StatusCode) {
+        let elapsed = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.first_byte_us.store(elapsed, Ordering::Relaxed);
+        self.status.store(status.as_u16(), Ordering::Relaxed);
+    }
+
+    /// The whole answer was handed to the connection.
+    pub(crate) fn set_complete(&self) {
+        self.complete.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a part of the request's body is still to be read.
+    pub(crate) fn set_body_unread(&self, unread: bool) {
+        self.body_unread.store(unread, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_body_unread(&self) -> bool {
+        self.body_unread.load(Ordering::Relaxed)
+    }
+
+    /// Remembers why reading the body failed; the first reason stays.
+    pub(crate) fn set_body_failure(&self, failure: BodyFailure) {
+        self.late().body_failure.get_or_insert(failure);
+    }
+
+    pub(crate) fn body_failure(&self) -> Option<BodyFailure> {
+        self.late().body_failure
+    }
+
+    pub(crate) fn set_body_digests(&self, digests: Finished) {
+        self.late().body_digests = Some(digests);
+    }
+
+    pub(crate) fn take_body_digests(&self) -> Option<Finished> {
+        self.late().body_digests.take()
+    }
+
+    fn late(&self) -> MutexGuard<'_, Late> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for RequestContext {
+    fn drop(&mut self) {
+        let status = StatusCode::from_u16(*self.status.get_mut()).ok();
+        let first_byte = Duration::from_micros(*self.first_byte_us.get_mut());
+        self.observer.finished(&RequestSummary {
+            request_id: &self.id,
+            operation: self.operation(),
+            method: &self.method,
+            path: &self.path,
+            peer: self.peer,
+            status,
+            bytes_in: self.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.bytes_out.load(Ordering::Relaxed),
+            first_byte: status.map(|_| first_byte),
+            duration: self.started.elapsed(),
+            complete: self.complete.load(Ordering::Relaxed),
+        });
+    }
+}
+
+/// Sixteen characters, unique within a process and, but for chance, among processes.
+pub(crate) fn new_request_id() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!(
+        "{:016X}",
+        mix(process_seed() ^ NEXT.fetch_add(1, Ordering::Relaxed))
+    )
+}
+
+/// Names this process in `x-amz-id-2`.
+pub(crate) fn host_id() -> &'static str {
+    static ID: OnceLock<String> = OnceLock::new();
+    ID.get_or_init(|| format!("cullet-{:016x}", mix(!process_seed())))
+}
+
+fn process_seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    *SEED.get_or_init(|| {
+        let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+        hasher.write_u32(std::process::id());
+        hasher.finish()
+    })
+}
+
+/// A bijection of 64 bits that spreads neighbours far apart (the finaliser of MurmurHash3).
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+    bits = (bits ^ (bits >> 33)).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
+    bits ^ (bits >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_sixteen_characters_and_differ() {
+        let ids: std::collections::HashSet<String> = (0..1_000).map(|_| new_request_id()).collect();
+        assert_eq!(ids.len(), 1_000);
+        assert!(ids.iter().all(|id| id.len() == 16));
+    }
+}

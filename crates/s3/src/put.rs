@@ -1,0 +1,215 @@
+//! PutObject.
+
+use std::pin::Pin;
+
+use futures_core::Stream;
+use http::{HeaderMap, HeaderValue};
+use objects::{ETag, PutCondition, PutOutcome, PutRequest, PutWriter};
+use s3s::dto::{self, ETagCondition, PutObjectInput, PutObjectOutput, StreamingBlob};
+use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
+
+use crate::checksums::Declared;
+use crate::digest::DigestLane;
+use crate::door::{Door, context};
+use crate::errors::{from_lane, from_objects, from_overload, from_stream};
+use crate::limits::{
+    INLINE_DIGEST_BYTES_MAX, PUT_BYTES_MAX, PUT_WINDOW_BYTES, SIGNED_CHUNK_BYTES_MAX,
+};
+
+/// Says which failure domains hold the object on stable storage.
+const DURABLE_HEADER: &str = "x-cullet-durable";
+
+pub(crate) async fn put_object(
+    door: &Door,
+    mut req: S3Request<PutObjectInput>,
+) -> S3Result<S3Response<PutObjectOutput>> {
+    let declared = Declared::from_headers(&req.headers)?;
+    let length = content_length(&req.input)?;
+    let body = req.input.body.take();
+
+    let window = window_bytes(length, &req.headers);
+    let budget = door.budgets.for_write(window);
+    context(&req)?.hold(budget.reserve(window).await.map_err(from_overload)?);
+
+    let request = PutRequest {
+        account: door.account,
+        condition: condition(&req.input)?,
+        content_length: Some(length),
+        metadata: metadata(&mut req.input),
+        bucket: std::mem::take(&mut req.input.bucket),
+        key: std::mem::take(&mut req.input.key),
+    };
+    let mut writer = door
+        .objects
+        .begin_put(request)
+        .await
+        .map_err(from_objects)?;
+    let mut lane = DigestLane::new(declared.digests(), length <= INLINE_DIGEST_BYTES_MAX);
+    if let Some(body) = body {
+        copy(body, &mut writer, &mut lane).await?;
+    }
+    let finished = lane.finish().await.map_err(from_lane)?;
+    declared.verify(&finished, req.trailing_headers.as_ref())?;
+    let outcome = writer
+        .finish(ETag::from_md5(finished.md5))
+        .await
+        .map_err(from_objects)?;
+    Ok(answer(outcome, finished.checksums))
+}
+
+/// Hands the body on, piece by piece, at the pace of the disks.
+async fn copy(
+    mut body: StreamingBlob,
+    writer: &mut PutWriter,
+    lane: &mut DigestLane,
+) -> S3Result<()> {
+    while let Some(piece) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_next(cx)).await {
+        let piece = piece.map_err(|error| from_stream(error.as_ref()))?;
+        lane.feed(piece.clone()).await.map_err(from_lane)?;
+        writer.write(piece).await.map_err(from_objects)?;
+    }
+    Ok(())
+}
+
+/// The body's length, as it was signed or framed.
+fn content_length(input: &PutObjectInput) -> S3Result<u64> {
+    let Some(length) = input.content_length else {
+        let message = "You must provide the Content-Length HTTP header.";
+        return Err(s3_error!(MissingContentLength, "{message}"));
+    };
+    match u64::try_from(length) {
+        Ok(length) if length <= PUT_BYTES_MAX => Ok(length),
+        Ok(_) => Err(s3_error!(EntityTooLarge)),
+        Err(_) => Err(s3_error!(
+            InvalidArgument,
+            "The length of the body is negative."
+        )),
+    }
+}
+
+/// The memory that this put needs.
+fn window_bytes(length: u64, headers: &HeaderMap) -> usize {
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let signed_chunks = headers
+        .get("x-amz-content-sha256")
+        .is_some_and(|value| value.as_bytes().starts_with(b"STREAMING-AWS4-"));
+    let chunk = if signed_chunks {
+        length.min(SIGNED_CHUNK_BYTES_MAX)
+    } else {
+        0
+    };
+    length.min(PUT_WINDOW_BYTES) + chunk
+}
+
+fn condition(input: &PutObjectInput) -> S3Result<PutCondition> {
+    match (&input.if_match, &input.if_none_match) {
+        (None, None) => Ok(PutCondition::None),
+        (None, Some(ETagCondition::Any)) => Ok(PutCondition::IfNoneMatchAny),
+        (Some(ETagCondition::ETag(tag)), None) => Ok(PutCondition::IfMatch(ETag::new(tag.value()))),
+        (_, Some(ETagCondition::ETag(_))) => Err(condition_not_there("If-None-Match with a tag")),
+        (Some(ETagCondition::Any), _) => Err(condition_not_there("If-Match: *")),
+        (Some(_), Some(_)) => Err(condition_not_there("If-Match together with If-None-Match")),
+    }
+}
+
+fn condition_not_there(what: &str) -> S3Error {
+    s3_error!(
+        NotImplemented,
+        "A header you provided implies functionality that is not implemented: {what}"
+    )
+}
+
+fn metadata(input: &mut PutObjectInput) -> objects::Metadata {
+    let mut user: Vec<(String, String)> = input
+        .metadata
+        .take()
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
+    user.sort();
+    objects::Metadata {
+        content_type: input.content_type.take(),
+        cache_control: input.cache_control.take(),
+        content_disposition: input.content_disposition.take(),
+        content_encoding: input
+            .content_encoding
+            .take()
+            .and_then(|value| stored_encoding(&value)),
+        content_language: input.content_language.take(),
+        expires: input.expires.take(),
+        user,
+    }
+}
+
+/// `aws-chunked` describes the transfer, not the object.
+fn stored_encoding(value: &str) -> Option<String> {
+    let kept: Vec<&str> = value
+        .split(',')
+        .map(str::trim)
+        .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("aws-chunked"))
+        .collect();
+    (!kept.is_empty()).then(|| kept.join(","))
+}
+
+fn answer(outcome: PutOutcome, sums: dto::Checksum) -> S3Response<PutObjectOutput> {
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_str(&outcome.durable) {
+        headers.insert(DURABLE_HEADER, value);
+    }
+    let verified = sums != dto::Checksum::default();
+    let output = PutObjectOutput {
+        e_tag: Some(dto::ETag::Strong(outcome.etag.as_str().to_owned())),
+        checksum_crc32: sums.checksum_crc32,
+        checksum_crc32c: sums.checksum_crc32c,
+        checksum_crc64nvme: sums.checksum_crc64nvme,
+        checksum_md5: sums.checksum_md5,
+        checksum_sha1: sums.checksum_sha1,
+        checksum_sha256: sums.checksum_sha256,
+        checksum_sha512: sums.checksum_sha512,
+        checksum_type: verified
+            .then(|| dto::ChecksumType::from_static(dto::ChecksumType::FULL_OBJECT)),
+        checksum_xxhash128: sums.checksum_xxhash128,
+        checksum_xxhash3: sums.checksum_xxhash3,
+        checksum_xxhash64: sums.checksum_xxhash64,
+        ..Default::default()
+    };
+    S3Response::with_headers(output, headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_transfer_encoding_is_not_stored() {
+        assert_eq!(stored_encoding("aws-chunked"), None);
+        assert_eq!(stored_encoding("aws-chunked,gzip").as_deref(), Some("gzip"));
+        assert_eq!(
+            stored_encoding("gzip, AWS-CHUNKED").as_deref(),
+            Some("gzip")
+        );
+        assert_eq!(stored_encoding("br, gzip").as_deref(), Some("br,gzip"));
+    }
+
+    #[test]
+    fn conditions_that_s3_has() {
+        let parse = |if_match: Option<&str>, if_none_match: Option<&str>| {
+            let input = PutObjectInput {
+                if_match: if_match.map(|text| text.parse().unwrap()),
+                if_none_match: if_none_match.map(|text| text.parse().unwrap()),
+                ..Default::default()
+            };
+            condition(&input).map_err(|error| error.code().as_str().to_owned())
+        };
+        assert_eq!(parse(None, None), Ok(PutCondition::None));
+        assert_eq!(parse(None, Some("*")), Ok(PutCondition::IfNoneMatchAny));
+        assert_eq!(
+            parse(Some("\"a\""), None),
+            Ok(PutCondition::IfMatch(ETag::new("a")))
+        );
+        let refused = Err("NotImplemented".to_owned());
+        assert_eq!(parse(None, Some("\"a\"")), refused);
+        assert_eq!(parse(Some("*"), None), refused);
+        assert_eq!(parse(Some("\"a\""), Some("*")), refused);
+    }
+}

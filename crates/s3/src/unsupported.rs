@@ -1,0 +1,308 @@
+//! What S3 has and this server does not have yet: refused by name, never silently ignored.
+
+use http::HeaderMap;
+use s3s::{S3Error, S3Result, s3_error};
+
+use crate::names::{percent_decode, query_pairs};
+
+/// Query parameters that turn a plain operation into another one.
+const SUBRESOURCES: [&str; 53] = [
+    "abac",
+    "accelerate",
+    "acl",
+    "analytics",
+    "annotation",
+    "annotationName",
+    "append",
+    "attributes",
+    "cors",
+    "delete",
+    "encryption",
+    "events",
+    "intelligent-tiering",
+    "inventory",
+    "legal-hold",
+    "lifecycle",
+    "list-type",
+    "location",
+    "logging",
+    "metadataAnnotationTable",
+    "metadataConfiguration",
+    "metadataInventoryTable",
+    "metadataJournalTable",
+    "metadataTable",
+    "metrics",
+    "notification",
+    "object-lock",
+    "ownershipControls",
+    "partNumber",
+    "policy",
+    "policyStatus",
+    "position",
+    "publicAccessBlock",
+    "renameObject",
+    "replication",
+    "requestPayment",
+    "restore",
+    "retention",
+    "select",
+    "select-type",
+    "session",
+    "tagging",
+    "torrent",
+    "uploadId",
+    "uploads",
+    "versionId",
+    "versioning",
+    "versions",
+    "website",
+    "response-cache-control",
+    "response-content-disposition",
+    "response-content-type",
+    "response-expires",
+];
+
+/// Which of them an operation that is there knows.
+fn expected(operation: &str) -> &'static [&'static str] {
+    match operation {
+        "GetObject" | "HeadObject" => &[
+            "partNumber",
+            "response-cache-control",
+            "response-content-disposition",
+            "response-content-type",
+            "response-expires",
+            "versionId",
+        ],
+        "DeleteObject" => &["versionId"],
+        "DeleteObjects" => &["delete"],
+        "GetBucketLocation" => &["location"],
+        "ListObjects" | "ListObjectsV2" => &["list-type"],
+        "ListObjectVersions" => &["versions"],
+        _ => &[],
+    }
+}
+
+/// The operations that are there.
+pub(crate) const OPERATIONS: [&str; 14] = [
+    "CreateBucket",
+    "DeleteBucket",
+    "DeleteObject",
+    "DeleteObjects",
+    "GetBucketLocation",
+    "GetObject",
+    "HeadBucket",
+    "HeadObject",
+    "ListBuckets",
+    "ListObjectVersions",
+    "ListObjects",
+    "ListObjectsV2",
+    "PutObject",
+    METRICS_OPERATION,
+];
+
+/// The server's own page, named like an operation.
+pub(crate) const METRICS_OPERATION: &str = "Metrics";
+
+/// The operation's name for reports: one for all that are not there.
+pub(crate) fn canonical_name(operation: &str) -> &'static str {
+    OPERATIONS
+        .iter()
+        .copied()
+        .find(|name| *name == operation)
+        .unwrap_or("NotImplemented")
+}
+
+/// Refuses operations and subresources that are not there, so that none of them is taken for
+/// a plain operation.
+pub(crate) fn check_query(operation: &str, query: &str) -> S3Result<()> {
+    if !OPERATIONS.contains(&operation) {
+        return Err(s3_error!(NotImplemented, "{operation} is not there yet."));
+    }
+    let expected = expected(operation);
+    for (name, value) in query_pairs(query) {
+        let Some(name) = percent_decode(name) else {
+            return Err(s3_error!(InvalidURI, "The query is not UTF-8."));
+        };
+        if SUBRESOURCES.contains(&name.as_str()) && !expected.contains(&name.as_str()) {
+            return Err(s3_error!(
+                NotImplemented,
+                "{operation} with ?{name} is not there yet."
+            ));
+        }
+        if name == "list-type" && value != "2" {
+            return Err(s3_error!(
+                InvalidArgument,
+                "list-type must be 2, or left out."
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What a header that would change the outcome may say.
+enum Rule {
+    /// Nothing: the feature is not there.
+    Never,
+    /// Only what is true anyway.
+    Only(&'static [&'static str]),
+}
+
+/// Headers that ask for something. Names that end in `*` stand for all that begin like them.
+const HEADERS: [(&str, Rule); 17] = [
+    (
+        "x-amz-acl",
+        Rule::Only(&["private", "bucket-owner-full-control"]),
+    ),
+    ("x-amz-bucket-namespace", Rule::Only(&["global"])),
+    (
+        "x-amz-bucket-object-lock-enabled",
+        Rule::Only(&["false", "False"]),
+    ),
+    (
+        "x-amz-bypass-governance-retention",
+        Rule::Only(&["false", "False"]),
+    ),
+    ("x-amz-copy-source*", Rule::Never),
+    ("x-amz-grant-*", Rule::Never),
+    ("x-amz-if-match-last-modified-time", Rule::Never),
+    ("x-amz-if-match-size", Rule::Never),
+    ("x-amz-mfa", Rule::Never),
+    ("x-amz-object-lock-*", Rule::Never),
+    (
+        "x-amz-object-ownership",
+        Rule::Only(&["BucketOwnerEnforced"]),
+    ),
+    ("x-amz-rename-source*", Rule::Never),
+    ("x-amz-server-side-encryption*", Rule::Never),
+    ("x-amz-tagging", Rule::Never),
+    ("x-amz-tagging-directive", Rule::Never),
+    ("x-amz-website-redirect-location", Rule::Never),
+    ("x-amz-write-offset-bytes", Rule::Never),
+];
+
+/// Refuses headers that ask for what is not there.
+pub(crate) fn check_headers(operation: &str, headers: &HeaderMap) -> S3Result<()> {
+    for (name, value) in headers {
+        let name = name.as_str();
+        if !name.starts_with("x-amz-") {
+            continue;
+        }
+        let value = value.to_str().unwrap_or("");
+        if name == "x-amz-storage-class" && value != "STANDARD" {
+            return Err(s3_error!(
+                InvalidStorageClass,
+                "The storage class is STANDARD."
+            ));
+        }
+        for (pattern, rule) in &HEADERS {
+            let hit = match pattern.strip_suffix('*') {
+                Some(start) => name.starts_with(start),
+                None => name == *pattern,
+            };
+            let allowed = matches!(rule, Rule::Only(values) if values.contains(&value));
+            if hit && !allowed {
+                return Err(not_there(name));
+            }
+        }
+    }
+    if operation == "PutObject" {
+        for name in ["if-modified-since", "if-unmodified-since"] {
+            if headers.contains_key(name) {
+                return Err(not_there(name));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn not_there(header: &str) -> S3Error {
+    s3_error!(
+        NotImplemented,
+        "A header you provided implies functionality that is not implemented: {header}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(operation: &str, query: &str) -> Option<String> {
+        check_query(operation, query)
+            .err()
+            .map(|error| error.code().as_str().to_owned())
+    }
+
+    fn header(name: &'static str, value: &'static str) -> Option<String> {
+        let headers = [(name.parse().unwrap(), value.parse().unwrap())]
+            .into_iter()
+            .collect();
+        check_headers("PutObject", &headers)
+            .err()
+            .map(|error| error.code().as_str().to_owned())
+    }
+
+    #[test]
+    fn a_subresource_is_never_a_plain_operation() {
+        let refused = Some("NotImplemented".to_owned());
+        for (operation, text) in [
+            ("PutObject", "tagging"),
+            ("PutObject", "partNumber=1"),
+            ("PutObject", "%61cl"),
+            ("GetObject", "acl="),
+            ("GetObject", "uploads"),
+            ("HeadBucket", "versioning"),
+            ("DeleteObject", "acl"),
+            ("DeleteBucket", "delete"),
+            ("ListObjects", "location"),
+            ("CreateMultipartUpload", "uploads"),
+            ("GetBucketAcl", "acl"),
+        ] {
+            assert_eq!(query(operation, text), refused, "{operation} ?{text}");
+        }
+        for (operation, text) in [
+            (
+                "GetObject",
+                "versionId=null&response-content-type=a%2Fb&x-id=GetObject",
+            ),
+            ("ListObjectsV2", "list-type=2&prefix=acl&delimiter=%2F"),
+            ("ListObjectVersions", "versions"),
+            ("PutObject", "X-Amz-Signature=00&x-id=PutObject"),
+        ] {
+            assert_eq!(query(operation, text), None, "{operation} ?{text}");
+        }
+        assert_eq!(
+            query("ListObjects", "list-type=1"),
+            Some("InvalidArgument".into())
+        );
+    }
+
+    #[test]
+    fn headers_are_not_ignored() {
+        let refused = Some("NotImplemented".to_owned());
+        for (name, value) in [
+            ("x-amz-acl", "public-read"),
+            ("x-amz-grant-read", "id=1"),
+            ("x-amz-server-side-encryption", "AES256"),
+            ("x-amz-server-side-encryption-customer-key", "x"),
+            ("x-amz-object-lock-mode", "GOVERNANCE"),
+            ("x-amz-tagging", "a=b"),
+            ("x-amz-website-redirect-location", "/"),
+            ("x-amz-copy-source", "a/b"),
+            ("if-unmodified-since", "x"),
+        ] {
+            assert_eq!(header(name, value), refused, "{name}");
+        }
+        assert_eq!(
+            header("x-amz-storage-class", "GLACIER"),
+            Some("InvalidStorageClass".into())
+        );
+        for (name, value) in [
+            ("x-amz-acl", "private"),
+            ("x-amz-storage-class", "STANDARD"),
+            ("x-amz-meta-acl", "public-read"),
+            ("x-amz-request-payer", "requester"),
+        ] {
+            assert_eq!(header(name, value), None, "{name}");
+        }
+    }
+}
