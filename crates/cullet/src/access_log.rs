@@ -1,0 +1,268 @@
+//! The access log: one line for every request, written by a thread of its own, so that no
+//! request waits for a log.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use s3::RequestSummary;
+
+use crate::cli::LogFormat;
+use crate::limits::ACCESS_LOG_LINES_MAX;
+use crate::time_text::rfc3339;
+
+/// Hands lines to the writer. Clones share it.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    sender: SyncSender<Message>,
+    format: LogFormat,
+    dropped: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+enum Message {
+    Line(String),
+    Reopen,
+    Flush(SyncSender<()>),
+}
+
+enum Target {
+    Output,
+    File(PathBuf, BufWriter<File>),
+}
+
+impl AccessLog {
+    /// Opens the log and starts its writer; `-` is standard output.
+    ///
+    /// # Errors
+    /// A sentence, if the file cannot be opened.
+    pub fn start(path: &Path, format: LogFormat) -> anyhow::Result<AccessLog> {
+        let target = if path.as_os_str() == "-" {
+            Target::Output
+        } else {
+            Target::File(path.to_owned(), open(path)?)
+        };
+        let (sender, receiver) = sync_channel(ACCESS_LOG_LINES_MAX);
+        std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || write_lines(target, &receiver))
+            .context("cannot start the access log's thread")?;
+        Ok(AccessLog {
+            sender,
+            format,
+            dropped: Arc::default(),
+        })
+    }
+
+    /// Logs one request. Never waits: when the writer is too far behind, the line is dropped
+    /// and counted.
+    pub fn log(&self, request: &RequestSummary<'_>) {
+        let line = match self.format {
+            LogFormat::Human => human(SystemTime::now(), request),
+            LogFormat::Json => json(SystemTime::now(), request),
+        };
+        if let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Line(line)) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Lines that were dropped since the start.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Opens the file anew, after it was renamed.
+    pub fn reopen(&self) {
+        let _ = self.sender.try_send(Message::Reopen);
+    }
+
+    /// Waits until everything so far is written.
+    pub fn flush(&self) {
+        let (sender, receiver) = sync_channel(1);
+        if self.sender.send(Message::Flush(sender)).is_ok() {
+            let _ = receiver.recv();
+        }
+    }
+}
+
+fn open(path: &Path) -> anyhow::Result<BufWriter<File>> {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    let file = file.with_context(|| format!("cannot open the access log {}", path.display()))?;
+    Ok(BufWriter::new(file))
+}
+
+/// Writes until the last sender is gone. Lines are flushed whenever none waits.
+fn write_lines(mut target: Target, receiver: &Receiver<Message>) {
+    while let Ok(first) = receiver.recv() {
+        let mut next = Some(first);
+        while let Some(message) = next {
+            if let Err(error) = target.handle(message) {
+                tracing::warn!(%error, "the access log cannot be written");
+            }
+            next = receiver.try_recv().ok();
+        }
+        if let Err(error) = target.flush() {
+            tracing::warn!(%error, "the access log cannot be written");
+        }
+    }
+}
+
+impl Target {
+    fn handle(&mut self, message: Message) -> anyhow::Result<()> {
+        match message {
+            Message::Line(line) => match self {
+                Target::Output => writeln!(std::io::stdout().lock(), "{line}")?,
+                Target::File(_, writer) => writeln!(writer, "{line}")?,
+            },
+            Message::Reopen => {
+                if let Target::File(path, writer) = self {
+                    writer.flush()?;
+                    *writer = open(path)?;
+                }
+            }
+            Message::Flush(done) => {
+                self.flush()?;
+                let _ = done.send(());
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Target::Output => std::io::stdout().flush(),
+            Target::File(_, writer) => writer.flush(),
+        }
+    }
+}
+
+fn human(now: SystemTime, request: &RequestSummary<'_>) -> String {
+    let status = request
+        .status
+        .map_or("-".to_owned(), |status| status.as_str().to_owned());
+    let peer = request.peer.map_or("-".to_owned(), |peer| peer.to_string());
+    format!(
+        "{} {} {} {status} in={} out={} ms={:.3} first={:.3} {peer} {} {:?}{}",
+        rfc3339(now),
+        request.request_id,
+        request.operation,
+        request.bytes_in,
+        request.bytes_out,
+        request.duration.as_secs_f64() * 1e3,
+        request.first_byte.unwrap_or_default().as_secs_f64() * 1e3,
+        request.method,
+        request.path,
+        if request.complete { "" } else { " aborted" },
+    )
+}
+
+fn json(now: SystemTime, request: &RequestSummary<'_>) -> String {
+    let status = request
+        .status
+        .map_or("null".to_owned(), |status| status.as_str().to_owned());
+    let peer = request
+        .peer
+        .map_or("null".to_owned(), |peer| format!("\"{peer}\""));
+    format!(
+        "{{\"time\":\"{}\",\"request_id\":\"{}\",\"operation\":\"{}\",\"status\":{status},\
+         \"bytes_in\":{},\"bytes_out\":{},\"duration_us\":{},\"first_byte_us\":{},\
+         \"peer\":{peer},\"method\":\"{}\",\"path\":{},\"complete\":{}}}",
+        rfc3339(now),
+        request.request_id,
+        request.operation,
+        request.bytes_in,
+        request.bytes_out,
+        request.duration.as_micros(),
+        request.first_byte.unwrap_or_default().as_micros(),
+        request.method,
+        json_string(request.path),
+        request.complete,
+    )
+}
+
+/// A JSON string. Paths come percent-encoded, so that little is left to escape.
+pub(crate) fn json_string(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            control if control.is_control() => {
+                quoted.push_str(&format!("\\u{:04x}", u32::from(control)));
+            }
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Method, StatusCode};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn summary(path: &str) -> RequestSummary<'_> {
+        RequestSummary {
+            request_id: "0123456789ABCDEF",
+            operation: "GetObject",
+            method: &Method::GET,
+            path,
+            peer: Some("127.0.0.1:5555".parse().unwrap()),
+            status: Some(StatusCode::OK),
+            bytes_in: 0,
+            bytes_out: 4096,
+            first_byte: Some(Duration::from_micros(250)),
+            duration: Duration::from_micros(1_500),
+            complete: true,
+        }
+    }
+
+    #[test]
+    fn lines_for_people_and_for_programs() {
+        assert_eq!(
+            human(UNIX_EPOCH, &summary("/b/k")),
+            "1970-01-01T00:00:00.000Z 0123456789ABCDEF GetObject 200 in=0 out=4096 ms=1.500 \
+             first=0.250 127.0.0.1:5555 GET \"/b/k\""
+        );
+        assert_eq!(
+            json(UNIX_EPOCH, &summary("/b/\"k\\")),
+            "{\"time\":\"1970-01-01T00:00:00.000Z\",\"request_id\":\"0123456789ABCDEF\",\
+             \"operation\":\"GetObject\",\"status\":200,\"bytes_in\":0,\"bytes_out\":4096,\
+             \"duration_us\":1500,\"first_byte_us\":250,\"peer\":\"127.0.0.1:5555\",\
+             \"method\":\"GET\",\"path\":\"/b/\\\"k\\\\\",\"complete\":true}"
+        );
+    }
+
+    #[test]
+    fn the_file_can_be_rotated() {
+        let path = std::env::temp_dir().join(format!("cullet-access-{}", std::process::id()));
+        let log = AccessLog::start(&path, LogFormat::Human).unwrap();
+        log.log(&summary("/b/first"));
+        log.flush();
+        let rotated = path.with_extension("1");
+        std::fs::rename(&path, &rotated).unwrap();
+        log.reopen();
+        log.log(&summary("/b/second"));
+        log.flush();
+        assert!(
+            std::fs::read_to_string(&rotated)
+                .unwrap()
+                .contains("/b/first")
+        );
+        assert!(
+            std::fs::read_to_string(&path)
+                .unwrap()
+                .contains("/b/second")
+        );
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_file(&rotated).unwrap();
+    }
+}

@@ -1,0 +1,209 @@
+//! The one access key: from the environment, or made at the first start and kept beside the
+//! data, readable by its owner alone. There are no built-in credentials.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use s3::Credentials;
+use shardstore::file_disk::write_private;
+
+use crate::UsageError;
+
+/// The variables that name the key and its secret.
+const KEY_VARIABLE: &str = "CULLET_ACCESS_KEY_ID";
+const SECRET_VARIABLE: &str = "CULLET_SECRET_ACCESS_KEY";
+
+/// The file in the data directory. Its lines are shell assignments of the variables.
+const FILE_NAME: &str = "cullet.credentials";
+
+/// Shortest key and secret that are accepted; S3 clients refuse shorter ones too.
+const KEY_CHARS_MIN: usize = 3;
+const SECRET_CHARS_MIN: usize = 8;
+
+/// Characters of generated keys and secrets: no two look alike, none needs escaping.
+const ALPHABET: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+
+/// The access key, and whether it was made just now.
+pub(crate) struct Found {
+    pub(crate) credentials: Credentials,
+    /// Where it was stored, if it was made just now.
+    pub(crate) made_in: Option<PathBuf>,
+}
+
+/// What the environment says; to be checked before anything is touched.
+///
+/// # Errors
+/// [`UsageError`] if only one of the two is set, or one of them cannot be used.
+pub(crate) fn from_environment() -> Result<Option<Credentials>, UsageError> {
+    from_variables(
+        std::env::var_os(KEY_VARIABLE),
+        std::env::var_os(SECRET_VARIABLE),
+    )
+}
+
+fn from_variables(
+    key: Option<OsString>,
+    secret: Option<OsString>,
+) -> Result<Option<Credentials>, UsageError> {
+    let (key, secret) = match (key, secret) {
+        (None, None) => return Ok(None),
+        (Some(key), Some(secret)) => (key, secret),
+        (set, _) => {
+            let (set, unset) = match set {
+                Some(_) => (KEY_VARIABLE, SECRET_VARIABLE),
+                None => (SECRET_VARIABLE, KEY_VARIABLE),
+            };
+            return Err(UsageError::new(format!(
+                "{set} is set, but {unset} is not: set both, or neither to have a key made"
+            )));
+        }
+    };
+    let key = checked(KEY_VARIABLE, key, KEY_CHARS_MIN)?;
+    let secret = checked(SECRET_VARIABLE, secret, SECRET_CHARS_MIN)?;
+    Ok(Some(Credentials {
+        access_key_id: key,
+        secret_access_key: secret,
+    }))
+}
+
+fn checked(variable: &str, value: OsString, chars_min: usize) -> Result<String, UsageError> {
+    let usable = |value: &String| {
+        value.len() >= chars_min
+            && value.bytes().all(|byte| byte.is_ascii_graphic())
+            && (variable != KEY_VARIABLE || !value.contains('/'))
+    };
+    value.into_string().ok().filter(usable).ok_or_else(|| {
+        UsageError::new(format!(
+            "{variable} cannot be used: it needs at least {chars_min} printable ASCII characters, \
+             without spaces, and a key without slashes"
+        ))
+    })
+}
+
+/// The key kept in `directory`, made if there is none yet.
+pub(crate) fn load_or_make(directory: &Path) -> anyhow::Result<Found> {
+    let path = directory.join(FILE_NAME);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            let credentials = parse(&text).with_context(|| {
+                format!(
+                    "{} does not hold {KEY_VARIABLE}=… and {SECRET_VARIABLE}=…; restore it, or \
+                     delete it to have a new key made",
+                    path.display()
+                )
+            })?;
+            Ok(Found {
+                credentials,
+                made_in: None,
+            })
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(path),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn make(path: PathBuf) -> anyhow::Result<Found> {
+    let credentials = Credentials {
+        access_key_id: format!("CULLET{}", random_text(14)?),
+        secret_access_key: random_text(40)?,
+    };
+    write_private(&path, render(&credentials).as_bytes())
+        .with_context(|| format!("cannot store the new access key in {}", path.display()))?;
+    Ok(Found {
+        credentials,
+        made_in: Some(path),
+    })
+}
+
+/// The lines of the file, also fit for a shell.
+pub(crate) fn render(credentials: &Credentials) -> String {
+    format!(
+        "{KEY_VARIABLE}={}\n{SECRET_VARIABLE}={}\n",
+        credentials.access_key_id, credentials.secret_access_key
+    )
+}
+
+fn parse(text: &str) -> Option<Credentials> {
+    let value = |variable: &str| {
+        let mut lines = text.lines().map(str::trim);
+        lines
+            .find_map(|line| line.strip_prefix(variable)?.strip_prefix('='))
+            .map(str::to_owned)
+    };
+    let (key, secret) = (value(KEY_VARIABLE)?, value(SECRET_VARIABLE)?);
+    from_variables(Some(key.into()), Some(secret.into()))
+        .ok()
+        .flatten()
+}
+
+/// Text from the system's randomness: five bits a character.
+fn random_text(chars: usize) -> anyhow::Result<String> {
+    let mut bytes = vec![0; chars];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let flags = rustix::rand::GetRandomFlags::empty();
+        filled += rustix::rand::getrandom(&mut bytes[filled..], flags)
+            .context("the system gives no random numbers for a new access key")?;
+    }
+    Ok(bytes
+        .iter()
+        .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(key: Option<&str>, secret: Option<&str>) -> Result<Option<String>, String> {
+        from_variables(key.map(Into::into), secret.map(Into::into))
+            .map(|found| found.map(|credentials| credentials.access_key_id))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn both_or_neither() {
+        assert_eq!(variables(None, None), Ok(None));
+        assert_eq!(
+            variables(Some("key"), Some("secret-secret")),
+            Ok(Some("key".into()))
+        );
+        assert!(
+            variables(Some("key"), None)
+                .unwrap_err()
+                .contains("SECRET_ACCESS_KEY is not")
+        );
+        assert!(
+            variables(None, Some("secret-secret"))
+                .unwrap_err()
+                .contains("KEY_ID is not")
+        );
+        assert!(variables(Some("a/b"), Some("secret-secret")).is_err());
+        assert!(variables(Some("key"), Some("short")).is_err());
+        assert!(variables(Some("a key"), Some("secret-secret")).is_err());
+    }
+
+    #[test]
+    fn made_once_and_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = std::env::temp_dir().join(format!("cullet-keys-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let first = load_or_make(&directory).unwrap();
+        let path = first.made_in.unwrap();
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        let second = load_or_make(&directory).unwrap();
+        assert!(second.made_in.is_none());
+        assert_eq!(
+            second.credentials.secret_access_key,
+            first.credentials.secret_access_key
+        );
+        assert_eq!(first.credentials.access_key_id.len(), 20);
+        std::fs::write(&path, "nonsense").unwrap();
+        assert!(load_or_make(&directory).is_err());
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,52 @@
+//! `cullet`: command line, configuration, assembly and signals; nothing else.
+//!
+//! ```text
+//!   main ──► cli ──► server ──► storage      disk → engine → volume → objects
+//!                      │   ├──► memory       --memory, split
+//!                      │   ├──► credentials  from the environment, or made once
+//!                      │   ├──► background   sweep and scrub
+//!                      │   └──► connections  sockets in, hyper, slow clients, draining
+//!                      │             └──► pages   /_cullet/health and /_cullet/metrics
+//!                      └──► rescue       disks without a server
+//! ```
+//!
+//! A library so that a test can run the same server on a disk of its own
+//! ([`server::run_with`]).
+
+pub mod access_log;
+mod background;
+pub mod cli;
+mod connections;
+mod credentials;
+pub mod limits;
+mod logging;
+pub mod memory;
+mod metrics;
+mod pace;
+mod pages;
+pub mod rescue;
+pub mod server;
+mod size;
+mod storage;
+mod time_text;
+
+pub use size::ByteSize;
+
+/// A mistake in how the program was called: it ends with exit status 2, not 1.
+#[derive(Debug)]
+pub struct UsageError(String);
+
+impl UsageError {
+    /// An error with a sentence that says what to do.
+    pub fn new(sentence: impl Into<String>) -> UsageError {
+        UsageError(sentence.into())
+    }
+}
+
+impl std::fmt::Display for UsageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}

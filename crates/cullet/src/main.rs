@@ -1,0 +1,34 @@
+//! The program's entry: parses, runs, and turns failures into sentences and exit statuses.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cullet::UsageError;
+use cullet::cli::{Cli, Command};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Exit status for a failure that was explained.
+const FAILED: u8 = 1;
+
+/// Exit status for wrong usage.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    // Memory is a contract: with huge pages every touched byte would cost two megabytes. Where
+    // the kernel knows no such switch, nothing is lost but that.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+    let result = match Cli::parse().command {
+        Command::Server(args) => cullet::server::run(args),
+        Command::Rescue(args) => cullet::rescue::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cullet: {error:#}");
+            let usage = error.downcast_ref::<UsageError>().is_some();
+            ExitCode::from(if usage { USAGE } else { FAILED })
+        }
+    }
+}

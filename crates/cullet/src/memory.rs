@@ -1,0 +1,151 @@
+//! `--memory`, split. Everything that grows with use draws on one of these parts, so that
+//! their sum bounds the process.
+//!
+//! | part | what it bounds | share |
+//! |---|---|---|
+//! | base | code, stacks, the runtime, what the allocator keeps | 20 MiB + 1/8 |
+//! | connections | buffers and the state of one request each | 1/6 of the rest |
+//! | engine | memtables, block cache, commit queue, maintenance | 9/20 of the rest |
+//! | requests | bodies on their way in and out, listings, documents | what remains |
+
+use std::fmt;
+
+use crate::ByteSize;
+use crate::UsageError;
+use crate::limits::{CONNECTION_BYTES, MEMORY_BYTES_MIN};
+
+const MIB: u64 = 1024 * 1024;
+
+/// Memory for the process itself.
+const BASE_BYTES: u64 = 20 * MIB;
+
+/// A memtable costs this many times its own size while it is written out: itself, the next
+/// one, and the table that it becomes.
+const MEMTABLE_COPIES: u64 = 4;
+
+/// What each part of the server may use, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemorySplit {
+    /// The process itself.
+    pub base: u64,
+    /// All connections.
+    pub connections: u64,
+    /// Bodies, listings and documents of requests.
+    pub requests: u64,
+    /// One memtable of the engine; [`MEMTABLE_COPIES`] of them count.
+    pub memtable: u64,
+    /// The engine's block cache.
+    pub cache: u64,
+    /// Stripes on their way to the disks.
+    pub in_flight: u64,
+    /// The engine's commit queue, which holds the stripes and the metadata.
+    pub queue: u64,
+    /// One group commit.
+    pub group: u64,
+    /// One index table, while compaction writes it.
+    pub table: u64,
+}
+
+impl MemorySplit {
+    /// Splits `total`.
+    ///
+    /// # Errors
+    /// [`UsageError`] if it is too little to work with.
+    pub fn new(total: ByteSize) -> Result<MemorySplit, UsageError> {
+        let total = total.0;
+        if total < MEMORY_BYTES_MIN {
+            return Err(UsageError::new(format!(
+                "--memory {} is too little: the server needs at least {}",
+                ByteSize(total),
+                ByteSize(MEMORY_BYTES_MIN)
+            )));
+        }
+        let base = BASE_BYTES + total / 8;
+        let rest = total - base;
+        let connections = rest / 6;
+        let engine = rest * 9 / 20;
+        let memtable = (engine / 4 / MEMTABLE_COPIES).clamp(MIB, 64 * MIB);
+        let in_flight = (engine / 5).clamp(4 * MIB, 64 * MIB);
+        let queue = in_flight + (engine / 10).clamp(MIB, 32 * MIB);
+        let group = (engine / 20).clamp(MIB, 4 * MIB);
+        let table = (engine / 20).clamp(MIB, 8 * MIB);
+        let fixed = memtable * MEMTABLE_COPIES + queue + group + table;
+        let cache = engine.saturating_sub(fixed).max(MIB);
+        let requests = rest - connections - engine.max(fixed + cache);
+        Ok(MemorySplit {
+            base,
+            connections,
+            requests,
+            memtable,
+            cache,
+            in_flight,
+            queue,
+            group,
+            table,
+        })
+    }
+
+    /// Most connections at a time.
+    pub fn connections_max(&self) -> usize {
+        as_usize(self.connections) / CONNECTION_BYTES
+    }
+
+    /// All parts together.
+    pub fn sum(&self) -> u64 {
+        self.base
+            + self.connections
+            + self.requests
+            + self.memtable * MEMTABLE_COPIES
+            + self.cache
+            + self.queue
+            + self.group
+            + self.table
+    }
+}
+
+impl fmt::Display for MemorySplit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes / MIB;
+        write!(
+            f,
+            "base {} MiB, connections {} MiB, requests {} MiB, memtables {} MiB, cache {} MiB, \
+             queue {} MiB, group {} MiB, table {} MiB",
+            mib(self.base),
+            mib(self.connections),
+            mib(self.requests),
+            mib(self.memtable * MEMTABLE_COPIES),
+            mib(self.cache),
+            mib(self.queue),
+            mib(self.group),
+            mib(self.table)
+        )
+    }
+}
+
+/// Sizes of this program fit into the address space that they describe.
+pub(crate) fn as_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_never_exceed_the_whole() {
+        for mib in [64, 65, 96, 128, 200, 256, 512, 1_024, 4_096, 65_536] {
+            let total = mib * MIB;
+            let split = MemorySplit::new(ByteSize(total)).unwrap();
+            assert!(split.sum() <= total, "{mib} MiB: {split}");
+            assert!(split.requests >= 8 * MIB, "{mib} MiB: {split}");
+            assert!(split.connections_max() >= 64, "{mib} MiB: {split}");
+            assert!(split.queue > split.in_flight, "{mib} MiB: {split}");
+        }
+    }
+
+    #[test]
+    fn too_little_is_refused() {
+        let error = MemorySplit::new(ByteSize(63 * MIB)).unwrap_err();
+        assert!(error.to_string().contains("64MiB"), "{error}");
+    }
+}

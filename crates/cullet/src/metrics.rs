@@ -1,0 +1,363 @@
+//! What Prometheus sees.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use objects::Objects;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use s3::{MemoryBudget, Observer, RequestSummary};
+
+use crate::access_log::AccessLog;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    operation: &'static str,
+    /// The HTTP status, or `none` if the client left before there was one.
+    status: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    operation: &'static str,
+}
+
+/// Upper bounds of latency buckets, in seconds.
+const LATENCY_BOUNDS: [f64; 15] = [
+    0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 4.0,
+    16.0,
+];
+
+/// Counts requests; renders everything.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    duration: Family<OperationLabels, Histogram>,
+    first_byte: Family<OperationLabels, Histogram>,
+    aborted: Counter,
+    bytes_in: Counter,
+    bytes_out: Counter,
+    access_log: Option<AccessLog>,
+}
+
+impl Metrics {
+    /// Registers everything. `budgets` are shown by their names.
+    pub(crate) fn new(
+        objects: Objects,
+        budgets: Vec<MemoryBudget>,
+        access_log: Option<AccessLog>,
+    ) -> Arc<Metrics> {
+        let latency = || Histogram::new(LATENCY_BOUNDS);
+        let mut metrics = Metrics {
+            registry: Registry::with_prefix("cullet"),
+            requests: Family::default(),
+            duration: Family::new_with_constructor(latency),
+            first_byte: Family::new_with_constructor(latency),
+            aborted: Counter::default(),
+            bytes_in: Counter::default(),
+            bytes_out: Counter::default(),
+            access_log: access_log.clone(),
+        };
+        metrics.register();
+        metrics
+            .registry
+            .register_collector(Box::new(StorageCollector { objects }));
+        metrics
+            .registry
+            .register_collector(Box::new(BudgetCollector {
+                budgets,
+                access_log,
+            }));
+        Arc::new(metrics)
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "requests",
+            "Requests by operation and status",
+            self.requests.clone(),
+        );
+        registry.register(
+            "request_duration_seconds",
+            "Time from a request's head to its answer's last byte",
+            self.duration.clone(),
+        );
+        registry.register(
+            "request_first_byte_seconds",
+            "Time from a request's head to its answer's head",
+            self.first_byte.clone(),
+        );
+        registry.register(
+            "requests_aborted",
+            "Requests whose client left before the answer's end",
+            self.aborted.clone(),
+        );
+        registry.register(
+            "received_bytes",
+            "Bytes of requests' bodies",
+            self.bytes_in.clone(),
+        );
+        registry.register(
+            "sent_bytes",
+            "Bytes of answers' bodies",
+            self.bytes_out.clone(),
+        );
+    }
+
+    /// The page in Prometheus' text format.
+    pub(crate) fn render(&self) -> String {
+        let mut page = String::new();
+        if let Err(error) = encode(&mut page, &self.registry) {
+            let _ = write!(page, "# the metrics could not be rendered: {error}");
+        }
+        page
+    }
+}
+
+impl Observer for Metrics {
+    fn finished(&self, request: &RequestSummary<'_>) {
+        let operation = request.operation;
+        let status = request
+            .status
+            .map_or("none".to_owned(), |s| s.as_str().to_owned());
+        self.requests
+            .get_or_create(&RequestLabels { operation, status })
+            .inc();
+        let labels = OperationLabels { operation };
+        self.duration
+            .get_or_create(&labels)
+            .observe(request.duration.as_secs_f64());
+        if let Some(first_byte) = request.first_byte {
+            self.first_byte
+                .get_or_create(&labels)
+                .observe(first_byte.as_secs_f64());
+        }
+        if !request.complete {
+            self.aborted.inc();
+        }
+        self.bytes_in.inc_by(request.bytes_in);
+        self.bytes_out.inc_by(request.bytes_out);
+        if let Some(log) = &self.access_log {
+            log.log(request);
+        }
+    }
+}
+
+/// Writes one value without labels of its own.
+fn put(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    metric: &impl EncodeMetric,
+) -> Result<(), std::fmt::Error> {
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+fn gauge(value: u64) -> ConstGauge<i64> {
+    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+/// What the disks and the objects say of themselves.
+struct StorageCollector {
+    objects: Objects,
+}
+
+impl std::fmt::Debug for StorageCollector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StorageCollector").finish_non_exhaustive()
+    }
+}
+
+impl Collector for StorageCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let stats = self.objects.stats();
+        let encoder = &mut encoder;
+        put(
+            encoder,
+            "open_writers",
+            "Bodies being written",
+            &gauge(stats.open_writers),
+        )?;
+        let help = "Replaced or deleted bodies whose space is not given back yet";
+        put(
+            encoder,
+            "pending_deletes",
+            help,
+            &gauge(stats.pending_deletes),
+        )?;
+        let help = "Bodies of earlier runs that had no record and were deleted";
+        put(
+            encoder,
+            "swept_blobs",
+            help,
+            &ConstCounter::new(stats.swept_blobs),
+        )?;
+        let help = "Bytes on their way to the disks";
+        put(
+            encoder,
+            "in_flight_bytes",
+            help,
+            &gauge(stats.volume.in_flight_bytes),
+        )?;
+        for (number, disk) in stats.volume.disks.iter().enumerate() {
+            encode_disk(encoder, number, disk)?;
+        }
+        Ok(())
+    }
+}
+
+fn encode_disk(
+    encoder: &mut DescriptorEncoder<'_>,
+    number: usize,
+    disk: &volume::DiskStats,
+) -> Result<(), std::fmt::Error> {
+    let labels = [("disk", number.to_string())];
+    let space = &disk.space;
+    let stats = &disk.stats;
+    let failed = u64::from(disk.failure.is_some());
+    let gauges = [
+        ("disk_failed", "1 if the disk takes no more writes", failed),
+        ("disk_capacity_bytes", "Bytes of the disk", space.capacity),
+        ("disk_live_bytes", "Bytes in use", space.live),
+        (
+            "disk_dead_bytes",
+            "Bytes that reclamation can free",
+            space.dead,
+        ),
+        ("disk_free_bytes", "Bytes in free extents", space.free),
+        (
+            "disk_reserve_bytes",
+            "Free bytes kept for deletes",
+            space.reserve,
+        ),
+        (
+            "engine_memtable_bytes",
+            "Index entries not written out yet",
+            stats.memtable_bytes,
+        ),
+        (
+            "engine_cache_bytes",
+            "Block cache of the index",
+            stats.cache_bytes,
+        ),
+        (
+            "engine_queue_bytes",
+            "Bytes waiting to be committed",
+            stats.queue_bytes,
+        ),
+        ("engine_tables", "Tables of the index", stats.tables),
+        ("engine_snapshots", "Views that pin space", stats.snapshots),
+        (
+            "engine_flush_us_max",
+            "Longest flush in microseconds",
+            stats.flush_us_max,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        let metric = gauge(value);
+        let mut descriptor = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
+        metric.encode(descriptor.encode_family(&labels)?)?;
+    }
+    let counters = [
+        (
+            "engine_flushes",
+            "Group commits, one flush each",
+            stats.groups,
+        ),
+        ("engine_frames", "Frames appended", stats.frames),
+        (
+            "engine_appended_bytes",
+            "Bytes appended",
+            stats.bytes_appended,
+        ),
+        (
+            "engine_flush_us",
+            "Microseconds spent in flushes",
+            stats.flush_us_total,
+        ),
+        ("engine_checkpoints", "Checkpoints", stats.checkpoints),
+        ("engine_compactions", "Compactions", stats.compactions),
+        (
+            "engine_extents_reclaimed",
+            "Extents reclaimed",
+            stats.extents_reclaimed,
+        ),
+        (
+            "engine_evacuated_bytes",
+            "Bytes moved by reclamation",
+            stats.bytes_evacuated,
+        ),
+        (
+            "engine_scrubbed_bytes",
+            "Bytes read and verified by the scrub",
+            stats.scrubbed_bytes,
+        ),
+        ("engine_corruptions", "Damage found", stats.corruptions),
+    ];
+    for (name, help, value) in counters {
+        let metric = ConstCounter::new(value);
+        let mut descriptor = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
+        metric.encode(descriptor.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// Memory, and who waits for it.
+#[derive(Debug)]
+struct BudgetCollector {
+    budgets: Vec<MemoryBudget>,
+    access_log: Option<AccessLog>,
+}
+
+impl Collector for BudgetCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        type Value = fn(&MemoryBudget) -> u64;
+        let gauges: [(&str, &str, Value); 3] = [
+            (
+                "memory_budget_bytes",
+                "Memory that may be reserved",
+                MemoryBudget::total_bytes,
+            ),
+            (
+                "memory_used_bytes",
+                "Memory that is reserved",
+                MemoryBudget::used_bytes,
+            ),
+            ("memory_waiting", "Requests that wait for memory", |b| {
+                b.waiting() as u64
+            }),
+        ];
+        for (name, help, value) in gauges {
+            for budget in &self.budgets {
+                let metric = gauge(value(budget));
+                let mut descriptor =
+                    encoder.encode_descriptor(name, help, None, metric.metric_type())?;
+                metric.encode(descriptor.encode_family(&[("for", budget.name())])?)?;
+            }
+        }
+        for budget in &self.budgets {
+            let metric = ConstCounter::new(budget.refused());
+            let help = "Requests refused for want of memory";
+            let mut descriptor =
+                encoder.encode_descriptor("memory_refused", help, None, metric.metric_type())?;
+            metric.encode(descriptor.encode_family(&[("for", budget.name())])?)?;
+        }
+        if let Some(log) = &self.access_log {
+            let help = "Lines that the access log's writer was too slow for";
+            put(
+                &mut encoder,
+                "access_log_dropped",
+                help,
+                &ConstCounter::new(log.dropped()),
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! `cullet rescue`: objects from disks without a server.
+//!
+//! A disk is read in three steps: the engine's entries ([`shardstore::rescue`]), what they mean
+//! ([`objects::rescue`]), and here what belongs together: records with their bodies, and
+//! bodies whose record is lost.
+
+mod export;
+mod inventory;
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use shardstore::file_disk::FileDisk;
+use shardstore::rescue::Rescue;
+
+use crate::UsageError;
+use crate::cli::{RescueAction, RescueArgs};
+use crate::time_text::rfc3339_millis;
+use inventory::{Inventory, Item};
+
+/// Runs `cullet rescue`.
+///
+/// # Errors
+/// A sentence that says what went wrong; also if something on the disk is damaged.
+pub fn run(args: RescueArgs) -> anyhow::Result<()> {
+    match args.action {
+        RescueAction::List { quick, disks } => {
+            let rescue = read(&disks)?;
+            let inventory = Inventory::new(&rescue);
+            let damaged = list(&inventory, quick)?;
+            conclude(&rescue, &inventory, damaged)
+        }
+        RescueAction::Export {
+            to,
+            bucket,
+            prefix,
+            disks,
+        } => {
+            let rescue = read(&disks)?;
+            let inventory = Inventory::new(&rescue);
+            let wanted = |item: &Item<'_>| {
+                bucket.as_ref().is_none_or(|bucket| *bucket == item.bucket)
+                    && item.key.starts_with(&prefix)
+            };
+            let damaged = export::export(&inventory, &to, wanted)?;
+            conclude(&rescue, &inventory, damaged)
+        }
+    }
+}
+
+fn read(disks: &[PathBuf]) -> anyhow::Result<Rescue> {
+    let [path] = disks else {
+        return Err(UsageError::new(format!(
+            "{} disks were named, but sets of several disks are not there yet: name one",
+            disks.len()
+        ))
+        .into());
+    };
+    let disk = FileDisk::open_read_only(path)?;
+    let mut progress = Progress::new(path);
+    let rescue = Rescue::read(Arc::new(disk), |done, total| progress.show(done, total));
+    progress.end();
+    rescue.with_context(|| format!("nothing on {} can be read", path.display()))
+}
+
+/// Says on a terminal how far reading is.
+struct Progress<'a> {
+    path: &'a Path,
+    shown: bool,
+}
+
+impl Progress<'_> {
+    fn new(path: &Path) -> Progress<'_> {
+        Progress {
+            path,
+            shown: std::io::stderr().is_terminal(),
+        }
+    }
+
+    fn show(&mut self, done: u32, total: u32) {
+        if self.shown {
+            eprint!(
+                "\rreading {}: {done} of {total} extents",
+                self.path.display()
+            );
+        }
+    }
+
+    fn end(&self) {
+        if self.shown {
+            eprintln!();
+        }
+    }
+}
+
+/// Prints every object; returns how many are damaged.
+fn list(inventory: &Inventory<'_>, quick: bool) -> anyhow::Result<usize> {
+    let mut output = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut damaged = 0;
+    for item in inventory.items() {
+        let state = match if quick {
+            item.check()
+        } else {
+            item.verify(inventory.rescue)
+        } {
+            Ok(()) if item.is_orphan => "no-record".to_owned(),
+            Ok(()) => "ok".to_owned(),
+            Err(what) => {
+                damaged += 1;
+                format!("DAMAGED ({what})")
+            }
+        };
+        let modified = rfc3339_millis(item.record.head.modified.as_millis());
+        let size = item.record.head.size;
+        writeln!(
+            output,
+            "{modified} {size:>14} {}/{} {state}",
+            item.bucket,
+            printable(&item.key)
+        )?;
+    }
+    output.flush()?;
+    Ok(damaged)
+}
+
+/// A key on one line.
+fn printable(key: &str) -> String {
+    let mut line = String::with_capacity(key.len());
+    for character in key.chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
+}
+
+/// The summary on standard error, and the verdict.
+fn conclude(rescue: &Rescue, inventory: &Inventory<'_>, damaged: usize) -> anyhow::Result<()> {
+    for damage in rescue
+        .damage()
+        .iter()
+        .map(ToString::to_string)
+        .chain(inventory.unreadable())
+    {
+        eprintln!("damage: {damage}");
+    }
+    if rescue.may_be_stale() {
+        eprintln!(
+            "the disk's own list of what counts cannot be read: objects that were deleted or \
+             overwritten may show up"
+        );
+    }
+    let entries = rescue.damage_count() + inventory.unreadable().count();
+    eprintln!("{} objects, {damaged} of them damaged", inventory.len());
+    anyhow::ensure!(
+        damaged == 0 && entries == 0,
+        "{damaged} objects are damaged, and {entries} places of the disk could not be read"
+    );
+    Ok(())
+}

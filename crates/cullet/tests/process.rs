@@ -1,0 +1,382 @@
+//! The built binary as an operator sees it: what it refuses and how it says so, what it prints
+//! once, and how it ends.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const KEY: &str = "CULLET_ACCESS_KEY_ID";
+const SECRET: &str = "CULLET_SECRET_ACCESS_KEY";
+
+/// A directory of this test's own, gone at its end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("cullet-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+
+    fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn cullet() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cullet"));
+    command
+        .env_remove(KEY)
+        .env_remove(SECRET)
+        .stdin(Stdio::null());
+    command
+}
+
+fn server(disk: &Path) -> Command {
+    let mut command = cullet();
+    command.args(["server", "--listen", "127.0.0.1:0", "--memory", "64MiB"]);
+    command.args(["--disk-capacity", "256MiB"]).arg(disk);
+    command
+}
+
+/// A running server, killed at the test's end if it has not ended before.
+struct Running {
+    child: Child,
+    address: SocketAddr,
+    /// What it printed before it listened.
+    printed: String,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Running {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut printed = String::new();
+        let address = loop {
+            let line = lines
+                .next()
+                .expect("the server ended before it listened")
+                .unwrap();
+            if let Some(address) = line.strip_prefix("listening on http://") {
+                break address.parse().unwrap();
+            }
+            printed.push_str(&line);
+            printed.push('\n');
+        };
+        // Keeps the pipe open for what comes later.
+        std::thread::spawn(move || lines.for_each(drop));
+        Running {
+            child,
+            address,
+            printed,
+        }
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        let mut socket = TcpStream::connect(self.address).unwrap();
+        write!(
+            socket,
+            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer)
+    }
+
+    /// Sends a signal to this process and no other.
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    fn wait(&mut self) -> i32 {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().expect("it ended by itself, not by a signal");
+            }
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "it does not end"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn assert_refused(output: &Output, status: i32, words: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{said}");
+    for word in words {
+        assert!(said.contains(word), "{word:?} is not in: {said}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn wrong_usage_ends_with_status_2() {
+    let scratch = Scratch::new("usage");
+    let disk = scratch.join("disk");
+    let refused = |command: &mut Command, words: &[&str]| {
+        assert_refused(&command.output().unwrap(), 2, words);
+        assert!(!disk.exists(), "nothing may be touched");
+    };
+    refused(&mut cullet(), &["Usage"]);
+    refused(cullet().arg("server"), &["DISK"]);
+    refused(
+        cullet().args(["server", "a", "b"]),
+        &["several disks are not there yet"],
+    );
+    refused(
+        server(&disk).args(["--memory", "1MiB"]),
+        &["cannot be used multiple times"],
+    );
+    refused(
+        cullet().args(["server", "--memory", "1MiB"]).arg(&disk),
+        &["at least 64MiB"],
+    );
+    refused(
+        cullet().args(["server", "--memory", "much"]).arg(&disk),
+        &["512MiB"],
+    );
+    refused(
+        cullet().args(["server", "--listen", "nowhere"]).arg(&disk),
+        &["127.0.0.1:9000"],
+    );
+    refused(
+        cullet()
+            .args(["server", "--disk-capacity", "1MiB"])
+            .arg(&disk),
+        &["at least 64MiB"],
+    );
+    refused(server(&disk).args(["--log", "x=y"]), &["--log"]);
+    refused(server(&disk).env(KEY, "key"), &[SECRET, "is not"]);
+    refused(server(&disk).env(SECRET, "secret-secret"), &[KEY, "is not"]);
+    refused(
+        server(&disk).env(KEY, "key").env(SECRET, "short"),
+        &[SECRET, "at least"],
+    );
+}
+
+#[test]
+fn help_and_version_end_with_status_0() {
+    for args in [
+        &["--version"][..],
+        &["help"],
+        &["server", "--help"],
+        &["rescue", "--help"],
+    ] {
+        let output = cullet().args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(
+            String::from_utf8_lossy(&output.stdout).contains("cullet"),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn directories_that_cannot_be_used_are_refused() {
+    let scratch = Scratch::new("foreign");
+    let foreign = scratch.join("foreign");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(foreign.join("thesis.txt"), "years of work").unwrap();
+    let output = server(&foreign).output().unwrap();
+    assert_refused(&output, 1, &["foreign", "holds no cullet data"]);
+    assert_eq!(
+        std::fs::read_dir(&foreign).unwrap().count(),
+        1,
+        "nothing was added"
+    );
+
+    // Not even the superuser can make a directory below a file.
+    let below_a_file = foreign.join("thesis.txt/disk");
+    assert_refused(&server(&below_a_file).output().unwrap(), 1, &["thesis.txt"]);
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let scratch = Scratch::new("port");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let disk = scratch.join("disk");
+    let output = cullet()
+        .args(["server", "--listen", &address])
+        .arg(&disk)
+        .output()
+        .unwrap();
+    assert_refused(&output, 1, &[&address, "in use", "--listen"]);
+    assert!(!disk.exists(), "nothing may be touched");
+}
+
+#[test]
+fn a_disk_in_use_is_refused_and_a_key_is_shown_once() {
+    let scratch = Scratch::new("once");
+    let disk = scratch.join("disk");
+    let mut first = Running::start(&mut server(&disk));
+    let kept = std::fs::read_to_string(disk.join("cullet.credentials")).unwrap();
+    assert!(
+        kept.lines().all(|line| first.printed.contains(line)),
+        "{}",
+        first.printed
+    );
+    let mode = std::fs::metadata(disk.join("cullet.credentials"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    assert_refused(
+        &server(&disk).output().unwrap(),
+        1,
+        &["in use by another process"],
+    );
+
+    first.signal("TERM");
+    assert_eq!(first.wait(), 0);
+    let second = Running::start(&mut server(&disk));
+    assert_eq!(second.printed, "");
+}
+
+#[test]
+fn keys_from_the_environment_are_not_stored() {
+    let scratch = Scratch::new("environment");
+    let disk = scratch.join("disk");
+    let mut command = server(&disk);
+    let server = Running::start(command.env(KEY, "admin").env(SECRET, "secret-secret"));
+    assert_eq!(server.printed, "");
+    assert!(!disk.join("cullet.credentials").exists());
+}
+
+/// Once a disk whose superblock could not be read was taken for a new one, and formatted: all
+/// objects were gone, and so was what a rescue needs.
+#[test]
+fn a_disk_with_a_damaged_superblock_is_not_formatted() {
+    let scratch = Scratch::new("damaged");
+    let disk = scratch.join("disk");
+    let mut first = Running::start(&mut server(&disk));
+    first.signal("INT");
+    assert_eq!(first.wait(), 0);
+    let path = disk.join("cullet.disk");
+    let whole = std::fs::read(&path).unwrap();
+    for (from, to, fill) in [(0, 4096, 0xA5), (0, 4096, 0), (8, 64, 0xFF), (0, 64, 0)] {
+        let mut bytes = whole.clone();
+        for copy in [0, 64 * 1024] {
+            bytes[copy + from..copy + to].fill(fill);
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let output = server(&disk).output().unwrap();
+        assert_refused(&output, 1, &["cannot open the disk"]);
+        assert!(
+            std::fs::read(&path).unwrap() == bytes,
+            "{from}..{to} {fill}: it was changed"
+        );
+    }
+}
+
+#[test]
+fn pages_answer_and_signals_end_it() {
+    let scratch = Scratch::new("pages");
+    let log = scratch.join("access.log");
+    let mut server = Running::start(server(&scratch.join("disk")).arg("--access-log").arg(&log));
+    let (status, answer) = server.get("/_cullet/health");
+    assert_eq!((status, answer.ends_with("ok\n")), (200, true), "{answer}");
+    let (status, answer) = server.get("/_cullet/metrics");
+    assert_eq!(status, 200);
+    for name in [
+        "cullet_disk_free_bytes",
+        "cullet_memory_used_bytes",
+        "cullet_engine_flushes",
+    ] {
+        assert!(answer.contains(name), "{name}");
+    }
+    assert_eq!(server.get("/_cullet/nothing").0, 404);
+    let (status, answer) = server.get("/bucket/key");
+    assert_eq!(status, 403);
+    assert!(
+        answer.contains("x-amz-request-id: ") && answer.contains("AccessDenied"),
+        "{answer}"
+    );
+
+    // A connection that is open and silent does not hold the end up.
+    let _idle = TcpStream::connect(server.address).unwrap();
+    server.signal("TERM");
+    let started = Instant::now();
+    assert_eq!(server.wait(), 0);
+    assert!(started.elapsed() < Duration::from_secs(5));
+    let lines = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+    assert!(
+        lines.contains(" 403 ") && lines.contains("\"/bucket/key\""),
+        "{lines}"
+    );
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let scratch = Scratch::new("second");
+    let mut server = Running::start(&mut server(&scratch.join("disk")));
+    // A request that is never finished.
+    let mut socket = TcpStream::connect(server.address).unwrap();
+    write!(socket, "GET / HTTP/1.1\r\nhost: x\r\n").unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    server.signal("TERM");
+    std::thread::sleep(Duration::from_millis(200));
+    if server.child.try_wait().unwrap().is_none() {
+        server.signal("TERM");
+        let started = Instant::now();
+        assert_eq!(server.wait(), 1);
+        assert!(started.elapsed() < Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn rescue_reads_what_a_server_left() {
+    let scratch = Scratch::new("rescue");
+    let disk = scratch.join("disk");
+    let mut server = Running::start(&mut server(&disk));
+    server.signal("TERM");
+    assert_eq!(server.wait(), 0);
+    let output = cullet()
+        .args(["rescue", "list"])
+        .arg(&disk)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("0 objects"), "{said}");
+    let nothing = scratch.join("nothing");
+    let output = cullet()
+        .args(["rescue", "list"])
+        .arg(&nothing)
+        .output()
+        .unwrap();
+    assert_refused(&output, 1, &["nothing"]);
+}
