@@ -1,0 +1,217 @@
+//! What was asked, what was acknowledged, and hence what a reader may see.
+//!
+//! Every operation on a key is an interval: from the moment before its request was sent to
+//! the moment after its acknowledgement came, or open-ended when none came. An operation is
+//! *superseded* for a reader when another one was acknowledged before the reader began, and
+//! had itself begun after the first one's acknowledgement. A reader must see an operation
+//! that began before the reader ended and is not superseded. This holds across crashes too:
+//! an acknowledged write can only disappear behind one that came after it, and an open-ended
+//! one may have happened or not.
+//!
+//! After a crash, with nothing in flight, what a reader sees is what happened: [`settle`]
+//! drops all other possibilities, so that nothing can change its mind later.
+//!
+//! [`settle`]: History::settle
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What an operation leaves behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    Absent,
+    Present(Content),
+}
+
+/// A body's identity: the SHA-256 stands for all its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    pub size: u64,
+    pub sha256: [u8; 32],
+    /// The MD5 in hexadecimal digits.
+    pub etag: String,
+}
+
+/// One operation on one key.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    /// Stored with the object as `x-amz-meta-op`; 0 is the key's state before any operation.
+    pub id: u64,
+    pub effect: Effect,
+    start: u64,
+    /// `None` while nothing was acknowledged.
+    end: Option<u64>,
+}
+
+/// All operations since the last settlement, by key.
+#[derive(Debug)]
+pub struct History {
+    clock: AtomicU64,
+    last_id: AtomicU64,
+    keys: Vec<Mutex<Vec<Operation>>>,
+}
+
+impl History {
+    /// `count` keys, none of them present.
+    pub fn new(count: usize) -> History {
+        let absent = Operation {
+            id: 0,
+            effect: Effect::Absent,
+            start: 0,
+            end: Some(0),
+        };
+        History {
+            clock: AtomicU64::new(1),
+            last_id: AtomicU64::new(0),
+            keys: (0..count)
+                .map(|_| Mutex::new(vec![absent.clone()]))
+                .collect(),
+        }
+    }
+
+    /// A moment: later ones are larger.
+    pub fn now(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// A number for an operation that is about to begin.
+    pub fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Before the request is sent.
+    pub fn begin(&self, key: usize, id: u64, effect: Effect) {
+        let start = self.now();
+        self.operations(key).push(Operation {
+            id,
+            effect,
+            start,
+            end: None,
+        });
+    }
+
+    /// After the acknowledgement came.
+    pub fn acknowledged(&self, key: usize, id: u64) {
+        let mut operations = self.operations(key);
+        let end = self.now();
+        let operation = operations.iter_mut().find(|operation| operation.id == id);
+        operation.expect("it began").end = Some(end);
+    }
+
+    /// After an answer that says that it did not happen.
+    pub fn refused(&self, key: usize, id: u64) {
+        self.operations(key).retain(|operation| operation.id != id);
+    }
+
+    /// The operations of which a reader between `from` and `to` may see the effect.
+    pub fn visible(&self, key: usize, from: u64, to: u64) -> Vec<Operation> {
+        let operations = self.operations(key);
+        let superseded = |earlier: &Operation| {
+            operations.iter().any(|later| {
+                matches!((earlier.end, later.end), (Some(end), Some(done)) if end < later.start && done < from)
+            })
+        };
+        operations
+            .iter()
+            .filter(|operation| operation.start < to && !superseded(operation))
+            .cloned()
+            .collect()
+    }
+
+    /// Nothing is in flight and a reader saw the effect of `id`: the others did not happen
+    /// or were overwritten.
+    pub fn settle(&self, key: usize, id: u64) {
+        let mut operations = self.operations(key);
+        operations.retain(|operation| operation.id == id);
+        let now = self.now();
+        let seen = operations.first_mut().expect("what was seen was possible");
+        seen.end = Some(now);
+    }
+
+    fn operations(&self, key: usize) -> std::sync::MutexGuard<'_, Vec<Operation>> {
+        self.keys[key]
+            .lock()
+            .expect("no client panics while it holds a key")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(size: u64) -> Effect {
+        Effect::Present(Content {
+            size,
+            sha256: [0; 32],
+            etag: String::new(),
+        })
+    }
+
+    fn ids(history: &History, from: u64, to: u64) -> Vec<u64> {
+        history
+            .visible(0, from, to)
+            .iter()
+            .map(|operation| operation.id)
+            .collect()
+    }
+
+    fn ids_now(history: &History) -> Vec<u64> {
+        let now = history.now();
+        ids(history, now, now)
+    }
+
+    #[test]
+    fn an_acknowledged_write_is_all_there_is() {
+        let history = History::new(1);
+        assert_eq!(ids_now(&history), [0]);
+        history.begin(0, 1, content(5));
+        assert_eq!(ids_now(&history), [0, 1], "in flight: both");
+        history.acknowledged(0, 1);
+        assert_eq!(ids_now(&history), [1]);
+        history.begin(0, 2, Effect::Absent);
+        history.refused(0, 2);
+        assert_eq!(ids_now(&history), [1], "a refused delete did nothing");
+    }
+
+    #[test]
+    fn a_reader_that_began_earlier_may_see_the_older_one() {
+        let history = History::new(1);
+        history.begin(0, 1, content(5));
+        history.acknowledged(0, 1);
+        let from = history.now();
+        history.begin(0, 2, content(6));
+        history.acknowledged(0, 2);
+        let to = history.now();
+        assert_eq!(ids(&history, from, to), [1, 2]);
+        assert_eq!(ids(&history, to, to), [2]);
+    }
+
+    #[test]
+    fn writers_at_once_may_end_in_either_order() {
+        let history = History::new(1);
+        history.begin(0, 1, content(5));
+        history.begin(0, 2, content(6));
+        history.acknowledged(0, 2);
+        history.acknowledged(0, 1);
+        assert_eq!(ids_now(&history), [1, 2]);
+        history.settle(0, 2);
+        assert_eq!(ids_now(&history), [2]);
+    }
+
+    #[test]
+    fn an_unacknowledged_write_stays_possible_until_it_is_settled() {
+        let history = History::new(1);
+        history.begin(0, 1, content(5));
+        history.begin(0, 2, content(6));
+        history.acknowledged(0, 2);
+        assert_eq!(
+            ids_now(&history),
+            [1, 2],
+            "the first may still have come last"
+        );
+        history.settle(0, 1);
+        history.begin(0, 3, Effect::Absent);
+        history.acknowledged(0, 3);
+        assert_eq!(ids_now(&history), [3]);
+    }
+}

@@ -1,0 +1,47 @@
+//! `cullet server` in everything but its disk.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Parser;
+use cullet::cli::ServerArgs;
+use shardstore::Disk;
+
+use crate::volatile::VolatileDisk;
+
+/// Size of the disk when `--disk-capacity` is not given, in bytes.
+const CAPACITY_BYTES: u64 = 1 << 30;
+
+/// The server on a disk that keeps unflushed writes in this process's memory.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Decides which pages reach the file early, and the order within a flush.
+    #[arg(long)]
+    seed: u64,
+    /// Forget about some flushes.
+    #[arg(long)]
+    lying: bool,
+    /// The arguments of `cullet server`.
+    #[arg(last = true)]
+    server: Vec<String>,
+}
+
+#[derive(Debug, Parser)]
+struct ServerCommand {
+    #[command(flatten)]
+    args: ServerArgs,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let words = std::iter::once("torture serve --".to_owned()).chain(args.server);
+    let server = ServerCommand::parse_from(words);
+    let (seed, lying) = (args.seed, args.lying);
+    cullet::server::run_with(server.args, &move |directory, capacity| {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+        let path = directory.join("volatile.disk");
+        let disk = VolatileDisk::open(&path, capacity.unwrap_or(CAPACITY_BYTES), seed, lying);
+        let disk = disk.with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Arc::new(disk) as Arc<dyn Disk>)
+    })
+}

@@ -1,0 +1,397 @@
+//! Rounds of: start, verify everything, load, kill.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::history::History;
+use crate::random::Random;
+use crate::s3::{Client, Failure};
+use crate::server::{Launch, Server, credentials, scratch};
+use crate::workload::Worker;
+
+pub const BUCKET: &str = "torture";
+
+/// Keys that are written all the time, and keys that are written rarely and so grow old.
+pub const HOT_KEYS: usize = 48;
+pub const COLD_KEYS: usize = 400;
+
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum DiskKind {
+    /// Unflushed writes stay in the server's memory: SIGKILL is a power cut.
+    Volatile,
+    /// Files, as users have them: SIGKILL keeps the system's page cache.
+    File,
+}
+
+/// Kill the server over and over under load; nothing acknowledged may be lost.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How long, in seconds.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// What the server keeps its data on.
+    #[arg(long, value_enum, default_value = "volatile")]
+    disk: DiskKind,
+    /// Everything but timing repeats with the same seed; drawn when not given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The binary for `--disk file`.
+    #[arg(long, default_value = "dist/cullet")]
+    server: PathBuf,
+    /// Connections at once.
+    #[arg(long, default_value_t = 8)]
+    clients: u64,
+    /// The server's --disk-capacity: small, so that space is reclaimed all the time.
+    #[arg(long, default_value = "1GiB")]
+    capacity: String,
+    /// The server's --memory.
+    #[arg(long, default_value = "256MiB")]
+    memory: String,
+    /// Where the scratch directory goes (default: the system's).
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// The volatile disk forgets about some flushes: the run must end with a finding, which
+    /// shows that it is able to have one.
+    #[arg(long)]
+    lying: bool,
+}
+
+/// What all threads of a run share.
+pub struct Shared {
+    pub history: History,
+    pub keys: Vec<String>,
+    /// The server is being killed: broken connections are expected.
+    pub down: AtomicBool,
+    pub counts: Counts,
+    findings: Mutex<Vec<String>>,
+}
+
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub puts: AtomicU64,
+    pub deletes: AtomicU64,
+    pub reads: AtomicU64,
+    pub listings: AtomicU64,
+    pub half_sent: AtomicU64,
+    pub unacknowledged: AtomicU64,
+    pub busy: AtomicU64,
+    pub full: AtomicU64,
+    pub verified: AtomicU64,
+    pub verified_bytes: AtomicU64,
+}
+
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Shared {
+    fn new() -> Shared {
+        let hot = (0..HOT_KEYS).map(|number| format!("hot/{number:03}"));
+        let cold = (0..COLD_KEYS).map(|number| format!("cold/{}/{number:03}", number % 7));
+        Shared {
+            history: History::new(HOT_KEYS + COLD_KEYS),
+            keys: hot.chain(cold).collect(),
+            down: AtomicBool::new(false),
+            counts: Counts::default(),
+            findings: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Something that must not be.
+    pub fn finding(&self, text: String) {
+        self.findings
+            .lock()
+            .expect("no thread panics while it reports")
+            .push(text);
+    }
+
+    pub fn has_findings(&self) -> bool {
+        !self
+            .findings
+            .lock()
+            .expect("no thread panics while it reports")
+            .is_empty()
+    }
+
+    pub fn is_down(&self) -> bool {
+        self.down.load(Ordering::SeqCst)
+    }
+}
+
+/// Figures of the rounds themselves.
+#[derive(Debug, Default)]
+struct Rounds {
+    kills: u64,
+    kills_while_starting: u64,
+    slowest_start: Duration,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let seed = args.seed.unwrap_or_else(drawn_seed);
+    let directory = scratch(args.dir.as_deref(), "torture")?;
+    let launch = launch(args, seed, directory.clone())?;
+    let kind = if args.disk == DiskKind::File {
+        "file"
+    } else {
+        "volatile"
+    };
+    println!(
+        "torture: disk {kind}{}, seed {seed}, {} s, {} clients, {} keys, capacity {}",
+        if args.lying {
+            " that lies about flushes"
+        } else {
+            ""
+        },
+        args.seconds,
+        args.clients,
+        HOT_KEYS + COLD_KEYS,
+        args.capacity
+    );
+    let shared = Shared::new();
+    let mut rounds = Rounds::default();
+    let outcome = play(args, seed, &launch, &shared, &mut rounds);
+    if let Err(error) = outcome {
+        shared.finding(format!("{error:#}"));
+    }
+    print_counts(&shared, &rounds);
+    let findings = shared.findings.into_inner().unwrap_or_default();
+    for finding in findings.iter().take(20) {
+        println!("  {finding}");
+    }
+    if args.lying {
+        if findings.is_empty() {
+            bail!("the disk lied about flushes and nothing was noticed (seed {seed})");
+        }
+        println!("result: the lies were noticed, as they must be");
+    } else if !findings.is_empty() {
+        println!("kept for a look: {}", directory.display());
+        println!(
+            "again: cargo xtask torture --disk {kind} --seconds {} --seed {seed}",
+            args.seconds
+        );
+        bail!("{} findings", findings.len());
+    } else {
+        println!("result: nothing acknowledged was lost, nothing deleted came back");
+    }
+    let _ = std::fs::remove_dir_all(&directory);
+    Ok(())
+}
+
+fn drawn_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(1, |since| u64::from(since.subsec_nanos()) ^ since.as_secs()) % 1_000_000
+}
+
+fn launch(args: &Args, seed: u64, directory: PathBuf) -> Result<Launch> {
+    let (program, arguments) = match args.disk {
+        DiskKind::File => (args.server.clone(), vec!["server".to_owned()]),
+        DiskKind::Volatile => {
+            let mut arguments = vec!["serve".to_owned(), "--seed".to_owned(), seed.to_string()];
+            if args.lying {
+                arguments.push("--lying".to_owned());
+            }
+            arguments.push("--".to_owned());
+            (std::env::current_exe()?, arguments)
+        }
+    };
+    Ok(Launch {
+        program,
+        arguments,
+        disk: directory.join("disk"),
+        memory: args.memory.clone(),
+        capacity: Some(args.capacity.clone()),
+        credentials: credentials(),
+        log: directory.join("server.log"),
+    })
+}
+
+fn play(
+    args: &Args,
+    seed: u64,
+    launch: &Launch,
+    shared: &Shared,
+    rounds: &mut Rounds,
+) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(args.seconds);
+    let mut random = Random::of(seed, u64::MAX);
+    let mut next_report = Instant::now() + Duration::from_secs(10);
+    for round in 0.. {
+        if round > 0 && random.one_in(4) {
+            let server = launch.start()?;
+            std::thread::sleep(Duration::from_micros(random.below(300_000)));
+            server.kill()?;
+            rounds.kills_while_starting += 1;
+        }
+        let (mut server, address) = start(launch, rounds)?;
+        if round == 0 {
+            create_bucket(&address)?;
+        }
+        verify(args, seed, &address, shared);
+        let ended = Instant::now() > deadline || shared.has_findings();
+        if ended {
+            return finish(args, seed, server, launch, shared, rounds);
+        }
+        // Mostly short, to be killed often; sometimes long enough for the log to wrap.
+        let longest = if random.one_in(4) { 6_000 } else { 1_200 };
+        let load = Duration::from_millis(50 + random.below(longest));
+        load_until_kill(args, seed, round, &address, &mut server, load, shared);
+        server.kill()?;
+        rounds.kills += 1;
+        shared.down.store(false, Ordering::SeqCst);
+        if Instant::now() > next_report {
+            println!(
+                "  {} kills, {} objects verified",
+                rounds.kills,
+                get(&shared.counts.verified)
+            );
+            next_report += Duration::from_secs(10);
+        }
+    }
+    Ok(())
+}
+
+/// A clean stop loses nothing either.
+fn finish(
+    args: &Args,
+    seed: u64,
+    server: Server,
+    launch: &Launch,
+    shared: &Shared,
+    rounds: &mut Rounds,
+) -> Result<()> {
+    if shared.has_findings() {
+        return server.kill();
+    }
+    server.stop()?;
+    let (server, address) = start(launch, rounds)?;
+    verify(args, seed, &address, shared);
+    server.stop()
+}
+
+fn start(launch: &Launch, rounds: &mut Rounds) -> Result<(Server, String)> {
+    let mut server = launch.start()?;
+    match server.wait_ready(READY_TIMEOUT) {
+        Ok((address, took)) => {
+            rounds.slowest_start = rounds.slowest_start.max(took);
+            Ok((server, address))
+        }
+        Err(error) => {
+            let _ = server.kill();
+            let log = std::fs::read_to_string(&launch.log).unwrap_or_default();
+            let last: Vec<&str> = log.lines().rev().take(5).collect();
+            bail!(
+                "{error}; its last words: {}",
+                last.into_iter().rev().collect::<Vec<_>>().join(" | ")
+            )
+        }
+    }
+}
+
+fn create_bucket(address: &str) -> Result<()> {
+    let mut client = Client::new(address, &credentials(), ANSWER_TIMEOUT);
+    match client.create_bucket(BUCKET) {
+        Ok(()) => Ok(()),
+        Err(Failure::Broken(error)) => bail!("cannot create the bucket: {error}"),
+        Err(Failure::Refused {
+            status,
+            code,
+            message,
+        }) => {
+            bail!("cannot create the bucket: {status} {code}: {message}")
+        }
+    }
+}
+
+fn verify(args: &Args, seed: u64, address: &str, shared: &Shared) {
+    std::thread::scope(|scope| {
+        for client in 0..args.clients {
+            scope.spawn(move || {
+                let mut worker = Worker::new(shared, address, seed, Random::new(seed));
+                let step = args.clients as usize;
+                for key in (client as usize..shared.keys.len()).step_by(step) {
+                    worker.verify(key);
+                }
+            });
+        }
+    });
+    if !shared.has_findings() {
+        Worker::new(shared, address, seed, Random::new(seed)).verify_listings();
+    }
+}
+
+fn load_until_kill(
+    args: &Args,
+    seed: u64,
+    round: u64,
+    address: &str,
+    server: &mut Server,
+    load: Duration,
+    shared: &Shared,
+) {
+    std::thread::scope(|scope| {
+        for client in 0..args.clients {
+            let random = Random::of(seed, round * args.clients + client);
+            scope.spawn(move || Worker::new(shared, address, seed, random).work());
+        }
+        let deadline = Instant::now() + load;
+        while Instant::now() < deadline && !shared.has_findings() {
+            std::thread::sleep(Duration::from_millis(1));
+            if let Some(status) = server.ended() {
+                shared.finding(format!("the server ended by itself: {status}"));
+            }
+        }
+        shared.down.store(true, Ordering::SeqCst);
+        // The clients are in the middle of something: this is the moment.
+        if let Err(error) = kill_now(server) {
+            shared.finding(format!("{error:#}"));
+        }
+    });
+}
+
+fn kill_now(server: &Server) -> Result<()> {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(server.pid())?);
+    let Some(pid) = pid else {
+        bail!("the server has no process id")
+    };
+    Ok(rustix::process::kill_process(
+        pid,
+        rustix::process::Signal::KILL,
+    )?)
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn print_counts(shared: &Shared, rounds: &Rounds) {
+    let counts = &shared.counts;
+    println!(
+        "kills       {} under load, {} while starting; slowest start {:.2} s",
+        rounds.kills,
+        rounds.kills_while_starting,
+        rounds.slowest_start.as_secs_f64()
+    );
+    println!(
+        "operations  {} puts, {} deletes, {} reads, {} listings, {} half-sent; {} in flight at a kill, {} told to slow down, {} refused by a full disk",
+        get(&counts.puts),
+        get(&counts.deletes),
+        get(&counts.reads),
+        get(&counts.listings),
+        get(&counts.half_sent),
+        get(&counts.unacknowledged),
+        get(&counts.busy),
+        get(&counts.full)
+    );
+    println!(
+        "verified    {} keys after restarts, {:.1} MiB of bodies",
+        get(&counts.verified),
+        get(&counts.verified_bytes) as f64 / 1048576.0
+    );
+}

@@ -1,0 +1,100 @@
+import time
+
+import pytest
+from botocore.exceptions import ClientError
+
+from harness import MIB, body, code_of
+
+
+def fill_up(s3, expected, prefix, size):
+    """Puts objects until the disk says no."""
+    for number in range(1000):
+        key, data = f"{prefix}{number:03}", body(size, seed=number)
+        try:
+            s3.put_object(Bucket="full", Key=key, Body=data)
+        except ClientError as error:
+            assert code_of(error) == (507, "InsufficientStorage")
+            return
+        expected[key] = data
+    raise AssertionError("the disk never filled up")
+
+
+def check(s3, expected):
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket="full")
+    assert [entry["Key"] for page in pages for entry in page.get("Contents", [])] == sorted(expected)
+    for key, data in expected.items():
+        assert s3.get_object(Bucket="full", Key=key)["Body"].read() == data, key
+
+
+def put_when_there_is_room(s3, key, data, seconds=60):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            s3.put_object(Bucket="full", Key=key, Body=data)
+            return
+        except ClientError as error:
+            assert code_of(error) in ((507, "InsufficientStorage"), (503, "SlowDown"))
+            assert time.monotonic() < deadline, f"still full {seconds} s after the deletes"
+            time.sleep(0.2)
+
+
+@pytest.mark.timeout(400)
+def test_a_full_disk_is_not_the_end(own_server):
+    server = own_server("--disk-capacity", "512MiB")
+    s3 = server.client()
+    s3.create_bucket(Bucket="full")
+    expected = {}
+    fill_up(s3, expected, "large-", 4 * MIB)
+    used = sum(len(data) for data in expected.values())
+    assert used > 200 * MIB, f"only {used / MIB:.0f} of 512 MiB could be used"
+    fill_up(s3, expected, "small-", 200_000)
+    check(s3, expected)
+    for round_number in range(3):
+        for key in sorted(expected)[round_number::2]:
+            s3.delete_object(Bucket="full", Key=key)
+            del expected[key]
+        for number in range(5):
+            key, data = f"new-{round_number}-{number}", body(4 * MIB, seed=number)
+            put_when_there_is_room(s3, key, data)
+            expected[key] = data
+        check(s3, expected)
+        fill_up(s3, expected, f"again-{round_number}-", 4 * MIB)
+        check(s3, expected)
+
+
+@pytest.mark.timeout(400)
+def test_a_full_disk_survives_a_kill(own_server):
+    server = own_server("--disk-capacity", "512MiB")
+    s3 = server.client()
+    s3.create_bucket(Bucket="full")
+    expected = {}
+    fill_up(s3, expected, "a-", 8 * MIB)
+    server.kill()
+    server.restart()
+    s3 = server.client()
+    check(s3, expected)
+    objects = [{"Key": key} for key in expected]
+    assert "Errors" not in s3.delete_objects(Bucket="full", Delete={"Objects": objects})
+    assert s3.list_objects_v2(Bucket="full")["KeyCount"] == 0
+    server.kill()
+    server.restart()
+    s3 = server.client()
+    assert s3.list_objects_v2(Bucket="full")["KeyCount"] == 0
+    expected = {}
+    put_when_there_is_room(s3, "b", body(8 * MIB))
+    expected["b"] = body(8 * MIB)
+    check(s3, expected)
+
+
+@pytest.mark.timeout(400)
+def test_overwriting_for_ever_fits(own_server):
+    """Live data are a tenth of the disk: space must come back as fast as it is used."""
+    server = own_server("--disk-capacity", "512MiB")
+    s3 = server.client()
+    s3.create_bucket(Bucket="full")
+    expected = {}
+    for number in range(250):
+        key, data = f"k{number % 10}", body(4 * MIB, seed=number)
+        put_when_there_is_room(s3, key, data, seconds=30)
+        expected[key] = data
+    check(s3, expected)

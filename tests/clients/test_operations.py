@@ -1,0 +1,101 @@
+"""Health, metrics, logs, and the memory of an idle server."""
+
+import json
+import re
+import time
+
+import pytest
+
+import raw
+from harness import MIB
+
+LINE = re.compile(
+    r'[a-zA-Z_:][a-zA-Z0-9_:]*(\{([a-zA-Z_][a-zA-Z0-9_]*="(\\.|[^"\\])*",?)*\})? (-?[0-9.e+-]+|NaN|[+-]Inf)'
+)
+
+
+def metrics(server):
+    answer = raw.send(server, "GET", "/_cullet/metrics")
+    assert answer.status == 200
+    assert "text" in answer.headers["content-type"]
+    values = {}
+    for line in answer.body.decode().splitlines():
+        if line and not line.startswith("#"):
+            assert LINE.fullmatch(line), line
+            name, _, value = line.rpartition(" ")
+            values[name] = float(value)
+    return values
+
+
+def test_health(server):
+    answer = raw.send(server, "GET", "/_cullet/health")
+    assert answer.status == 200
+    assert raw.send(server, "HEAD", "/_cullet/health").status == 200
+
+
+def test_metrics_count_requests(server, s3, bucket):
+    def total():
+        return sum(
+            value
+            for name, value in metrics(server).items()
+            if name.startswith("cullet_") and "requests_total" in name
+        )
+
+    before = total()
+    for _ in range(5):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    assert total() >= before + 5
+
+
+def test_metrics_name_the_disk(server):
+    names = " ".join(metrics(server))
+    for word in ("capacity", "free", "memory"):
+        assert word in names, word
+
+
+def test_unknown_pages_below_the_reserved_prefix(server):
+    answer = raw.send(server, "GET", "/_cullet/nothing-here")
+    assert answer.status in (403, 404)
+
+
+def test_idle_memory(own_server):
+    server = own_server()
+    time.sleep(2)
+    assert server.memory_bytes() <= 20 * MIB, f"{server.memory_bytes() / MIB:.1f} MiB"
+
+
+def test_quiet_by_default(own_server):
+    server = own_server()
+    s3 = server.client()
+    s3.create_bucket(Bucket="quiet")
+    s3.put_object(Bucket="quiet", Key="k", Body=b"x")
+    raw.send(server, "GET", "/quiet/k")
+    assert server.stop() == 0
+    lines = [line for line in server.complaints().splitlines() if line.strip()]
+    assert len(lines) <= 5, lines
+    assert not re.search("WARN|ERROR", server.complaints())
+
+
+def test_secrets_are_not_logged(own_server):
+    server = own_server(RUST_LOG="trace", CULLET_LOG="trace")
+    s3 = server.client()
+    s3.create_bucket(Bucket="logged")
+    s3.put_object(Bucket="logged", Key="k", Body=b"a body that must not be seen")
+    assert server.stop() == 0
+    log = server.complaints()
+    assert server.env_changes and "test/secret/key" not in log
+    assert "a body that must not be seen" not in log
+
+
+def test_logs_as_json(own_server):
+    help_text = __import__("subprocess").run(
+        [__import__("harness").BINARY, "server", "--help"], capture_output=True, text=True
+    ).stdout
+    flag = re.search(r"--log-format|--log-json|--log\b", help_text)
+    if not flag:
+        pytest.fail("`server --help` names no flag for JSON logs")
+    arguments = {"--log-format": ("--log-format", "json"), "--log-json": ("--log-json",), "--log": ("--log", "json")}
+    server = own_server(*arguments[flag.group(0)])
+    assert server.stop() == 0
+    for line in server.complaints().splitlines():
+        json.loads(line)

@@ -1,0 +1,140 @@
+"""`cullet rescue`: what a disk holds, without a server."""
+
+import json
+import subprocess
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
+
+import harness
+from harness import MIB, body
+
+
+def rescue(*arguments):
+    return subprocess.run(
+        [str(word) for word in (harness.BINARY, "rescue", *arguments)], capture_output=True, text=True, timeout=60
+    )
+
+
+KEYS = [
+    "plain", "deep/er/still", "a", "a/b", "../../escape", "/absolute", "..", "//", "new\nline", "100%", "ü",
+    "n" * 1000, "trailing/",
+]  # fmt: skip
+
+
+@pytest.fixture
+def killed(own_server):
+    """A server that was killed, and what it held."""
+    server = own_server()
+    s3 = server.client()
+    s3.create_bucket(Bucket="saved")
+    objects = {}
+    for number, key in enumerate(KEYS):
+        objects[key] = body(number * 30_000, seed=number)
+        s3.put_object(Bucket="saved", Key=key, Body=objects[key], ContentType="text/plain", Metadata={"n": str(number)})
+    s3.put_object(Bucket="saved", Key="large", Body=body(5 * MIB))
+    objects["large"] = body(5 * MIB)
+    s3.put_object(Bucket="saved", Key="overwritten", Body=b"old" * 5000)
+    s3.put_object(Bucket="saved", Key="overwritten", Body=b"new")
+    objects["overwritten"] = b"new"
+    s3.put_object(Bucket="saved", Key="deleted", Body=b"x" * 20_000)
+    s3.delete_object(Bucket="saved", Key="deleted")
+    server.kill()
+    return server, objects
+
+
+def exported(directory):
+    """The exported files by key, from the list that stands beside them."""
+    found = {}
+    for line in (directory / "objects.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        file = entry.get("file") or entry.get("path")
+        found[entry["key"]] = (directory / file).read_bytes()
+    return found
+
+
+def test_export_gives_everything_back(killed, tmp_path):
+    server, objects = killed
+    ended = rescue("export", "--to", tmp_path / "out", server.disk)
+    assert ended.returncode == 0, ended.stderr
+    assert exported(tmp_path / "out") == objects
+
+
+def test_nothing_is_written_outside(killed, tmp_path):
+    server, objects = killed
+    nested = tmp_path / "one" / "two" / "out"
+    nested.parent.mkdir(parents=True)
+    assert rescue("export", "--to", nested, server.disk).returncode == 0
+    outside = [path for path in (tmp_path / "one").rglob("*") if path.is_file() and nested not in path.parents]
+    assert outside == []
+
+
+def test_list_names_everything(killed):
+    server, objects = killed
+    ended = rescue("list", server.disk)
+    assert ended.returncode == 0, ended.stderr
+    for key in ("plain", "deep/er/still", "large", "overwritten"):
+        assert key in ended.stdout
+    assert "deleted" not in ended.stdout
+
+
+def test_reading_changes_nothing(killed, tmp_path):
+    server, objects = killed
+    rescue("list", server.disk)
+    server.restart()
+    s3 = server.client()
+    for key, data in objects.items():
+        assert s3.get_object(Bucket="saved", Key=key)["Body"].read() == data
+
+
+def test_damage_is_named_and_the_rest_comes_back(killed, tmp_path):
+    server, objects = killed
+    (image,) = [path for path in server.disk.iterdir() if path.stat().st_size > MIB]
+    data = image.read_bytes()
+    victim = objects["ü"]
+    at = data.find(victim[1000:1100])
+    assert at > 0
+    with open(image, "r+b") as file:
+        file.seek(at)
+        file.write(bytes(50))
+    ended = rescue("export", "--to", tmp_path / "out", server.disk)
+    assert ended.returncode == 1
+    assert "ü" in ended.stdout + ended.stderr
+    found = exported(tmp_path / "out")
+    found.pop("ü", None)
+    del objects["ü"]
+    assert found == objects
+
+
+def test_a_disk_in_use_is_not_read(own_server, tmp_path):
+    server = own_server()
+    ended = rescue("list", server.disk)
+    assert ended.returncode == 1
+    assert "use" in ended.stderr
+
+
+def test_a_server_says_what_is_corrupt_and_serves_the_rest(killed):
+    server, objects = killed
+    # A clean stop first, so that the damage lies below the checkpoint.
+    server.restart()
+    assert server.stop() == 0
+    (image,) = [path for path in server.disk.iterdir() if path.stat().st_size > MIB]
+    data = image.read_bytes()
+    needle = objects["large"][2 * MIB + 5000 : 2 * MIB + 5100]
+    at = data.find(needle)
+    assert at > 0
+    with open(image, "r+b") as file:
+        while at > 0:
+            file.seek(at)
+            file.write(bytes(50))
+            at = data.find(needle, at + 1)
+    server.restart()
+    s3 = server.client()
+    for key, content in objects.items():
+        if key != "large":
+            assert s3.get_object(Bucket="saved", Key=key)["Body"].read() == content
+    # Never wrong bytes: an error, or a body that breaks off.
+    with pytest.raises((ClientError, BotoCoreError, HTTPError)):
+        s3.get_object(Bucket="saved", Key="large")["Body"].read()
+    assert server.process.poll() is None

@@ -1,0 +1,120 @@
+"""What is not there yet says so, and nothing that matters is silently ignored."""
+
+import base64
+
+import pytest
+from botocore.exceptions import ClientError
+
+import raw
+from harness import code_of
+
+XML_GRANT = {"Grants": [], "Owner": {"ID": "x"}}
+
+OPERATIONS = {
+    "create_multipart_upload": {"Key": "k"},
+    "list_multipart_uploads": {},
+    "list_parts": {"Key": "k", "UploadId": "u"},
+    "upload_part": {"Key": "k", "UploadId": "u", "PartNumber": 1, "Body": b"x"},
+    "abort_multipart_upload": {"Key": "k", "UploadId": "u"},
+    "complete_multipart_upload": {
+        "Key": "k",
+        "UploadId": "u",
+        "MultipartUpload": {"Parts": [{"ETag": "e", "PartNumber": 1}]},
+    },
+    "copy_object": {"Key": "new", "CopySource": "other/k"},
+    "get_object_tagging": {"Key": "k"},
+    "put_object_tagging": {"Key": "k", "Tagging": {"TagSet": [{"Key": "a", "Value": "b"}]}},
+    "delete_object_tagging": {"Key": "k"},
+    "get_object_acl": {"Key": "k"},
+    "put_object_acl": {"Key": "k", "ACL": "private"},
+    "get_object_attributes": {"Key": "k", "ObjectAttributes": ["ETag"]},
+    "get_object_legal_hold": {"Key": "k"},
+    "get_object_retention": {"Key": "k"},
+    "restore_object": {"Key": "k", "RestoreRequest": {"Days": 1}},
+    "get_bucket_acl": {},
+    "put_bucket_acl": {"ACL": "private"},
+    "get_bucket_policy": {},
+    "put_bucket_policy": {"Policy": "{}"},
+    "delete_bucket_policy": {},
+    "get_bucket_cors": {},
+    "put_bucket_cors": {"CORSConfiguration": {"CORSRules": [{"AllowedMethods": ["GET"], "AllowedOrigins": ["*"]}]}},
+    "get_bucket_lifecycle_configuration": {},
+    "get_bucket_tagging": {},
+    "put_bucket_tagging": {"Tagging": {"TagSet": [{"Key": "a", "Value": "b"}]}},
+    "put_bucket_versioning": {"VersioningConfiguration": {"Status": "Enabled"}},
+    "get_bucket_encryption": {},
+    "get_bucket_website": {},
+    "get_bucket_notification_configuration": {},
+    "get_bucket_replication": {},
+    "get_object_lock_configuration": {},
+    "get_public_access_block": {},
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_not_implemented(s3, bucket, name):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    with pytest.raises(ClientError) as error:
+        getattr(s3, name)(Bucket=bucket, **OPERATIONS[name])
+    assert code_of(error) == (501, "NotImplemented")
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 1
+
+
+def test_the_answer_is_proper_xml(server, bucket):
+    import xml.etree.ElementTree as tree
+
+    answer = raw.request(server, "GET", f"/{bucket}", query=[("policy", "")])
+    assert answer.status == 501
+    error = tree.fromstring(answer.body)
+    assert (error.tag, error.findtext("Code")) == ("Error", "NotImplemented")
+    assert error.findtext("RequestId") == answer.headers["x-amz-request-id"]
+
+
+SSE_KEY = base64.b64encode(bytes(32)).decode()
+
+# Each of these asks for protection or behaviour that is not there: saying yes would be a lie.
+ASKING = {
+    "tags": {"Tagging": "a=b"},
+    "a public ACL": {"ACL": "public-read"},
+    "a grant": {"GrantRead": "id=somebody"},
+    "encryption": {"ServerSideEncryption": "AES256"},
+    "encryption by KMS": {"ServerSideEncryption": "aws:kms"},
+    "encryption with a key": {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": SSE_KEY},
+    "a lock": {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": "2031-01-01T00:00:00Z"},
+    "a legal hold": {"ObjectLockLegalHoldStatus": "ON"},
+    "a redirect": {"WebsiteRedirectLocation": "/elsewhere"},
+    "cold storage": {"StorageClass": "GLACIER"},
+}
+
+
+@pytest.mark.parametrize("what", ASKING)
+def test_a_put_is_not_half_understood(s3, bucket, what):
+    with pytest.raises(ClientError) as error:
+        s3.put_object(Bucket=bucket, Key="k", Body=b"x", **ASKING[what])
+    status, code = code_of(error)
+    assert (status, code) in (
+        (501, "NotImplemented"),
+        (400, "InvalidRequest"),
+        (400, "InvalidArgument"),
+        (400, "InvalidStorageClass"),
+        (400, "AccessControlListNotSupported"),
+    )
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+
+
+def test_what_changes_nothing_is_accepted(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", StorageClass="STANDARD")
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
+
+
+def test_a_bucket_with_object_lock(s3):
+    with pytest.raises(ClientError) as error:
+        s3.create_bucket(Bucket="locked-bucket", ObjectLockEnabledForBucket=True)
+    assert code_of(error)[0] in (400, 501)
+
+
+def test_methods_that_s3_does_not_know(server, bucket):
+    for method in ("PATCH", "TRACE", "BREW"):
+        answer = raw.request(server, method, f"/{bucket}/k")
+        assert answer.status in (400, 405, 501), method
