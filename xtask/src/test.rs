@@ -8,10 +8,11 @@ use crate::dist;
 use crate::report::{Report, Tally};
 use crate::workspace::{self, Outcome, cargo, in_ci, root, run_watched};
 
-const SECTIONS: [&str; 6] = [
+const SECTIONS: [&str; 7] = [
     "crates",
     "engine",
     "schedules",
+    "release",
     "clients",
     "prove",
     "torture",

@@ -143,8 +143,11 @@ fn chore(world: &World, chore: Chore) -> Result<(), Error> {
     }
 }
 
+/// What one thread does in a world.
+type Body = Box<dyn FnOnce(&World) + Send>;
+
 /// Runs each body on a thread, with the pump, until all are done.
-fn together(world: &Arc<World>, bodies: Vec<Box<dyn FnOnce(&World) + Send>>) {
+fn together(world: &Arc<World>, bodies: Vec<Body>) {
     let pump = world.start_pump();
     let threads: Vec<_> = bodies
         .into_iter()
@@ -161,7 +164,7 @@ fn together(world: &Arc<World>, bodies: Vec<Box<dyn FnOnce(&World) + Send>>) {
     world.store.set_pumped_by_a_thread(false);
 }
 
-fn clients(rng: &mut Rng, threads: u32, count: usize) -> Vec<Box<dyn FnOnce(&World) + Send>> {
+fn clients(rng: &mut Rng, threads: u32, count: usize) -> Vec<Body> {
     (1..=threads)
         .map(|thread| {
             let acts = acts(rng, thread, count);
@@ -170,12 +173,12 @@ fn clients(rng: &mut Rng, threads: u32, count: usize) -> Vec<Box<dyn FnOnce(&Wor
                     act(world, one).expect("an honest disk takes every operation");
                 }
             };
-            Box::new(body) as Box<dyn FnOnce(&World) + Send>
+            Box::new(body) as Body
         })
         .collect()
 }
 
-fn background(rng: &mut Rng, count: usize) -> Box<dyn FnOnce(&World) + Send> {
+fn background(rng: &mut Rng, count: usize) -> Body {
     let chores = chores(rng, count);
     Box::new(move |world| {
         for one in chores {
@@ -258,7 +261,7 @@ fn snapshots(rng: &mut Rng) {
                 .expect("an honest disk takes every operation");
         }
     };
-    let bodies: Vec<Box<dyn FnOnce(&World) + Send>> = vec![
+    let bodies: Vec<Body> = vec![
         Box::new(writer),
         Box::new(reader),
         Box::new(reader),
@@ -347,7 +350,7 @@ fn power_cut(rng: &mut Rng) {
     let initial = prefill(&world, rng);
     let cut_after = rng.below(20);
     let mode = *rng.pick(&Crash::ALL);
-    let mut bodies: Vec<Box<dyn FnOnce(&World) + Send>> = Vec::new();
+    let mut bodies: Vec<Body> = Vec::new();
     for thread in 1..=2 {
         let acts = acts(rng, thread, 3);
         // After the cut every operation fails.
