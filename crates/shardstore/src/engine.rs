@@ -31,6 +31,8 @@ type Job = Box<dyn FnOnce(&Store) + Send>;
 
 struct Inner {
     store: Store,
+    /// Maintenance stops first: whatever it is in the middle of still needs the committer.
+    maintenance_stopping: AtomicBool,
     stopping: AtomicBool,
     reads: Mutex<VecDeque<Job>>,
     reads_signal: Condvar,
@@ -39,6 +41,7 @@ struct Inner {
     /// Signalled when a checkpoint has caught up.
     caught_up: Condvar,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    maintainer: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 /// A store with its threads. Clones share it; [`close`](Engine::close) stops it.
@@ -59,6 +62,7 @@ impl Engine {
         store.set_pumped_by_a_thread(true);
         let inner = Arc::new(Inner {
             store,
+            maintenance_stopping: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             reads: Mutex::new(VecDeque::new()),
             reads_signal: Condvar::new(),
@@ -66,26 +70,26 @@ impl Engine {
             maintenance_signal: Condvar::new(),
             caught_up: Condvar::new(),
             threads: Mutex::new(Vec::new()),
+            maintainer: Mutex::new(None),
         });
         let engine = Engine { inner };
-        engine.spawn("commit", Inner::commit)?;
-        engine.spawn("maintain", Inner::maintain)?;
+        let mut threads = vec![engine.spawn("commit", Inner::commit)?];
         for _ in 0..io_threads.max(1) {
-            engine.spawn("read", Inner::serve_reads)?;
+            threads.push(engine.spawn("read", Inner::serve_reads)?);
         }
+        *lock(&engine.inner.threads) = threads;
+        *lock(&engine.inner.maintainer) = Some(engine.spawn("maintain", Inner::maintain)?);
         Ok(engine)
     }
 
-    fn spawn(&self, name: &str, body: fn(&Inner)) -> Result<()> {
+    fn spawn(&self, name: &str, body: fn(&Inner)) -> Result<thread::JoinHandle<()>> {
         let inner = self.inner.clone();
-        let thread = thread::Builder::new()
+        thread::Builder::new()
             .name(format!("shard-{name}"))
             .spawn(move || body(&inner))
             .map_err(|error| Error::Failed {
                 reason: format!("cannot start a thread: {error}"),
-            })?;
-        lock(&self.inner.threads).push(thread);
-        Ok(())
+            })
     }
 
     /// The store itself.
@@ -128,7 +132,8 @@ impl Engine {
         completion
     }
 
-    /// Commits what is queued, writes a checkpoint and stops the threads.
+    /// Commits what is queued, ends the step of maintenance that is under way, writes a
+    /// checkpoint and stops the threads.
     pub fn close(&self) -> Result<()> {
         let inner = &self.inner;
         inner.store.stop_taking();
@@ -136,12 +141,16 @@ impl Engine {
             inner.store.queue_signal.notify_all();
             thread::sleep(DRAIN_PAUSE);
         }
+        // A thread that panicked has printed why; there is nothing more to save.
+        inner.maintenance_stopping.store(true, Ordering::SeqCst);
+        inner.request_maintenance();
+        if let Some(thread) = lock(&inner.maintainer).take() {
+            let _ = thread.join();
+        }
         let result = inner.store.checkpoint();
         inner.stopping.store(true, Ordering::SeqCst);
         inner.wake_all();
-        let threads = std::mem::take(&mut *lock(&inner.threads));
-        for thread in threads {
-            // A thread that panicked has printed why; there is nothing more to save.
+        for thread in std::mem::take(&mut *lock(&inner.threads)) {
             let _ = thread.join();
         }
         result
@@ -152,8 +161,6 @@ impl Inner {
     fn wake_all(&self) {
         drop(lock(&self.reads));
         self.reads_signal.notify_all();
-        *lock(&self.maintenance_due) = true;
-        self.maintenance_signal.notify_all();
         self.caught_up.notify_all();
         drop(lock(&self.store.queue));
         self.store.queue_signal.notify_all();
@@ -161,6 +168,10 @@ impl Inner {
 
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    fn maintenance_is_stopping(&self) -> bool {
+        self.maintenance_stopping.load(Ordering::SeqCst)
     }
 
     fn commit(&self) {
@@ -218,7 +229,7 @@ impl Inner {
     }
 
     fn maintain(&self) {
-        while !self.is_stopping() {
+        while !self.maintenance_is_stopping() {
             {
                 let mut due = lock(&self.maintenance_due);
                 if !*due {
@@ -228,7 +239,7 @@ impl Inner {
                 *due = false;
             }
             let mut went_well = true;
-            while !self.is_stopping() {
+            while !self.maintenance_is_stopping() {
                 match self.maintain_once() {
                     Ok(true) => {}
                     Ok(false) => break,
