@@ -135,19 +135,26 @@ impl FaultBook {
         (self.base.clone(), log.collect())
     }
 
-    /// The state now, and the states without the newest groups since the last checkpoint, one
-    /// after the other.
-    pub(crate) fn newest_states(&self, without: usize) -> Vec<Arc<State>> {
-        let mut groups: Vec<u64> = self.recent.iter().map(|(group, _)| *group).collect();
-        groups.dedup();
-        let state_before = |end: u64| {
-            let mut state = State::clone(&self.base);
-            let batches = self.recent.iter().filter(|(group, _)| *group < end);
-            batches.for_each(|(_, batch)| state.apply(batch));
-            Arc::new(state)
-        };
-        let ends = std::iter::once(u64::MAX).chain(groups.into_iter().rev().take(without));
-        ends.map(state_before).collect()
+    /// The state now, and the states without the newest batches, one after the other, back to
+    /// before the `groups` newest groups since the last checkpoint. Damage in a group that no
+    /// later frame speaks for costs the frame that it hits and those behind it.
+    pub(crate) fn newest_states(&self, groups: usize) -> Vec<Arc<State>> {
+        let mut numbers: Vec<u64> = self.recent.iter().map(|(group, _)| *group).collect();
+        numbers.dedup();
+        let first = numbers.len().saturating_sub(groups);
+        let first = numbers.get(first).copied().unwrap_or(u64::MAX);
+        let kept = self.recent.partition_point(|(group, _)| *group < first);
+        let mut state = State::clone(&self.base);
+        self.recent[..kept]
+            .iter()
+            .for_each(|(_, batch)| state.apply(batch));
+        let mut states = vec![Arc::new(state.clone())];
+        for (_, batch) in &self.recent[kept..] {
+            state.apply(batch);
+            states.push(Arc::new(state.clone()));
+        }
+        states.reverse();
+        states
     }
 
     /// The store was reopened and shows `state`.

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use engine_checks::checks::Check;
-use engine_checks::mutants::{self, Bug, Effort, Killer};
+use engine_checks::mutants::{self, Bug, Effort};
 use engine_checks::prove::{self, Plan};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
@@ -244,9 +244,6 @@ fn replay(arguments: &Arguments, check: &str, text: &str) -> Result<bool, String
         None => None,
         Some(name) => Some(mutants::find(name).ok_or(format!("no mutant {name}"))?),
     };
-    if target.is_some_and(|target| target.killer == Killer::Schedules) {
-        eprintln!("note: this mutant needs concurrency, which a replay has not");
-    }
     let run = |bug| {
         let outcome = check.run(number, bug, false);
         println!("trace {:#018x}", outcome.trace);

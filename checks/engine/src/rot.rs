@@ -100,10 +100,11 @@ struct Subject {
     image: Image,
     knobs: Knobs,
     pool: KeyPool,
-    /// What it must answer; after that, the states without the newest and the two newest
-    /// groups of the tail, if there is one: the newest group cannot be told from a torn one
-    /// when it is damaged, and a swap may damage two.
+    /// What it must answer; after that, the states without the newest batches of the tail's
+    /// newest group, if there is one: when that is damaged it cannot be told from a torn one.
     states: Vec<Arc<State>>,
+    /// The same for the two newest groups: a swap may damage both.
+    states_of_two: Vec<Arc<State>>,
     tally: Tally,
 }
 
@@ -138,13 +139,15 @@ fn at_rest(mut world: World, seed: u64) -> Verdict<Subject> {
     if seed.is_multiple_of(2) {
         world.clean_reboot(0, None)?;
     }
-    let states = world.book.newest_states(2);
+    let states = world.book.newest_states(1);
+    let states_of_two = world.book.newest_states(2);
     Ok(Subject {
         image: world
             .disk
             .freeze()
             .crash(&mut Rng::new(seed), Crash::LoseAll),
         states,
+        states_of_two,
         knobs: world.knobs.clone(),
         pool: world.pool.clone(),
         tally: world.tally.clone(),
@@ -257,8 +260,8 @@ impl Subject {
         damage.apply(&mut image);
         let disk = Arc::new(SimDisk::new(image));
         let permitted = match damage {
-            Damage::Swap { .. } => &self.states[..],
-            _ => &self.states[..self.states.len().min(2)],
+            Damage::Swap { .. } => &self.states_of_two,
+            _ => &self.states,
         };
         for round in ["after opening", "after opening again"] {
             let store = match open(&disk, &self.knobs.options) {

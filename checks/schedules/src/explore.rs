@@ -1,7 +1,8 @@
 //! Running a scenario under many schedules, and saying which seed failed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
@@ -17,38 +18,58 @@ const SCHEDULES_PER_SEED: usize = 10;
 pub struct Failure {
     /// It replays the failure.
     pub seed: u64,
-    /// Schedules explored until it was found.
+    /// Schedules explored until it was found, roughly.
     pub schedules: u64,
     /// What did not hold.
     pub what: String,
 }
 
-/// Explores seeds from `first` on until the time is up or the number of schedules reached.
-pub fn explore(
-    scenario: Scenario,
-    first: u64,
-    budget: Duration,
-    schedules_max: u64,
-) -> (u64, Option<Failure>) {
+/// How long to explore.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// The first seed; the others follow it.
+    pub first: u64,
+    /// When to stop.
+    pub budget: Duration,
+    /// Schedules after which to stop.
+    pub schedules_max: u64,
+    /// Seeds that are explored side by side, each on a thread of its own.
+    pub threads: u64,
+}
+
+/// Explores seeds until the time is up, the number of schedules reached or something fails.
+pub fn explore(scenario: Scenario, effort: Effort) -> (u64, Option<Failure>) {
     let started = Instant::now();
-    let mut schedules = 0;
-    for seed in first.. {
-        if started.elapsed() >= budget || schedules >= schedules_max {
-            break;
-        }
-        if let Err(what) = run_seed(scenario, seed) {
-            return (
-                schedules,
-                Some(Failure {
+    let next = AtomicU64::new(effort.first);
+    let schedules = AtomicU64::new(0);
+    let failed: Mutex<Option<Failure>> = Mutex::new(None);
+    let has_failed = || {
+        let failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.is_some()
+    };
+    let work = || {
+        while started.elapsed() < effort.budget
+            && schedules.load(Ordering::Relaxed) < effort.schedules_max
+            && !has_failed()
+        {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            let result = run_seed(scenario, seed);
+            let done = schedules.fetch_add(SCHEDULES_PER_SEED as u64, Ordering::Relaxed);
+            if let Err(what) = result {
+                let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                failed.get_or_insert(Failure {
                     seed,
-                    schedules: schedules + 1,
+                    schedules: done + 1,
                     what,
-                }),
-            );
+                });
+            }
         }
-        schedules += SCHEDULES_PER_SEED as u64;
-    }
-    (schedules, None)
+    };
+    std::thread::scope(|scope| {
+        (0..effort.threads.max(1)).for_each(|_| drop(scope.spawn(work)));
+    });
+    let failure = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    (schedules.into_inner(), failure)
 }
 
 /// Runs all schedules of one seed: random ones, and PCT of depth 2 and 3 (Burckhardt et al.,
@@ -96,7 +117,13 @@ mod tests {
     use super::*;
 
     fn holds(scenario: Scenario) {
-        let (schedules, failure) = explore(scenario, 1, Duration::from_secs(20), 300);
+        let effort = Effort {
+            first: 1,
+            budget: Duration::from_secs(20),
+            schedules_max: 300,
+            threads: 1,
+        };
+        let (schedules, failure) = explore(scenario, effort);
         assert!(failure.is_none(), "{}: {failure:?}", scenario.name());
         assert!(schedules >= 10);
     }

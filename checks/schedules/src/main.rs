@@ -1,17 +1,20 @@
-//! Explores the engine's schedules: `schedules [prove|mutants|replay] …`.
+//! `schedules`: explores the engine's schedules (C8, C9).
+//!
+//! Exit status 0: everything holds; 1: something does not; 2: wrong usage.
 #![allow(clippy::print_stdout, reason = "this program prints its findings")]
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use schedules::explore::{explore, run_seed};
+use schedules::explore::{Effort, explore, run_seed};
 use schedules::scenarios::Scenario;
 use shardstore::mutants::{self, Mutant};
 
-const USAGE: &str = "\
-usage: schedules prove [--seconds N] [--seed S]    explore every scenario
-       schedules mutants [--seeds K]               let seeded bugs be found
-       schedules replay SCENARIO SEED [MUTANT]     run one seed again";
+const USAGE: &str = "usage:
+  schedules prove [--seconds N] [--seed S] [--check C9] [--threads T]    explore every scenario
+  schedules mutants [--seeds K] [--budget SECONDS] [--only M11] [--threads T]
+                                                        let seeded bugs be found
+  schedules replay SCENARIO SEED [--mutant M11]         run one seed again";
 
 /// Which scenario finds which seeded bug.
 const KILLERS: [(Mutant, Scenario); 6] = [
@@ -23,108 +26,176 @@ const KILLERS: [(Mutant, Scenario); 6] = [
     (Mutant::M25, Scenario::PowerCut),
 ];
 
+/// What stands on the command line behind the command.
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn text(&self, flag: &str) -> Option<&str> {
+        let at = self.0.iter().position(|word| word == flag)?;
+        self.0.get(at + 1).map(String::as_str)
+    }
+
+    fn number(&self, flag: &str, default: u64) -> Result<u64, String> {
+        match self.text(flag) {
+            None => Ok(default),
+            Some(text) => number(text).ok_or_else(|| format!("{flag}: {text} is no number")),
+        }
+    }
+
+    fn threads(&self) -> Result<u64, String> {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        self.number("--threads", cores)
+    }
+}
+
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let number = |name: &str, default: u64| {
-        let at = words.iter().position(|word| *word == name);
-        at.and_then(|at| words.get(at + 1))
-            .and_then(|word| parse(word))
-            .unwrap_or(default)
+    let mut words = std::env::args().skip(1);
+    let command = words.next().unwrap_or_default();
+    let arguments = Arguments(words.collect());
+    let done = match command.as_str() {
+        "prove" => prove(&arguments),
+        "mutants" => kill(&arguments),
+        "replay" => replay(&arguments),
+        _ => Err(format!("there is no command `{command}`")),
     };
-    match words.first() {
-        Some(&"prove") => prove(number("--seconds", 60), number("--seed", 1)),
-        Some(&"mutants") => kill(number("--seeds", 10)),
-        Some(&"replay") if words.len() >= 3 => replay(&words[1..]),
-        _ => {
-            println!("{USAGE}");
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(reason) => {
+            eprintln!("{reason}\n{USAGE}");
             ExitCode::from(2)
         }
     }
 }
 
-fn parse(word: &str) -> Option<u64> {
+fn number(word: &str) -> Option<u64> {
     match word.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16).ok(),
         None => word.parse().ok(),
     }
 }
 
-fn prove(seconds: u64, seed: u64) -> ExitCode {
-    let each = Duration::from_secs(seconds) / Scenario::ALL.len() as u32;
-    let mut failed = false;
-    println!("{:<52} {:>10}  result", "property", "schedules");
-    for scenario in Scenario::ALL {
-        let (schedules, failure) = explore(scenario, seed, each, u64::MAX);
-        let result = match &failure {
-            None => "holds".to_owned(),
-            Some(failure) => {
-                failed = true;
-                format!(
-                    "FAILS: {}\n  replay: cargo xtask replay {} {:#x}",
-                    failure.what,
-                    scenario.name(),
-                    failure.seed
-                )
-            }
+fn prove(arguments: &Arguments) -> Result<bool, String> {
+    let only = arguments.text("--check");
+    let wanted: Vec<Scenario> = Scenario::ALL
+        .into_iter()
+        .filter(|scenario| only.is_none_or(|only| scenario.check().eq_ignore_ascii_case(only)))
+        .collect();
+    if wanted.is_empty() {
+        return Err("no scenario belongs to this check".to_owned());
+    }
+    let seconds = arguments.number("--seconds", 60)?;
+    let effort = Effort {
+        first: arguments.number("--seed", 1)?,
+        budget: Duration::from_secs(seconds) / wanted.len() as u32,
+        schedules_max: u64::MAX,
+        threads: arguments.threads()?,
+    };
+    println!(
+        "| {:5} | {:62} | {:>12} | {:>9} | result |",
+        "check", "property", "schedules", "crashes"
+    );
+    println!(
+        "|-------|{}|-------------:|----------:|--------|",
+        "-".repeat(64)
+    );
+    let mut holds = true;
+    for scenario in wanted {
+        let (schedules, failure) = explore(scenario, effort);
+        let crashes = match scenario {
+            Scenario::PowerCut => schedules,
+            _ => 0,
         };
-        println!("{:<52} {schedules:>10}  {result}", scenario.property());
+        let result = if failure.is_none() {
+            "holds"
+        } else {
+            "VIOLATED"
+        };
+        println!(
+            "| {:5} | {:62} | {schedules:>12} | {crashes:>9} | {result} |",
+            scenario.check(),
+            scenario.property()
+        );
+        if let Some(failure) = failure {
+            holds = false;
+            let (name, seed) = (scenario.name(), failure.seed);
+            println!(
+                "  {}\n  replay: cargo xtask replay {name} {seed:#x}",
+                failure.what
+            );
+        }
     }
-    if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    Ok(holds)
 }
 
-fn kill(seeds: u64) -> ExitCode {
-    const SCHEDULES_MAX: u64 = 20_000;
-    let budget = Duration::from_secs(60);
-    let mut survived = false;
+fn kill(arguments: &Arguments) -> Result<bool, String> {
+    let seeds = arguments.number("--seeds", 10)?;
+    let budget = Duration::from_secs(arguments.number("--budget", 60)?);
+    let threads = arguments.threads()?;
+    let only = arguments.text("--only");
     println!(
-        "{:<7} {:<12} {:>10} {:>8}  what it is",
-        "mutant", "killer", "schedules", "killed"
+        "| {:4} | {:70} | {:16} | {:>9} | {:>9} | {:>7} |",
+        "bug", "what is wrong", "killer", "schedules", "at worst", "seeds"
     );
+    println!(
+        "|------|{}|------------------|----------:|----------:|--------:|",
+        "-".repeat(72)
+    );
+    let mut all_found = true;
     for (mutant, scenario) in KILLERS {
+        let name = format!("{mutant:?}");
+        if only.is_some_and(|only| !only.eq_ignore_ascii_case(&name)) {
+            continue;
+        }
         let mut needed = Vec::new();
         for round in 0..seeds {
+            let effort = Effort {
+                first: 1 + round * 1_000_000,
+                budget,
+                schedules_max: u64::MAX,
+                threads,
+            };
             mutants::set(Some(mutant));
-            let (_, failure) = explore(scenario, 1 + round * 1_000_000, budget, SCHEDULES_MAX);
+            let (_, failure) = explore(scenario, effort);
             mutants::set(None);
-            needed.extend(failure.map(|failure| failure.schedules));
+            // A seed that fails without the bug as well has not found the bug.
+            let found = failure.filter(|failure| run_seed(scenario, failure.seed).is_ok());
+            needed.extend(found.map(|failure| failure.schedules));
         }
         needed.sort_unstable();
         let median = needed.get(needed.len() / 2).copied().unwrap_or(0);
+        let worst = needed.last().copied().unwrap_or(0);
         let killed = format!("{}/{seeds}", needed.len());
-        survived |= (needed.len() as u64) * 10 < seeds * 9;
-        let (name, what) = (format!("{mutant:?}"), mutant.describe());
+        all_found &= needed.len() as u64 * 10 >= seeds * 9;
         println!(
-            "{name:<7} {:<12} {median:>10} {killed:>8}  {what}",
-            scenario.name()
+            "| {name:4} | {:70} | {:16} | {median:>9} | {worst:>9} | {killed:>7} |",
+            mutant.describe(),
+            format!("{} ({})", scenario.check(), scenario.name()),
         );
     }
-    if survived {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    Ok(all_found)
 }
 
-fn replay(words: &[&str]) -> ExitCode {
-    let (Some(scenario), Some(seed)) = (Scenario::from_name(words[0]), parse(words[1])) else {
-        println!("{USAGE}");
-        return ExitCode::from(2);
+fn replay(arguments: &Arguments) -> Result<bool, String> {
+    let [scenario, seed, ..] = &arguments.0[..] else {
+        return Err("a replay needs a scenario and a seed".to_owned());
     };
-    let named = |name: &&str| Mutant::ALL.into_iter().find(|m| format!("{m:?}") == **name);
-    mutants::set(words.get(2).and_then(named));
+    let scenario =
+        Scenario::from_name(scenario).ok_or(format!("there is no scenario `{scenario}`"))?;
+    let seed = number(seed).ok_or(format!("`{seed}` is no number"))?;
+    if let Some(name) = arguments.text("--mutant") {
+        let named = |mutant: &Mutant| format!("{mutant:?}").eq_ignore_ascii_case(name);
+        let mutant = Mutant::ALL.into_iter().find(named);
+        mutants::set(Some(mutant.ok_or(format!("there is no mutant {name}"))?));
+    }
     match run_seed(scenario, seed) {
         Ok(()) => {
             println!("seed {seed:#x} of {} holds", scenario.name());
-            ExitCode::SUCCESS
+            Ok(true)
         }
         Err(what) => {
             println!("seed {seed:#x} of {} fails: {what}", scenario.name());
-            ExitCode::FAILURE
+            Ok(false)
         }
     }
 }

@@ -10,15 +10,15 @@ use crate::world::{KEYS, World};
 /// A scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
-    /// C8: reads and writes of each key are linearizable while background work runs.
+    /// Reads and writes of each key are linearizable while background work runs.
     Registers,
-    /// C8: a snapshot shows the same again and again, and a batch as a whole.
+    /// A snapshot shows the same again and again, and a batch as a whole.
     Snapshots,
-    /// C8: reclamation never undoes a write that overtakes it.
+    /// Reclamation never undoes a write that overtakes it.
     Evacuation,
-    /// C8: checkpoint, compaction and reclamation at once lose nothing and do not deadlock.
+    /// Checkpoint, compaction and reclamation at once lose nothing and do not deadlock.
     Maintenance,
-    /// C9: after a power cut under concurrency, what was acknowledged is there, and the rest
+    /// After a power cut under concurrency, what was acknowledged is there, and the rest
     /// happened as a whole or not at all.
     PowerCut,
 }
@@ -44,14 +44,22 @@ impl Scenario {
         }
     }
 
+    /// The check that it is part of.
+    pub fn check(self) -> &'static str {
+        match self {
+            Scenario::PowerCut => "C9",
+            _ => "C8",
+        }
+    }
+
     /// What it shows.
     pub fn property(self) -> &'static str {
         match self {
-            Scenario::Registers => "reads and writes are linearizable (C8)",
-            Scenario::Snapshots => "a snapshot never changes, batches are whole (C8)",
-            Scenario::Evacuation => "evacuation never undoes a write (C8)",
-            Scenario::Maintenance => "background work in parallel, no deadlock (C8)",
-            Scenario::PowerCut => "a power cut under concurrency (C9)",
+            Scenario::Registers => "reads and writes are linearizable",
+            Scenario::Snapshots => "a snapshot never changes, batches are whole",
+            Scenario::Evacuation => "evacuation never undoes a write",
+            Scenario::Maintenance => "background work in parallel loses nothing, no deadlock",
+            Scenario::PowerCut => "a power cut under concurrency: persistent survives, else whole",
         }
     }
 

@@ -156,6 +156,12 @@ impl Extents {
         self.free_count() > class.floor()
     }
 
+    /// Whether `class` may append to an extent that is open. One that was opened out of the
+    /// reserve, for deletes say, is not for new data: that would use the reserve up for good.
+    pub fn may_append(&self, class: Class) -> bool {
+        self.free_count() >= class.floor()
+    }
+
     /// The extent that the next open takes, and whether it was never used.
     pub fn next_free(&self) -> Option<(u32, bool)> {
         match self.recycled.front() {

@@ -106,7 +106,7 @@ impl FileDisk {
         let file = options
             .open(&file_path)
             .map_err(failed("open", &file_path))?;
-        lock_file(&file, &file_path)?;
+        lock_file(&file, &file_path, FlockOperation::NonBlockingLockExclusive)?;
         if is_new {
             // The directory's entry must survive as well as the file's content.
             let directory = File::open(path).map_err(failed("open", path))?;
@@ -135,7 +135,11 @@ impl FileDisk {
         })
     }
 
-    /// Opens a disk for reading only, without locking it against a server that has died.
+    /// Opens a disk for reading only. Readers may share it; a server that runs on it keeps them
+    /// out, because what is read while it writes is no state that the disk ever had.
+    ///
+    /// # Errors
+    /// [`OpenError`] says which path and what to do.
     pub fn open_read_only(path: &Path) -> Result<FileDisk, OpenError> {
         let is_device = is_block_device(path);
         let file_path = match path.is_dir() {
@@ -148,6 +152,7 @@ impl FileDisk {
             source,
         };
         let file = File::open(&file_path).map_err(failed)?;
+        lock_file(&file, &file_path, FlockOperation::NonBlockingLockShared)?;
         let len = file.metadata().map_err(failed)?.len();
         let len = if is_device { u64::MAX } else { len };
         Ok(FileDisk {
@@ -237,8 +242,8 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn lock_file(file: &File, path: &Path) -> Result<(), OpenError> {
-    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+fn lock_file(file: &File, path: &Path, how: FlockOperation) -> Result<(), OpenError> {
+    match rustix::fs::flock(file, how) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse {
             path: path.to_owned(),

@@ -119,7 +119,8 @@ impl Store {
         let mut group = group.into_iter();
         let mut rest = Vec::new();
         while let Some(append) = group.next() {
-            if append.class == Class::Normal && self.starved.load(Ordering::SeqCst) {
+            let has_room = log.extents.may_append(append.class);
+            if append.class == Class::Normal && (self.starved.load(Ordering::SeqCst) || !has_room) {
                 append.fail(Error::OutOfSpace);
                 continue;
             }
