@@ -9,17 +9,16 @@ use crate::disk::Read;
 use crate::error::{Error, Result};
 use crate::extents::{Class, Extents};
 use crate::frame::{FrameRef, Kind, Stream, align_frame};
-use crate::limits::SUPERBLOCK_OFFSETS;
+use crate::limits::{MANIFEST_PARTS_MAX, SUPERBLOCK_OFFSETS};
 use crate::memtable::Memtable;
 use crate::merge::{MemtableCursor, Merged, Source};
 use crate::mutants::{self, Mutant};
 use crate::record::{Locator, Record};
 use crate::store::{Append, Counters, Done, Index, Log, Plan, Store};
-use crate::superblock::{ROOTS_MAX, Superblock};
-use crate::sync::atomic::Ordering;
+use crate::superblock::Superblock;
 use crate::sync::{Arc, lock, read, write};
 use crate::table::{ChunkSink, Table, TableBuilder, TableId, TableMeta};
-use crate::version::{Manifest, Version};
+use crate::version::{Manifest, ManifestPart, Version};
 
 /// The state at a group boundary that a checkpoint persists.
 struct Frozen {
@@ -28,6 +27,7 @@ struct Frozen {
     /// Oldest first.
     memtables: Vec<Arc<Memtable>>,
     tail_bytes: u64,
+    has_deletes: bool,
 }
 
 /// Payload bytes that live or no longer live in each extent.
@@ -44,11 +44,15 @@ impl Store {
         self.checkpoint_locked()
     }
 
-    /// Whether a checkpoint is due by the options' limits.
+    /// Whether a checkpoint is due by the options' limits, or because the last one failed.
     pub fn checkpoint_is_due(&self) -> bool {
-        let memtable_bytes = read(&self.index).active.bytes();
-        memtable_bytes >= self.options.memtable_bytes
-            || lock(&self.log).tail_bytes >= self.options.tail_bytes_max
+        {
+            let index = read(&self.index);
+            if index.active.bytes() >= self.options.memtable_bytes || !index.frozen.is_empty() {
+                return true;
+            }
+        }
+        lock(&self.log).tail_bytes >= self.options.tail_bytes_max
     }
 
     /// Writes a checkpoint if one is due. `false`: none was.
@@ -60,17 +64,21 @@ impl Store {
         Ok(is_due)
     }
 
-    /// Whether the last checkpoint found no space.
-    pub(crate) fn is_starved(&self) -> bool {
-        self.starved.load(Ordering::SeqCst)
+    /// Why the last checkpoint failed, if it did: no new data is taken until one succeeds.
+    pub(crate) fn starved(&self) -> Option<Error> {
+        lock(&self.starved).clone()
     }
 
-    /// Whether commits should wait until a checkpoint has caught up.
+    /// Whether commits should wait until a checkpoint has caught up: memory holds two memtables'
+    /// worth, or recovery would have to read twice the tail that it may.
     pub fn checkpoint_is_overdue(&self) -> bool {
-        let index = read(&self.index);
-        let frozen: usize = index.frozen.iter().map(|memtable| memtable.bytes()).sum();
-        index.active.bytes() + frozen >= self.options.memtable_bytes.saturating_mul(2)
-            && (!index.frozen.is_empty() || index.active.bytes() >= self.options.memtable_bytes * 2)
+        let held = {
+            let index = read(&self.index);
+            let frozen: usize = index.frozen.iter().map(|memtable| memtable.bytes()).sum();
+            index.active.bytes() + frozen
+        };
+        held >= self.options.memtable_bytes.saturating_mul(2)
+            || lock(&self.log).tail_bytes >= self.options.tail_bytes_max.saturating_mul(2)
     }
 
     pub(crate) fn checkpoint_locked(&self) -> Result<()> {
@@ -78,18 +86,20 @@ impl Store {
             return Err(Error::Failed { reason });
         }
         self.retire_dead()?;
-        let written = self.write_checkpoint();
-        let starved = matches!(written, Err(Error::OutOfSpace));
-        self.starved.store(starved, Ordering::SeqCst);
-        written
-    }
-
-    fn write_checkpoint(&self) -> Result<()> {
         let Some(frozen) = self.freeze() else {
             return Ok(());
         };
-        let (version, changes) = self.write_memtables(&frozen)?;
-        self.install_tables(&frozen, version.clone(), &changes);
+        let written = self.write_checkpoint(&frozen);
+        if written.is_err() {
+            lock(&self.log).deletes_since_checkpoint |= frozen.has_deletes;
+        }
+        *lock(&self.starved) = written.as_ref().err().cloned();
+        written
+    }
+
+    fn write_checkpoint(&self, frozen: &Frozen) -> Result<()> {
+        let (version, changes) = self.write_memtables(frozen)?;
+        self.install_tables(frozen, version.clone(), &changes);
         let mut extents = frozen.extents.clone();
         apply_changes(&mut extents, &changes);
         let reset = extents.retired(self.shared.snapshots.oldest());
@@ -99,7 +109,7 @@ impl Store {
             extents,
             version: (*version).clone(),
         };
-        let roots = self.write_manifest(&manifest.encode())?;
+        let roots = self.write_manifest(frozen.lsn, &manifest.encode())?;
         self.write_superblock(frozen.lsn, roots)?;
         let mut log = lock(&self.log);
         let is_data = |extent: &&u32| {
@@ -110,7 +120,6 @@ impl Store {
         let data_resets = reset.iter().filter(is_data).count() as u64;
         log.extents.recycle(&reset);
         log.tail_bytes -= frozen.tail_bytes;
-        log.deletes_since_checkpoint = false;
         drop(log);
         Counters::add(&self.counters.checkpoints, 1);
         Counters::add(&self.counters.extents_reclaimed, reset.len() as u64);
@@ -122,12 +131,14 @@ impl Store {
     fn freeze(&self) -> Option<Frozen> {
         let _turn = lock(&self.pump_turn);
         let mut plan = lock(&self.plan);
-        let log = lock(&self.log);
+        let mut log = lock(&self.log);
         let mut index = write(&self.index);
         if !self.has_changes(&plan, &log, &index) {
             return None;
         }
         plan.dirty = true;
+        // Deletes that come while this is written are not covered by it.
+        let has_deletes = std::mem::take(&mut log.deletes_since_checkpoint);
         if !index.active.is_empty() {
             let active = std::mem::take(&mut index.active);
             index.frozen.insert(0, active);
@@ -137,6 +148,7 @@ impl Store {
             extents: log.extents.clone(),
             memtables: index.frozen.iter().rev().cloned().collect(),
             tail_bytes: log.tail_bytes,
+            has_deletes,
         })
     }
 
@@ -178,12 +190,21 @@ impl Store {
         let mut writer = TablesWriter::new(self, Class::Checkpoint);
         while let Some((key, mut record)) = merged.next(None, &reader)? {
             let stem = &key[..record.stem_len as usize];
-            let prior = version.get(&key, filter_hash(stem), None, &reader)?;
-            count_live(changes, prior.as_ref().and_then(Record::locator), -1);
-            count_live(changes, record.locator(), 1);
-            if let Some(prior) = prior {
-                record.oldest = record.oldest.min(prior.oldest);
+            match version.get(&key, filter_hash(stem), None, &reader) {
+                Ok(prior) => {
+                    count_live(changes, prior.as_ref().and_then(Record::locator), -1);
+                    record.oldest = record.oldest.min(prior.map_or(u64::MAX, |p| p.oldest));
+                }
+                // The index is damaged there. What the key was before stays counted as live,
+                // and how old its frames are is not known; without this checkpoint nothing
+                // would be taken any more.
+                Err(error @ (Error::Corrupt { .. } | Error::Disk(_))) => {
+                    self.report_damage(&error);
+                    record.oldest = 0;
+                }
+                Err(error) => return Err(error),
             }
+            count_live(changes, record.locator(), 1);
             writer.add(&key, &record)?;
         }
         writer.finish()
@@ -199,21 +220,26 @@ impl Store {
         apply_changes(&mut log.extents, changes);
     }
 
-    fn write_manifest(&self, bytes: &[u8]) -> Result<Vec<FrameRef>> {
+    fn write_manifest(&self, lsn: u64, bytes: &[u8]) -> Result<Vec<FrameRef>> {
         let part_bytes = self.geometry().payload_bytes_max as usize;
-        if bytes.len().div_ceil(part_bytes) > ROOTS_MAX {
+        if bytes.len().div_ceil(part_bytes) > MANIFEST_PARTS_MAX {
             return Err(Error::TooLarge {
                 what: "the manifest",
                 is: bytes.len(),
-                limit: part_bytes * ROOTS_MAX,
+                limit: part_bytes * MANIFEST_PARTS_MAX,
             });
         }
         let mut roots = Vec::new();
-        for part in bytes.chunks(part_bytes) {
+        let count = bytes.len().div_ceil(part_bytes) as u32;
+        for (number, part) in (0..).zip(bytes.chunks(part_bytes)) {
+            let part_of = ManifestPart { lsn, number, count };
             roots.push(self.append_and_wait(|done| {
                 let payload = vec![part.to_vec()];
                 let what = (Kind::Manifest, Stream::Manifest, Class::Checkpoint);
-                self.background(what, Vec::new(), payload, done)
+                let mut append = self.background(what, Vec::new(), payload, done);
+                part_of.encode(&mut append.body);
+                append.body_checksum = self.shared.medium.checksummer.of(&[&append.body]);
+                append
             })?);
         }
         roots.iter().try_for_each(|root| self.verify_copy(root))?;
@@ -228,7 +254,7 @@ impl Store {
                 generation: log.superblock.generation + 1,
                 checkpoint_lsn: lsn,
                 // Whatever an earlier open wrote behind this lsn was dropped by recovery.
-                floor: self.epoch,
+                floor: self.generation,
                 written_at_ms: (self.options.clock)(),
                 roots,
                 ..log.superblock.clone()
@@ -247,8 +273,8 @@ impl Store {
         Ok(())
     }
 
-    /// A table id that no table on this disk ever had: the generation of this open, and a
-    /// number.
+    /// A table id that no table on this disk ever had: the number of this open, and one of the
+    /// table.
     pub(crate) fn next_table_id(&self) -> TableId {
         let mut plan = lock(&self.plan);
         plan.next_table = plan.next_table.wrapping_add(1);

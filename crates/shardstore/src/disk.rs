@@ -6,7 +6,8 @@
 //! - a `flush` covers every write that returned before the flush began;
 //! - bytes never written read as zeros;
 //! - after a failed `flush` nothing is known about the writes it covered, and a later
-//!   successful flush does not change that.
+//!   successful flush does not change that; of two flushes at the same time that cover a
+//!   write that failed, both fail.
 
 use std::io;
 
@@ -56,7 +57,10 @@ impl DiskError {
     pub fn from_io(operation: &'static str, offset: u64, len: u64, error: &io::Error) -> DiskError {
         match error.kind() {
             io::ErrorKind::WouldBlock => DiskError::WouldBlock,
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskError::NoSpace {
+            // The last one: the file cannot grow any more.
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => DiskError::NoSpace {
                 operation,
                 offset,
                 len,

@@ -29,6 +29,9 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(1);
 
 type Job = Box<dyn FnOnce(&Store) + Send>;
 
+/// A kind of maintenance; `false`: nothing was due.
+type Step = fn(&Store) -> Result<bool>;
+
 struct Inner {
     store: Store,
     /// Maintenance stops first: whatever it is in the middle of still needs the committer.
@@ -86,7 +89,10 @@ impl Engine {
         let inner = self.inner.clone();
         thread::Builder::new()
             .name(format!("shard-{name}"))
-            .spawn(move || body(&inner))
+            .spawn(move || {
+                let _guard = AbortOnPanic;
+                body(&inner);
+            })
             .map_err(|error| Error::Failed {
                 reason: format!("cannot start a thread: {error}"),
             })
@@ -153,7 +159,22 @@ impl Engine {
         for thread in std::mem::take(&mut *lock(&inner.threads)) {
             let _ = thread.join();
         }
+        // What was submitted while the committer ended.
+        inner.store.seal_queue();
         result
+    }
+}
+
+/// A thread of the engine that panicked leaves locks poisoned and callers waiting for ever. A
+/// process that ends instead loses nothing that was acknowledged, and can be started again.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        // The model checker's threads unwind when a schedule failed.
+        if cfg!(not(feature = "shuttle")) && thread::panicking() {
+            std::process::abort();
+        }
     }
 }
 
@@ -211,7 +232,7 @@ impl Inner {
     /// waits is maintenance's own.
     fn wait_for_maintenance(&self) {
         while self.store.checkpoint_is_overdue()
-            && !self.store.is_starved()
+            && self.store.starved().is_none()
             && lock(&self.store.queue).background.is_empty()
             && self.store.failure().is_none()
             && !self.is_stopping()
@@ -263,7 +284,8 @@ impl Inner {
         drop(self.maintenance_signal.wait_timeout(due, ERROR_PAUSE));
     }
 
-    /// The most urgent step of maintenance. `false`: nothing is due.
+    /// A round of maintenance: each kind of work in its turn, so that none keeps the others from
+    /// theirs, and a checkpoint that is due before each. `false`: nothing is due.
     ///
     /// A step that fails does not keep the later ones from running: reclamation above all must
     /// go on when there is no space for a checkpoint or for compaction.
@@ -272,22 +294,32 @@ impl Inner {
         if store.failure().is_some() {
             return Ok(false);
         }
-        let mut failed = Ok(false);
-        let steps: [fn(&Store) -> Result<bool>; 4] = [
-            Store::checkpoint_step,
-            Store::prepare_ahead,
-            Store::compact,
-            Store::reclaim_step,
-        ];
+        store.refresh_capacity();
+        let reclaim_first: [Step; 3] = [Store::reclaim_step, Store::prepare_ahead, Store::compact];
+        let compact_first: [Step; 3] = [Store::prepare_ahead, Store::compact, Store::reclaim_step];
+        let steps = if store.is_short_of_space() {
+            reclaim_first
+        } else {
+            compact_first
+        };
+        let mut worked = false;
+        let mut failed = None;
         for step in steps {
-            match step(store) {
-                Ok(true) => return Ok(true),
-                Ok(false) => {}
-                Err(error) => failed = Err(error),
+            for step in [Store::checkpoint_step, step] {
+                if self.maintenance_is_stopping() {
+                    return Ok(false);
+                }
+                match step(store) {
+                    Ok(did) => worked |= did,
+                    Err(error) => failed = Some(error),
+                }
+                self.caught_up.notify_all();
             }
-            self.caught_up.notify_all();
         }
-        failed
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(worked),
+        }
     }
 
     fn serve_reads(&self) {

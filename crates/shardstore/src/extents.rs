@@ -78,12 +78,14 @@ pub enum Class {
 }
 
 impl Class {
-    /// Free extents that this class leaves alone.
+    /// Free extents that this class leaves alone. A checkpoint may need two: for the index and
+    /// for its manifest.
     fn floor(self) -> u32 {
         match self {
             Class::Normal => 5,
-            Class::FreesSpace | Class::Compaction => 2,
-            Class::Reclamation => 1,
+            Class::Compaction => 4,
+            Class::FreesSpace => 3,
+            Class::Reclamation => 2,
             Class::Checkpoint => 0,
         }
     }
@@ -266,6 +268,12 @@ impl Extents {
             .collect()
     }
 
+    /// How many extents wait for a checkpoint, whoever may still read them.
+    pub fn retired_count(&self) -> usize {
+        let retired = |extent: &&Extent| extent.state == State::Retired;
+        self.table.iter().filter(retired).count()
+    }
+
     /// Makes retired extents free, in the given order.
     pub fn recycle(&mut self, extents: &[u32]) {
         for extent in extents {
@@ -404,6 +412,6 @@ mod tests {
             Class::Reclamation,
             Class::Checkpoint,
         ];
-        assert_eq!(classes.map(&mut fill), [5, 2, 1, 0]);
+        assert_eq!(classes.map(&mut fill), [5, 3, 2, 0]);
     }
 }

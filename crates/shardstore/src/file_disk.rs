@@ -15,6 +15,7 @@ use rustix::io::ReadWriteFlags;
 
 use crate::disk::{Disk, DiskError, Read};
 use crate::limits::PAGE;
+use crate::sync::{Mutex, lock};
 
 /// The file's name in a data directory.
 pub const FILE_NAME: &str = "cullet.disk";
@@ -62,9 +63,14 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct FileDisk {
     file: File,
+    /// For writing ahead. Linux reports a failed writeback once to each open of a file, so this
+    /// one must not take the error that belongs to a commit's flush.
+    ahead: Option<File>,
     direct: Option<File>,
     capacity: Capacity,
     is_new: bool,
+    /// The first failed flush. Held over a flush, so that of two at the same time both fail.
+    flush_failure: Mutex<Option<DiskError>>,
 }
 
 #[derive(Debug)]
@@ -102,15 +108,38 @@ impl FileDisk {
             refuse_foreign(path)?;
         }
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(is_new).mode(0o600);
-        let file = options
+        options.read(true).write(true);
+        let mut own = options.clone();
+        own.create(is_new).mode(0o600);
+        if is_device {
+            // Held against every node of the device, and against whatever has it mounted.
+            own.custom_flags(OFlags::EXCL.bits() as i32);
+        }
+        let file =
+            own.open(&file_path).map_err(|source| {
+                match rustix::io::Errno::from_io_error(&source) {
+                    Some(rustix::io::Errno::BUSY) => OpenError::InUse {
+                        path: file_path.clone(),
+                    },
+                    _ => failed("open", &file_path)(source),
+                }
+            })?;
+        lock_file(&file, &file_path, FlockOperation::NonBlockingLockExclusive)?;
+        let ahead = options
             .open(&file_path)
             .map_err(failed("open", &file_path))?;
-        lock_file(&file, &file_path, FlockOperation::NonBlockingLockExclusive)?;
-        if is_new {
-            // The directory's entry must survive as well as the file's content.
-            let directory = File::open(path).map_err(failed("open", path))?;
-            directory.sync_all().map_err(failed("flush", path))?;
+        if !is_device {
+            // The entries that lead to the file must survive as well as its content. At every
+            // start, because the one that made them may have been cut off.
+            for directory in path
+                .canonicalize()
+                .iter()
+                .flat_map(|path| path.ancestors())
+                .take(2)
+            {
+                let opened = File::open(directory).map_err(failed("open", directory))?;
+                opened.sync_all().map_err(failed("flush", directory))?;
+            }
         }
         let direct = OpenOptions::new()
             .read(true)
@@ -129,9 +158,11 @@ impl FileDisk {
         };
         Ok(FileDisk {
             file,
+            ahead: Some(ahead),
             direct,
             capacity,
             is_new,
+            flush_failure: Mutex::new(None),
         })
     }
 
@@ -141,7 +172,6 @@ impl FileDisk {
     /// # Errors
     /// [`OpenError`] says which path and what to do.
     pub fn open_read_only(path: &Path) -> Result<FileDisk, OpenError> {
-        let is_device = is_block_device(path);
         let file_path = match path.is_dir() {
             true => path.join(FILE_NAME),
             false => path.to_owned(),
@@ -153,13 +183,15 @@ impl FileDisk {
         };
         let file = File::open(&file_path).map_err(failed)?;
         lock_file(&file, &file_path, FlockOperation::NonBlockingLockShared)?;
-        let len = file.metadata().map_err(failed)?.len();
-        let len = if is_device { u64::MAX } else { len };
+        use std::io::Seek;
+        let len = (&file).seek(std::io::SeekFrom::End(0)).map_err(failed)?;
         Ok(FileDisk {
             file,
+            ahead: None,
             direct: None,
             capacity: Capacity::Given(len),
             is_new: false,
+            flush_failure: Mutex::new(None),
         })
     }
 
@@ -311,25 +343,38 @@ impl Disk for FileDisk {
     }
 
     fn flush(&self) -> Result<(), DiskError> {
-        self.file
-            .sync_data()
-            .map_err(|error| DiskError::from_io("flush", 0, 0, &error))
+        let mut failure = lock(&self.flush_failure);
+        if let Some(error) = &*failure {
+            return Err(error.clone());
+        }
+        let flushed = self.file.sync_data();
+        let flushed = flushed.map_err(|error| DiskError::from_io("flush", 0, 0, &error));
+        *failure = flushed.as_ref().err().cloned();
+        flushed
     }
 
     fn prepare(&self, offset: u64, len: u64) -> Result<(), DiskError> {
         let failed = |error: std::io::Error| DiskError::from_io("prepare", offset, len, &error);
-        let has = self.file.metadata().map_err(failed)?.len();
+        let Some(file) = &self.ahead else {
+            return Err(failed(std::io::ErrorKind::ReadOnlyFilesystem.into()));
+        };
+        let has = file.metadata().map_err(failed)?.len();
         // The file grows only here and by the superblock's area, so what it has is prepared.
         let mut at = offset.max(has);
         let zeros = vec![0; PREPARE_BYTES];
         while at < offset + len {
             let part = (offset + len - at).min(PREPARE_BYTES as u64) as usize;
-            match self.file.write_at(&zeros[..part], at) {
+            match file.write_at(&zeros[..part], at) {
+                Ok(0) => return Err(failed(std::io::ErrorKind::WriteZero.into())),
                 Ok(n) => at += n as u64,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(failed(error)),
             }
-            self.file.sync_data().map_err(failed)?;
+            if let Err(error) = file.sync_data() {
+                let error = failed(error);
+                lock(&self.flush_failure).get_or_insert(error.clone());
+                return Err(error);
+            }
         }
         Ok(())
     }

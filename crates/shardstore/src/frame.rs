@@ -186,7 +186,8 @@ impl Header {
             },
             body_checksum: reader.u64()?,
         };
-        (header.body_len as usize <= BODY_BYTES_MAX
+        (header.previous_end <= header.offset
+            && header.body_len as usize <= BODY_BYTES_MAX
             && header.body_len as usize >= checksum_area(header.payload_len))
         .then_some(header)
     }

@@ -28,6 +28,13 @@ pub const VALUE_BYTES_MAX: usize = 12 * 1024;
 /// Largest sum of keys and values in one batch, in bytes.
 pub const BATCH_BYTES_MAX: usize = 128 * 1024;
 
+/// Most bytes that one group commit may take, batches past it aside: recovery looks for frames
+/// of the newest group this far and more.
+pub const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How far behind a chain's end recovery looks for later frames: past the largest group.
+pub const LOOKAHEAD_BYTES: u32 = 16 * 1024 * 1024;
+
 /// Most entries in one batch.
 pub const BATCH_ENTRIES_MAX: usize = 1_024;
 
@@ -40,10 +47,23 @@ pub const SUPERBLOCK_BYTES: usize = PAGE;
 /// Offsets of the superblock's copies on the disk.
 pub const SUPERBLOCK_OFFSETS: [u64; 2] = [0, 64 * 1024];
 
-/// Most extents on one disk (with 64 MiB extents: 256 TiB).
-pub const EXTENTS_MAX: u32 = 4 * 1024 * 1024;
+/// Most extents on one disk (with 64 MiB extents: 128 TiB).
+pub const EXTENTS_MAX: u32 = 2 * 1024 * 1024;
+
+/// Most parts of a manifest, each one payload.
+pub const MANIFEST_PARTS_MAX: usize = 160;
+
+/// Bytes of an extent in a manifest.
+pub const MANIFEST_EXTENT_BYTES: usize = 42;
 
 const _: () = assert!(PAGE.is_multiple_of(FRAME_ALIGN));
+const _: () = assert!(
+    GROUP_BYTES_MAX + 4 * (PAYLOAD_BYTES_MAX + BATCH_BYTES_MAX) <= LOOKAHEAD_BYTES as usize
+);
+// Two thirds of a manifest may be extents; the rest is for the tables.
+const _: () = assert!(
+    EXTENTS_MAX as usize * MANIFEST_EXTENT_BYTES / 2 * 3 <= MANIFEST_PARTS_MAX * PAYLOAD_BYTES_MAX
+);
 const _: () = assert!(CHECKSUM_UNIT.is_multiple_of(PAGE));
 const _: () = assert!(PAYLOAD_BYTES_MAX.is_multiple_of(CHECKSUM_UNIT));
 const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX < BATCH_BYTES_MAX);
@@ -103,6 +123,13 @@ impl Geometry {
             return bad("the payload limit is not between 16 KiB and a quarter of an extent");
         }
         Ok(())
+    }
+
+    /// Most extents that a disk with these sizes may have, so that a manifest has room for them.
+    pub fn extents_max(&self) -> u32 {
+        let manifest_bytes = MANIFEST_PARTS_MAX * self.payload_bytes_max as usize;
+        let extents = manifest_bytes / 3 * 2 / MANIFEST_EXTENT_BYTES;
+        EXTENTS_MAX.min(extents as u32)
     }
 
     /// Most bytes of keys and values that one batch may carry on this disk.

@@ -44,7 +44,7 @@ impl Medium {
     /// How many extents fit below `bytes`.
     pub fn extents_below(&self, bytes: u64) -> u32 {
         let extents = bytes.saturating_sub(EXTENTS_START) / u64::from(self.geometry.extent_bytes);
-        extents.min(u64::from(crate::limits::EXTENTS_MAX)) as u32
+        extents.min(u64::from(self.geometry.extents_max())) as u32
     }
 
     /// Reads within an extent.

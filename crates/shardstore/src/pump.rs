@@ -21,7 +21,7 @@ use crate::mutants::{self, Mutant};
 use crate::record::{Content, Locator, Record};
 use crate::store::{Append, Counters, Done, Log, Queue, Store};
 use crate::sync::atomic::Ordering;
-use crate::sync::{lock, read, thread, write};
+use crate::sync::{MutexGuard, lock, read, thread, write};
 
 /// An append with its place.
 struct Placed {
@@ -90,13 +90,14 @@ impl Store {
         group
     }
 
-    fn fail_queue(&self, error: &Error) {
+    pub(crate) fn fail_queue(&self, error: &Error) {
         let mut queue = lock(&self.queue);
         let Queue {
             background,
             foreground,
             blocked,
             bytes,
+            ..
         } = &mut *queue;
         *bytes = 0;
         let waiting: Vec<Append> = background
@@ -113,16 +114,23 @@ impl Store {
     /// Gives lsn and place to as much of the group as can be flushed together; puts the rest
     /// back to the front of the queue.
     fn place(&self, group: Vec<Append>) -> Vec<Placed> {
+        let starved = self.starved();
         let mut log = lock(&self.log);
         let mut placed: Vec<Placed> = Vec::with_capacity(group.len());
         let mut in_group = [false; Stream::COUNT];
         let mut group = group.into_iter();
         let mut rest = Vec::new();
         while let Some(append) = group.next() {
-            let has_room = log.extents.may_append(append.class);
-            if append.class == Class::Normal && (self.starved.load(Ordering::SeqCst) || !has_room) {
-                append.fail(Error::OutOfSpace);
-                continue;
+            if append.class == Class::Normal {
+                let refusal = match &starved {
+                    Some(error) => Some(error.clone()),
+                    None if log.extents.may_append(append.class) => None,
+                    None => Some(Error::OutOfSpace),
+                };
+                if let Some(error) = refusal {
+                    append.fail(error);
+                    continue;
+                }
             }
             let stream = append.stream;
             let is_first = !in_group[stream as usize];
@@ -134,7 +142,9 @@ impl Store {
                 break;
             }
             if fit.is_none() {
-                match self.open_extent(&mut log, &append) {
+                let opened;
+                (log, opened) = self.open_extent(log, &append);
+                match opened {
                     Ok(()) => fit = log.extents.fit(stream, append.frame_len(), true),
                     Err(error) => {
                         if mutants::on(Mutant::M23) {
@@ -157,32 +167,50 @@ impl Store {
         placed
     }
 
-    fn open_extent(&self, log: &mut Log, append: &Append) -> Result<()> {
-        if !log.extents.may_open(append.class) {
-            return Err(Error::OutOfSpace);
+    /// Opens the next free extent for an append. Only the pump opens extents, so the log may be
+    /// let go of while one is written ahead.
+    fn open_extent<'a>(
+        &'a self,
+        mut log: MutexGuard<'a, Log>,
+        append: &Append,
+    ) -> (MutexGuard<'a, Log>, Result<()>) {
+        loop {
+            let next = log.extents.next_free();
+            let (true, Some((extent, virgin))) = (log.extents.may_open(append.class), next) else {
+                return (log, Err(Error::OutOfSpace));
+            };
+            if !virgin || extent < log.extents.prepared {
+                let lsn = log.next_lsn;
+                log.extents.open_next(append.stream, lsn);
+                return (log, Ok(()));
+            }
+            drop(log);
+            let prepared = self.prepare_up_to(extent);
+            log = lock(&self.log);
+            if let Err(error) = prepared {
+                return (log, Err(error));
+            }
         }
-        let Some((extent, virgin)) = log.extents.next_free() else {
-            return Err(Error::OutOfSpace);
-        };
-        if virgin && extent >= log.extents.prepared {
-            self.prepare_extent(extent)?;
-            log.extents.prepared = extent + 1;
-        }
-        let lsn = log.next_lsn;
-        log.extents.open_next(append.stream, lsn);
-        Ok(())
     }
 
-    fn prepare_extent(&self, extent: u32) -> Result<()> {
+    /// Writes an extent that was never used ahead, unless that is done already.
+    fn prepare_up_to(&self, extent: u32) -> Result<()> {
+        let _alone = lock(&self.preparing);
+        if lock(&self.log).extents.prepared > extent {
+            return Ok(());
+        }
         let medium = &self.shared.medium;
         let offset = medium.offset_of(extent, 0);
-        match medium
-            .disk
-            .prepare(offset, u64::from(medium.geometry.extent_bytes))
-        {
-            Ok(()) => Ok(()),
+        let len = u64::from(medium.geometry.extent_bytes);
+        match medium.disk.prepare(offset, len) {
+            Ok(()) => {
+                let mut log = lock(&self.log);
+                log.extents.prepared = log.extents.prepared.max(extent + 1);
+                Ok(())
+            }
             Err(DiskError::NoSpace { .. }) => Err(Error::OutOfSpace),
-            Err(error) => Err(error.into()),
+            // It flushes: what else was not durable yet is not known now.
+            Err(error) => Err(self.fail(&error.into())),
         }
     }
 
@@ -199,12 +227,8 @@ impl Store {
             }
             next
         };
-        match self.prepare_extent(extent) {
-            Ok(()) => {
-                let mut log = lock(&self.log);
-                log.extents.prepared = log.extents.prepared.max(extent + 1);
-                Ok(true)
-            }
+        match self.prepare_up_to(extent) {
+            Ok(()) => Ok(true),
             Err(Error::OutOfSpace) => Ok(false),
             Err(error) => Err(error),
         }
@@ -408,8 +432,11 @@ impl Store {
         const TABLES_URGENT: usize = 8;
         let is_urgent = {
             let index = read(&self.index);
-            let half_full = index.active.bytes() > self.options.memtable_bytes / 2;
-            index.version.levels[0].len() > TABLES_URGENT || (!index.frozen.is_empty() && half_full)
+            let active = index.active.bytes();
+            let half_full = active > self.options.memtable_bytes / 2;
+            index.version.levels[0].len() > TABLES_URGENT
+                || active >= self.options.memtable_bytes
+                || (!index.frozen.is_empty() && half_full)
         };
         if !is_urgent && !self.is_short_of_space() && !lock(&self.log).closed {
             let nanos = bytes.saturating_mul(1_000_000_000);

@@ -10,7 +10,7 @@ use crate::batch::Key;
 use crate::codec::Reader;
 use crate::disk::Read;
 use crate::error::{Error, Place, Result};
-use crate::extents::{Class, Extent, State};
+use crate::extents::{Class, Extent, Extents, State};
 use crate::frame::{
     self, Change, FrameEntry, FrameRef, Header, Kind, Stream, checksum_area, decode_entries,
 };
@@ -75,7 +75,7 @@ impl Store {
             }
             Ok(None) => Ok(None),
             Err(error) => {
-                if matches!(error, Error::Corrupt { .. }) {
+                if is_damage(&error) {
                     let live = self.live_in(number, extent.live);
                     lock(&self.plan).quarantined.insert(number, live);
                     self.report_damage(&error);
@@ -87,8 +87,7 @@ impl Store {
 
     /// Whether the next extent that is opened may be one of the last for new data.
     pub(crate) fn is_short_of_space(&self) -> bool {
-        let log = lock(&self.log);
-        log.extents.free_count() <= log.extents.reserve() + 1
+        is_short(&lock(&self.log).extents)
     }
 
     /// One step of reclamation as a thread runs it: evacuates what is worth it, and writes a
@@ -143,7 +142,7 @@ impl Store {
             match self.find_living(number, &extent, &version) {
                 Ok(living) if living.is_empty() => self.retire(&Evacuated { extent: number }),
                 Ok(_) => {}
-                Err(error @ Error::Corrupt { .. }) => {
+                Err(error) if is_damage(&error) => {
                     lock(&self.plan).quarantined.insert(number, 0);
                     self.report_damage(&error);
                 }
@@ -193,7 +192,12 @@ impl Store {
         let plan = lock(&self.plan);
         let log = lock(&self.log);
         let extent_bytes = u64::from(self.geometry().extent_bytes);
-        let is_short = log.extents.free_count() <= log.extents.reserve() + 1;
+        let is_short = is_short(&log.extents);
+        // What waits for old snapshots to end is copied already: more would only use up the
+        // space that it cannot give back yet.
+        if log.extents.retired_count() >= RETIRED_MAX {
+            return None;
+        }
         let candidates = log
             .extents
             .used()
@@ -494,10 +498,10 @@ impl Store {
                 extent: number,
                 offset: walk.end(),
             };
-            match walk.step()? {
+            match walk.step_or_end(&mut |error| damage.push(error)) {
                 Walked::Frame { header, body } => {
                     Counters::add(&self.counters.scrubbed_bytes, header.len());
-                    damage.extend(self.scrub_payload(&header, &body)?);
+                    damage.extend(self.scrub_payload(&header, &body));
                 }
                 Walked::BadBody => damage.push(unreadable(place)),
                 Walked::End => {
@@ -511,33 +515,41 @@ impl Store {
         Ok(damage)
     }
 
-    fn scrub_payload(&self, header: &Header, body: &[u8]) -> Result<Option<Error>> {
+    fn scrub_payload(&self, header: &Header, body: &[u8]) -> Option<Error> {
         let medium = &self.shared.medium;
         let frame = header.frame_ref();
         let mut unit = vec![0; CHECKSUM_UNIT.min(frame.payload_len as usize)];
         for (number, start) in (0..frame.payload_len).step_by(CHECKSUM_UNIT).enumerate() {
             let len = (frame.payload_len - start).min(CHECKSUM_UNIT as u32) as usize;
             let offset = frame.offset + frame.head_len() as u32 + start;
-            medium.read(
-                Place {
-                    offset,
-                    ..frame.place()
-                },
-                &mut unit[..len],
-                Read::PastCache,
-            )?;
+            let place = Place {
+                offset,
+                ..frame.place()
+            };
+            if let Err(error) = medium.read(place, &mut unit[..len], Read::PastCache) {
+                return Some(error);
+            }
             if !frame::unit_holds(&medium.checksummer, body, number, &unit[..len]) {
-                return Ok(Some(Error::Corrupt {
+                return Some(Error::Corrupt {
                     place: frame.place(),
                     what: format!(
                         "payload unit {number} does not match its checksum ({})",
                         describe(header, body)
                     ),
-                }));
+                });
             }
         }
-        Ok(None)
+        None
     }
+}
+
+fn is_short(extents: &Extents) -> bool {
+    extents.free_count() <= extents.reserve() + 1
+}
+
+/// Whether the medium is why: what stands there is wrong, or cannot be read.
+fn is_damage(error: &Error) -> bool {
+    matches!(error, Error::Corrupt { .. } | Error::Disk(_))
 }
 
 /// What a frame carries, for messages.

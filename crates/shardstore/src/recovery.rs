@@ -21,6 +21,7 @@ use crate::disk::{Disk, Read};
 use crate::error::{Error, Place, Result};
 use crate::extents::{EXTENTS_MIN, Extents, State};
 use crate::frame::{FrameRef, Header, Kind, Stream, decode_entries};
+use crate::limits::LOOKAHEAD_BYTES;
 use crate::medium::Medium;
 use crate::memtable::{Memtable, SnapshotRegistry};
 use crate::mutants::{self, Mutant};
@@ -32,9 +33,6 @@ use crate::sync::{Arc, Condvar, Mutex, RwLock, lock};
 use crate::table::TableReader;
 use crate::version::{Manifest, Version};
 use crate::walk::{Walk, Walked};
-
-/// How far behind a chain's end later frames are looked for: past the largest group.
-const LOOKAHEAD_BYTES: u32 = 16 * 1024 * 1024;
 
 /// Free extents in a row without a frame after which no later one can have one: each stream
 /// may have opened one and written nothing durable.
@@ -58,19 +56,18 @@ struct Tail {
 
 pub(crate) fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Store> {
     let (superblock, order) = Superblock::load_in_order(&*disk)?;
+    superblock.refuse_to_write()?;
     let medium = Medium::new(disk, superblock.identity, superblock.geometry);
     let (mut manifest, manifest_lsn) = load_manifest(&medium, &superblock)?;
-    let bytes = options
-        .capacity_bytes
-        .unwrap_or(u64::MAX)
-        .min(medium.disk.capacity());
+    let bytes = options.capacity_bytes(&*medium.disk);
     let capacity = medium.extents_below(bytes);
     if capacity < EXTENTS_MIN {
         let least = medium.offset_of(EXTENTS_MIN, 0);
         let what = format!("the disk has {bytes} bytes and needs at least {least}");
         return Err(Error::Geometry { what });
     }
-    manifest.extents.set_capacity(capacity);
+    // A limit that was lowered since must not hide what was written beyond it.
+    manifest.extents.set_capacity(medium.geometry.extents_max());
     let mut tail = scan_tail(&medium, &manifest.extents, superblock.floor)?;
     tail.durable = tail
         .durable
@@ -81,6 +78,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Store> {
     let memtable = Memtable::default();
     let last_lsn = replay(&medium, &manifest, &tail, &memtable)?;
     adopt(&mut manifest.extents, &tail);
+    manifest.extents.set_capacity(capacity);
     let needs_checkpoint = dropped || !memtable.is_empty() || has_holes(&tail, &superblock);
     let state = (superblock, manifest, memtable, last_lsn.max(tail.durable));
     let store = assemble(medium, options, state, (tail.durable, order))?;
@@ -153,19 +151,24 @@ fn scan_tail(medium: &Medium, extents: &Extents, floor: u64) -> Result<Tail> {
             scan_extent(medium, start, (extent.last_lsn, floor), false, &mut tail)?;
         }
     }
-    // Extents that the checkpoint itself reset are listed before those never used, yet while it
-    // was being written only the latter could be opened: so every recycled one is looked at,
-    // and misses are counted only among those never used.
+    // The recycled extents are opened in their order, then those never used. Only while the
+    // checkpoint was being written could the latter be opened before some of the former: the
+    // ones that it reset itself, which it lists last. So what was opened is the beginning of
+    // the one list and the beginning of the other.
     let used = extents.used().len() as u32;
-    let mut misses = 0;
+    let (mut misses, mut virgin) = (0, false);
     for (number, epoch) in extents.free_in_order() {
-        let found = scan_extent(medium, (number, epoch, 0), (0, floor), true, &mut tail)?;
-        if number >= used {
-            misses = if found { 0 } else { misses + 1 };
+        if number >= used && !virgin {
+            (misses, virgin) = (0, true);
         }
         if misses == MISSES_MAX {
-            break;
+            match virgin {
+                true => break,
+                false => continue,
+            }
         }
+        let found = scan_extent(medium, (number, epoch, 0), (0, floor), true, &mut tail)?;
+        misses = if found { 0 } else { misses + 1 };
     }
     Ok(tail)
 }
@@ -200,13 +203,15 @@ fn scan_extent(
         Some(header) => Some(header),
         None => ahead.resync(limit, false)?,
     };
+    let seen_ahead = next.is_some();
     while let Some(header) = next {
         tail.durable = tail.durable.max(header.durable);
         ahead.skip_to(header.offset);
         next = ahead.resync(limit, false)?;
     }
-    let found = !frames.is_empty();
-    if found || !is_new {
+    let has_frames = !frames.is_empty();
+    let found = has_frames || seen_ahead;
+    if has_frames || !is_new {
         tail.chains.push(TailChain {
             extent,
             is_new,
@@ -376,13 +381,14 @@ fn assemble(
 ) -> Result<Store> {
     let superblock = Superblock {
         generation: superblock.generation + 1,
+        runs: superblock.runs + 1,
         written_at_ms: (options.clock)(),
         ..superblock
     };
     if !mutants::on(Mutant::M6) {
         superblock.store(&*medium.disk, order)?;
     }
-    let epoch = superblock.generation;
+    let (epoch, generation) = (superblock.runs, superblock.generation);
     let log = Log {
         extents: manifest.extents,
         next_lsn: last_lsn + 1,
@@ -407,19 +413,21 @@ fn assemble(
         snapshots: SnapshotRegistry::default(),
     };
     Ok(Store {
+        options: options.clamped_to(&shared.medium.geometry),
         shared: Arc::new(shared),
-        options,
         epoch,
+        generation,
         maintenance: Mutex::new(()),
         plan: Mutex::new(Plan::default()),
         pump_turn: Mutex::new(()),
         queue: Mutex::new(Queue::default()),
         queue_signal: Condvar::new(),
+        preparing: Mutex::new(()),
         log: Mutex::new(log),
         index: RwLock::new(index),
         counters: Counters::default(),
         pumped: AtomicBool::new(false),
-        starved: AtomicBool::new(false),
+        starved: Mutex::new(None),
         damage: Mutex::new(Default::default()),
     })
 }

@@ -1,11 +1,12 @@
 //! Reading a disk without opening it: whatever still can be read, newest version per key, and
 //! what is damaged.
 //!
-//! The newest readable manifest says which tables count and which epoch each extent has; every
-//! frame of those epochs is read as well. For a key the highest sequence wins, so a damaged
-//! table costs only what stood nowhere else. Without any readable manifest, frames alone
-//! decide, and what was deleted long ago may show up again ([`Rescue::may_be_stale`]).
-//! Without a superblock, the frames themselves say whose they are and how large extents are.
+//! Where manifest and tables can be read, they and the frames behind their checkpoint say what
+//! counts: what a server would serve. Where something of the index is lost, every frame is
+//! taken as well and for a key the highest sequence wins; then a damaged table costs only what
+//! stood nowhere else, but what was deleted may show up again ([`Rescue::may_be_stale`]).
+//! Without a superblock, a manifest is put together from its frames, and the frames themselves
+//! say whose they are and how large extents are.
 //!
 //! Counters (merged keys) are left out: frames of counters that a table holds already would
 //! count twice.
@@ -15,16 +16,18 @@ use std::ops::Range;
 
 use crate::disk::{Disk, Read};
 use crate::error::{Error, Place, Result};
-use crate::frame::{self, FrameRef, HEADER_BYTES, Header, Kind, MAGIC, decode_entries};
+use crate::frame::{
+    self, FrameRef, HEADER_BYTES, Header, Kind, MAGIC, checksum_area, decode_entries,
+};
 use crate::limits::{EXTENTS_START, Geometry, PAGE};
 use crate::medium::Medium;
-use crate::pump::record_of;
+use crate::pump::{move_applies, record_of};
 use crate::record::{Content, Record};
 use crate::recovery::load_manifest;
 use crate::superblock::{Identity, Superblock};
 use crate::sync::Arc;
 use crate::table::{Table, TableReader};
-use crate::version::Manifest;
+use crate::version::{Manifest, ManifestPart};
 use crate::walk::{Walk, Walked};
 
 /// Most damages that are listed one by one.
@@ -37,6 +40,23 @@ pub struct Rescue {
     damage: Vec<Error>,
     damage_count: usize,
     may_be_stale: bool,
+}
+
+/// Which frames count beside the index.
+struct Tail {
+    /// Only those behind this lsn; `None`: all.
+    lsn: Option<u64>,
+    /// Those of an earlier generation behind the checkpoint are remains of a crash.
+    floor: u64,
+}
+
+impl Tail {
+    fn counts(&self, header: &Header) -> bool {
+        match self.lsn {
+            Some(lsn) => header.lsn > lsn && header.generation >= self.floor,
+            None => true,
+        }
+    }
 }
 
 /// A live key.
@@ -76,27 +96,29 @@ impl Rescue {
             may_be_stale: false,
         };
         damage.into_iter().for_each(|error| rescue.report(error));
-        let manifest = rescue.find_manifest(superblock.as_ref());
-        rescue.may_be_stale = manifest.is_none();
+        let (manifest, is_current) = rescue.find_manifest(superblock.as_ref());
+        let reported = rescue.damage_count;
+        let tables = manifest.iter().flat_map(|m| m.version.tables());
+        tables.for_each(|table| rescue.read_table(table));
+        let is_whole = manifest.is_some() && rescue.damage_count == reported;
+        rescue.may_be_stale = !is_whole || !is_current;
+        let from = Tail {
+            lsn: manifest.as_ref().filter(|_| is_whole).map(|m| m.lsn),
+            floor: superblock.filter(|_| is_current).map_or(0, |s| s.floor),
+        };
         let count = rescue.medium.extents_below(rescue.medium.disk.capacity());
         for extent in 0..count {
             let known = manifest
                 .as_ref()
-                .and_then(|m| m.extents.get(extent))
-                .copied();
-            let (epoch, end) = match (&manifest, known) {
-                (Some(_), Some(extent)) => (Some(extent.epoch), extent.end),
-                (Some(_), None) => (Some(1), 0),
-                (None, _) => (None, 0),
+                .filter(|_| is_current)
+                .map(|manifest| manifest.extents.get(extent).copied());
+            let (epoch, end) = match known {
+                Some(Some(extent)) => (Some(extent.epoch), extent.end),
+                Some(None) => (Some(1), 0),
+                None => (None, 0),
             };
-            rescue.read_extent(extent, epoch, end);
+            rescue.read_extent(extent, epoch, end, &from);
             progress(extent + 1, count);
-        }
-        for table in manifest
-            .iter()
-            .flat_map(|manifest| manifest.version.tables())
-        {
-            rescue.read_table(table);
         }
         Ok(rescue)
     }
@@ -156,8 +178,8 @@ impl Rescue {
         self.damage_count
     }
 
-    /// Whether deleted or overwritten data may show up as live, because no manifest could be
-    /// read.
+    /// Whether deleted or overwritten data may show up as live, because something of the index
+    /// could not be read.
     pub fn may_be_stale(&self) -> bool {
         self.may_be_stale
     }
@@ -169,39 +191,58 @@ impl Rescue {
         }
     }
 
-    fn offer(&mut self, key: &[u8], record: Record) {
-        if matches!(record.content, Content::Merge(_)) {
-            return;
-        }
-        match self.entries.get_mut(key) {
-            // Frames come first, and what was seen there is there. An older table may still
-            // name a place that the same entry was moved away from.
-            Some(best) if best.seq >= record.seq => {}
-            Some(best) => *best = record,
-            None => {
-                self.entries.insert(key.into(), record);
-            }
+    /// Takes what a table says. Newer tables come first, and an older one may still name the
+    /// place that the same entry was moved away from.
+    fn offer_indexed(&mut self, key: &[u8], record: &Record) {
+        let known = self.entries.get(key);
+        if known.is_none_or(|known| known.seq < record.seq) {
+            self.insert(key, record.clone());
         }
     }
 
-    fn find_manifest(&mut self, superblock: Option<&Superblock>) -> Option<Manifest> {
+    /// Takes what stands in a frame, after the tables: what was seen there is there.
+    fn offer_seen(&mut self, key: &[u8], record: Record) {
+        let known = self.entries.get(key);
+        if known.is_none_or(|known| known.seq <= record.seq) {
+            self.insert(key, record);
+        }
+    }
+
+    fn insert(&mut self, key: &[u8], record: Record) {
+        if !matches!(record.content, Content::Merge(_)) {
+            self.entries.insert(key.into(), record);
+        }
+    }
+
+    /// The newest manifest that can be read, and whether it is the one that the superblock names.
+    fn find_manifest(&mut self, superblock: Option<&Superblock>) -> (Option<Manifest>, bool) {
         match superblock.map(|superblock| load_manifest(&self.medium, superblock)) {
-            Some(Ok((manifest, _))) => return Some(manifest),
+            Some(Ok((manifest, _))) => return (Some(manifest), true),
             Some(Err(error)) => self.report(error),
             None => {}
         }
         // Any earlier manifest is better than none, the newest best.
         let count = self.medium.extents_below(self.medium.disk.capacity());
-        let mut frames: Vec<Header> = Vec::new();
+        let mut parts: BTreeMap<ManifestPart, FrameRef> = BTreeMap::new();
         for extent in 0..count {
-            frames.extend(self.frames_of_kind(extent, Kind::Manifest));
+            self.manifest_parts(extent, &mut parts);
         }
-        frames.sort_by_key(|header| std::cmp::Reverse(header.lsn));
-        frames.iter().find_map(|header| {
-            let frame = header.frame_ref();
-            let bytes = self.whole_payload(&frame).ok()?;
+        let mut lsns: Vec<u64> = parts.keys().map(|part| part.lsn).collect();
+        lsns.dedup();
+        let found = lsns.iter().rev().find_map(|lsn| {
+            let mut bytes = Vec::new();
+            let mut next = 0;
+            for (part, frame) in parts.iter().filter(|(part, _)| part.lsn == *lsn) {
+                if part.number != next {
+                    return None;
+                }
+                next += 1;
+                bytes.extend(self.whole_payload(frame).ok()?);
+            }
+            // A part that is missing at the end leaves something that cannot be decoded.
             Manifest::decode(&bytes, self.medium.geometry.extent_bytes)
-        })
+        });
+        (found, false)
     }
 
     fn whole_payload(&self, frame: &FrameRef) -> Result<Vec<u8>> {
@@ -213,22 +254,26 @@ impl Rescue {
         }
     }
 
-    fn frames_of_kind(&self, extent: u32, kind: Kind) -> Vec<Header> {
-        let mut found = Vec::new();
+    fn manifest_parts(&self, extent: u32, parts: &mut BTreeMap<ManifestPart, FrameRef>) {
         let Some(epoch) = self.epoch_of(extent) else {
-            return found;
+            return;
         };
         let mut walk = Walk::new(&self.medium, extent, epoch, Read::Blocking);
         let limit = self.medium.geometry.extent_bytes;
         loop {
-            match walk.step() {
-                Ok(Walked::Frame { header, .. }) if header.kind == kind => found.push(header),
-                Ok(Walked::Frame { .. } | Walked::BadBody) => {}
-                Ok(Walked::End) => match walk.resync(limit, true) {
-                    Ok(Some(_)) => {}
-                    _ => return found,
-                },
-                Err(_) => return found,
+            // Damage is reported when the extent is read for what is in it.
+            match walk.step_or_end(&mut |_| {}) {
+                Walked::Frame { header, body } if header.kind == Kind::Manifest => {
+                    let rest = body.get(checksum_area(header.payload_len)..);
+                    let part = rest.and_then(ManifestPart::decode);
+                    parts.extend(part.map(|part| (part, header.frame_ref())));
+                }
+                Walked::Frame { .. } | Walked::BadBody => {}
+                Walked::End => {
+                    if !matches!(walk.resync(limit, true), Ok(Some(_))) {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -254,7 +299,7 @@ impl Rescue {
     }
 
     /// Reads one extent's frames; up to `end` all of them should be there.
-    fn read_extent(&mut self, extent: u32, epoch: Option<u32>, end: u32) {
+    fn read_extent(&mut self, extent: u32, epoch: Option<u32>, end: u32, tail: &Tail) {
         let Some(epoch) = epoch.or_else(|| self.epoch_of(extent)) else {
             return;
         };
@@ -266,10 +311,10 @@ impl Rescue {
                 extent,
                 offset: walk.end(),
             };
-            match walk.step() {
-                Ok(Walked::Frame { header, body }) => self.read_frame(&header, &body),
-                Ok(Walked::BadBody) => self.report(bad(place, "a frame's body is corrupt")),
-                Ok(Walked::End) => {
+            match walk.step_or_end(&mut |error| self.report(error)) {
+                Walked::Frame { header, body } => self.read_frame(&header, &body, tail),
+                Walked::BadBody => self.report(bad(place, "a frame's body is corrupt")),
+                Walked::End => {
                     if walk.end() < end {
                         self.report(bad(place, "no valid frame follows the one that ends here"));
                     }
@@ -279,13 +324,12 @@ impl Rescue {
                         Err(error) => return self.report(error),
                     }
                 }
-                Err(error) => return self.report(error),
             }
         }
     }
 
-    fn read_frame(&mut self, header: &Header, body: &[u8]) {
-        if !matches!(header.kind, Kind::Batch | Kind::Moved) {
+    fn read_frame(&mut self, header: &Header, body: &[u8], tail: &Tail) {
+        if !matches!(header.kind, Kind::Batch | Kind::Moved) || !tail.counts(header) {
             return;
         }
         let frame = header.frame_ref();
@@ -294,7 +338,14 @@ impl Rescue {
         };
         for entry in entries {
             let record = record_of(&entry, &frame, header.lsn);
-            self.offer(entry.key.as_bytes(), record);
+            // A copy brings nothing back that the index does not have.
+            if header.kind == Kind::Moved && tail.lsn.is_some() {
+                let known = self.entries.get(entry.key.as_bytes());
+                if !move_applies(known, record.seq) {
+                    continue;
+                }
+            }
+            self.offer_seen(entry.key.as_bytes(), record);
         }
     }
 
@@ -316,7 +367,7 @@ impl Rescue {
                     if *key > **last_key {
                         break;
                     }
-                    self.offer(key, record.clone());
+                    self.offer_indexed(key, record);
                     cursor.advance(&reader)?;
                 }
                 Ok(())
@@ -361,7 +412,9 @@ fn identify_by_frames(disk: Arc<dyn Disk>) -> Result<Option<Medium>> {
             let Some((named, header)) = believable(header) else {
                 continue;
             };
-            let position = at + (page * PAGE) as u64 - EXTENTS_START - u64::from(header.offset);
+            let position =
+                (at + (page * PAGE) as u64 - EXTENTS_START).checked_sub(u64::from(header.offset));
+            let Some(position) = position else { continue };
             if header.extent == 0 || !position.is_multiple_of(u64::from(header.extent)) {
                 continue;
             }

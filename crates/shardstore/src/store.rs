@@ -1,7 +1,8 @@
 //! One disk's store: the state that all its parts share, and how callers see it.
 //!
 //! Locks are taken in this order and never the other way round:
-//! `maintenance` → `pump_turn` → `queue` | `log` → `index` → the snapshot registry.
+//! `maintenance` → `pump_turn` → `preparing` → `plan` → `queue` | `log` → `index` → the
+//! snapshot registry.
 //!
 //! The steps ([`pump`](Store::pump), [`checkpoint`](Store::checkpoint),
 //! [`compact`](Store::compact), [`reclaim`](Store::reclaim), [`scrub`](Store::scrub)) can be
@@ -17,7 +18,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::extents::{Class, Extents};
 use crate::frame::{self, FrameEntry, FrameRef, Kind, Stream};
-use crate::limits::{Geometry, SUPERBLOCK_OFFSETS};
+use crate::limits::{GROUP_BYTES_MAX, Geometry, SUPERBLOCK_OFFSETS};
 use crate::medium::Medium;
 use crate::memtable::{Memtable, SnapshotRegistry};
 use crate::record::Record;
@@ -64,6 +65,23 @@ impl fmt::Debug for Options {
             .field("table_bytes", &self.table_bytes)
             .field("background_bytes_per_s", &self.background_bytes_per_s)
             .finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    /// Bytes of `disk` that may be used now.
+    pub(crate) fn capacity_bytes(&self, disk: &dyn Disk) -> u64 {
+        self.capacity_bytes.unwrap_or(u64::MAX).min(disk.capacity())
+    }
+
+    /// Clamped to what a disk with these sizes can do: what a checkpoint writes of the memtables
+    /// must fit into the reserve, and recovery looks for a group no further than it looks.
+    pub(crate) fn clamped_to(self, geometry: &Geometry) -> Options {
+        Options {
+            memtable_bytes: self.memtable_bytes.min(geometry.extent_bytes as usize / 2),
+            group_bytes_max: self.group_bytes_max.min(GROUP_BYTES_MAX),
+            ..self
+        }
     }
 }
 
@@ -194,6 +212,8 @@ pub(crate) struct Queue {
     /// Waits for a dependency.
     pub blocked: Vec<Append>,
     pub bytes: usize,
+    /// Nobody commits any more.
+    pub sealed: bool,
 }
 
 impl Queue {
@@ -263,20 +283,25 @@ pub(crate) struct Plan {
 pub struct Store {
     pub(crate) shared: Arc<Shared>,
     pub(crate) options: Options,
-    /// The generation of this open.
+    /// How often the disk was opened.
     pub(crate) epoch: u64,
+    /// The superblock's generation when it was opened: frames of this open have it or a later
+    /// one.
+    pub(crate) generation: u64,
     pub(crate) maintenance: Mutex<()>,
     pub(crate) plan: Mutex<Plan>,
     pub(crate) pump_turn: Mutex<()>,
     pub(crate) queue: Mutex<Queue>,
     pub(crate) queue_signal: Condvar,
+    /// Held by whoever writes an extent ahead: zeros must never meet frames.
+    pub(crate) preparing: Mutex<()>,
     pub(crate) log: Mutex<Log>,
     pub(crate) index: RwLock<Index>,
     pub(crate) counters: Counters,
     /// Whether a thread pumps; if not, whoever waits for an append pumps itself.
     pub(crate) pumped: AtomicBool,
-    /// Whether the last checkpoint found no space: new data is refused until one succeeds.
-    pub(crate) starved: AtomicBool,
+    /// Why the last checkpoint failed, if it did: new data is refused until one succeeds.
+    pub(crate) starved: Mutex<Option<Error>>,
     /// The damage that background work found, oldest first, bounded.
     pub(crate) damage: Mutex<VecDeque<Error>>,
 }
@@ -309,6 +334,7 @@ impl Store {
             generation: 1,
             checkpoint_lsn: 0,
             floor: 0,
+            runs: 0,
             written_at_ms: 0,
             roots: Vec::new(),
             compatible: 0,
@@ -336,7 +362,8 @@ impl Store {
         self.shared.medium.geometry
     }
 
-    /// Grows with every open of this disk, crash or not: usable as a fencing epoch.
+    /// How often this disk was opened, this time included, crashes or not: usable as a fencing
+    /// epoch. Nothing else makes it grow, so that it fits into few bits for ever.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -366,6 +393,9 @@ impl Store {
             Done::Batch(completer),
         );
         let mut queue = lock(&self.queue);
+        if queue.sealed {
+            return Err(Error::Closed);
+        }
         if queue.bytes > 0 && queue.bytes + append.memory() > self.options.queue_bytes_max {
             return Err(Error::Busy);
         }
@@ -541,6 +571,21 @@ impl Store {
     pub(crate) fn is_drained(&self) -> bool {
         let queue = lock(&self.queue);
         queue.foreground.is_empty() && queue.background.is_empty() && queue.blocked.is_empty()
+    }
+
+    /// Refuses whatever still waits to be committed, and whatever comes: nobody commits it.
+    pub(crate) fn seal_queue(&self) {
+        lock(&self.queue).sealed = true;
+        self.fail_queue(&Error::Closed);
+    }
+
+    /// Takes up what the disk may hold by now: the file system under it is used by others too.
+    pub(crate) fn refresh_capacity(&self) {
+        let medium = &self.shared.medium;
+        let bytes = self.options.capacity_bytes(&*medium.disk);
+        lock(&self.log)
+            .extents
+            .set_capacity(medium.extents_below(bytes));
     }
 
     /// Fails the disk: nothing is written any more. The first reason stays.

@@ -3,9 +3,10 @@
 //! ```text
 //!  0 magic "cullet01"        8   40 disk uuid      16    96 geometry: extent bytes   4
 //!  8 checksum of 16..4096    8   56 set uuid       16   100 payload limit            4
-//! 16 compatible features     8   72 generation      8   104 written at, ms           8
-//! 24 read-only-compatible    8   80 checkpoint lsn  8   112 roots: count             4
-//! 32 incompatible features   8   88 floor           8   116 count x place of a manifest frame
+//! 16 compatible features     8   72 generation      8   104 runs                     8
+//! 24 read-only-compatible    8   80 checkpoint lsn  8   112 written at, ms           8
+//! 32 incompatible features   8   88 floor           8   120 roots: count             4
+//!                                                       124 count x place of a manifest frame
 //! ```
 //!
 //! Invariants: the two copies are never written under one flush; a copy is valid only as a
@@ -16,15 +17,12 @@ use crate::codec::{Put, Reader};
 use crate::disk::{Disk, Read};
 use crate::error::{Error, Result};
 use crate::frame::FrameRef;
-use crate::limits::{Geometry, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS};
+use crate::limits::{Geometry, MANIFEST_PARTS_MAX, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS};
 use crate::mutants::{self, Mutant};
 
 const MAGIC: &[u8; 8] = b"cullet01";
 
-/// Most manifest frames that one superblock can name.
-pub const ROOTS_MAX: usize = 160;
-
-const _: () = assert!(116 + ROOTS_MAX * FrameRef::BYTES <= SUPERBLOCK_BYTES);
+const _: () = assert!(124 + MANIFEST_PARTS_MAX * FrameRef::BYTES <= SUPERBLOCK_BYTES);
 
 /// Who a disk is. Chosen by whoever formats it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +44,8 @@ pub struct Superblock {
     /// Frames behind the checkpoint whose generation is smaller are what a crash before the
     /// checkpoint left of a group that was dropped: they are no part of the log.
     pub floor: u64,
+    /// How often the disk was opened. It grows with every open and with nothing else.
+    pub runs: u64,
     /// For people only; nothing decides by it.
     pub written_at_ms: u64,
     /// The manifest's frames, in order; empty before the first checkpoint.
@@ -60,7 +60,7 @@ impl Superblock {
     /// The bytes of one copy.
     pub fn encode(&self) -> Vec<u8> {
         assert!(
-            self.roots.len() <= ROOTS_MAX,
+            self.roots.len() <= MANIFEST_PARTS_MAX,
             "a checkpoint refuses more roots"
         );
         let mut out = Vec::with_capacity(SUPERBLOCK_BYTES);
@@ -76,6 +76,7 @@ impl Superblock {
         out.put_u64(self.floor);
         out.put_u32(self.geometry.extent_bytes);
         out.put_u32(self.geometry.payload_bytes_max);
+        out.put_u64(self.runs);
         out.put_u64(self.written_at_ms);
         out.put_u32(self.roots.len() as u32);
         for root in &self.roots {
@@ -90,11 +91,11 @@ impl Superblock {
     /// `Ok(None)`: these bytes are no valid copy.
     pub fn decode(bytes: &[u8]) -> Result<Option<Superblock>> {
         Ok(match Self::decode_fields(bytes) {
-            Some((superblock, 0)) => {
+            Some(Ok(superblock)) => {
                 superblock.geometry.validate()?;
                 Some(superblock)
             }
-            Some((_, incompatible)) => {
+            Some(Err(incompatible)) => {
                 return Err(Error::NewerFormat {
                     what: format!("incompatible feature bits {incompatible:#x}"),
                 });
@@ -103,7 +104,8 @@ impl Superblock {
         })
     }
 
-    fn decode_fields(bytes: &[u8]) -> Option<(Superblock, u64)> {
+    /// `None`: no valid copy. `Err`: a valid one with incompatible features, these.
+    fn decode_fields(bytes: &[u8]) -> Option<std::result::Result<Superblock, u64>> {
         let mut reader = Reader::new(bytes.get(..SUPERBLOCK_BYTES)?);
         if reader.bytes(8)? != MAGIC {
             return None;
@@ -116,6 +118,10 @@ impl Superblock {
         if Checksummer::new(&disk).of(&[&bytes[16..SUPERBLOCK_BYTES]]) != checksum {
             return None;
         }
+        if incompatible != 0 {
+            // What stands behind it may mean anything.
+            return Some(Err(incompatible));
+        }
         let set = reader.array()?;
         let generation = reader.u64()?;
         let checkpoint_lsn = reader.u64()?;
@@ -124,9 +130,10 @@ impl Superblock {
             extent_bytes: reader.u32()?,
             payload_bytes_max: reader.u32()?,
         };
+        let runs = reader.u64()?;
         let written_at_ms = reader.u64()?;
         let count = reader.u32()? as usize;
-        if count > ROOTS_MAX {
+        if count > MANIFEST_PARTS_MAX {
             return None;
         }
         let roots = (0..count)
@@ -138,12 +145,26 @@ impl Superblock {
             generation,
             checkpoint_lsn,
             floor,
+            runs,
             written_at_ms,
             roots,
             compatible,
             read_only_compatible,
         };
-        Some((superblock, incompatible))
+        Some(Ok(superblock))
+    }
+
+    /// Whoever does not know a read-only-compatible feature may read the disk, not write it.
+    ///
+    /// # Errors
+    /// [`Error::NewerFormat`]
+    pub fn refuse_to_write(&self) -> Result<()> {
+        match self.read_only_compatible {
+            0 => Ok(()),
+            bits => Err(Error::NewerFormat {
+                what: format!("read-only-compatible feature bits {bits:#x}"),
+            }),
+        }
     }
 
     /// Reads both copies, past any cache, and returns the one that counts.
@@ -156,12 +177,17 @@ impl Superblock {
     pub fn load_in_order(disk: &dyn Disk) -> Result<(Superblock, [u64; 2])> {
         let mut best: Option<(Superblock, u64)> = None;
         let mut magic_seen = false;
+        let mut unreadable = None;
         for offset in SUPERBLOCK_OFFSETS {
-            let mut bytes = vec![0; SUPERBLOCK_BYTES];
-            disk.read(offset, &mut bytes, Read::PastCache)?;
-            magic_seen |= bytes.starts_with(MAGIC);
-            let Some(copy) = Superblock::decode(&bytes)? else {
-                continue;
+            let copy = match read_copy(disk, offset, &mut magic_seen) {
+                Ok(Some(copy)) => copy,
+                Ok(None) => continue,
+                // The other copy will do.
+                Err(Error::Disk(error)) => {
+                    unreadable = Some(Error::Disk(error));
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             let newer = best.as_ref().is_none_or(|(best, _)| {
                 if mutants::on(Mutant::M22) {
@@ -174,14 +200,12 @@ impl Superblock {
                 best = Some((copy, offset));
             }
         }
-        let (superblock, offset) = best.ok_or_else(|| {
-            if magic_seen {
-                Error::Damaged {
-                    what: "both copies of the superblock are corrupt".to_owned(),
-                }
-            } else {
-                Error::NotFormatted
-            }
+        let (superblock, offset) = best.ok_or_else(|| match unreadable {
+            Some(error) => error,
+            None if magic_seen => Error::Damaged {
+                what: "both copies of the superblock are corrupt".to_owned(),
+            },
+            None => Error::NotFormatted,
         })?;
         let [a, b] = SUPERBLOCK_OFFSETS;
         let order = if offset == a { [b, a] } else { [a, b] };
@@ -202,6 +226,22 @@ impl Superblock {
     }
 }
 
+/// One copy; `None` if it does not hold. A read that failed, or that brought something else,
+/// is tried once more: it may have been the read that went astray, and to take a store for no
+/// store is the worst of mistakes.
+fn read_copy(disk: &dyn Disk, offset: u64, magic_seen: &mut bool) -> Result<Option<Superblock>> {
+    let mut read = || {
+        let mut bytes = vec![0; SUPERBLOCK_BYTES];
+        disk.read(offset, &mut bytes, Read::PastCache)?;
+        *magic_seen |= bytes.starts_with(MAGIC);
+        Superblock::decode(&bytes)
+    };
+    match read() {
+        Ok(None) | Err(Error::Disk(_)) => read(),
+        done => done,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,6 +256,7 @@ mod tests {
             generation: 3,
             checkpoint_lsn: 99,
             floor: 2,
+            runs: 4,
             written_at_ms: 5,
             roots: vec![FrameRef {
                 extent: 1,

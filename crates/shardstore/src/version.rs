@@ -192,3 +192,33 @@ impl Manifest {
         })
     }
 }
+
+/// Which part of which manifest a frame carries; stands in the frame's body behind the
+/// checksums, so that a manifest can be put together without a superblock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ManifestPart {
+    /// The manifest's checkpoint lsn.
+    pub lsn: u64,
+    /// Counted from 0.
+    pub number: u32,
+    pub count: u32,
+}
+
+impl ManifestPart {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.lsn);
+        out.put_u32(self.number);
+        out.put_u32(self.count);
+    }
+
+    /// From what stands behind the checksums in a frame's body.
+    pub fn decode(bytes: &[u8]) -> Option<ManifestPart> {
+        let mut reader = Reader::new(bytes);
+        let part = ManifestPart {
+            lsn: reader.u64()?,
+            number: reader.u32()?,
+            count: reader.u32()?,
+        };
+        (reader.is_empty() && part.number < part.count).then_some(part)
+    }
+}

@@ -39,6 +39,8 @@ pub struct Walk<'a> {
     how: Read,
     window_start: u32,
     window: Vec<u8>,
+    /// A page before this cannot be read: only what is wanted is read until behind it.
+    narrow_until: u32,
 }
 
 impl<'a> Walk<'a> {
@@ -54,6 +56,7 @@ impl<'a> Walk<'a> {
             how,
             window_start: 0,
             window: Vec::new(),
+            narrow_until: 0,
         }
     }
 
@@ -116,12 +119,16 @@ impl<'a> Walk<'a> {
     }
 
     /// The first page boundary behind the last frame at which a frame of this epoch stands,
-    /// whatever it names as its predecessor; its header. The walk goes on from that frame when
-    /// `jump` is set.
+    /// whatever it names as its predecessor; its header. Pages that cannot be read are stepped
+    /// over. The walk goes on from that frame when `jump` is set.
     pub fn resync(&mut self, limit: u32, jump: bool) -> Result<Option<Header>> {
         let mut offset = align_page(self.end.saturating_add(1));
         while offset.saturating_add(HEADER_BYTES as u32) <= limit {
-            if let Some(header) = self.header_at(offset)? {
+            let header = match self.header_at(offset) {
+                Err(Error::Disk(_)) => None,
+                other => other?,
+            };
+            if let Some(header) = header {
                 if jump {
                     self.end = header.previous_end;
                     self.lsn = header.lsn.saturating_sub(1);
@@ -132,6 +139,14 @@ impl<'a> Walk<'a> {
             offset += PAGE as u32;
         }
         Ok(None)
+    }
+
+    /// As [`step`](Walk::step), but what cannot be read is the end of what follows.
+    pub fn step_or_end(&mut self, report: &mut dyn FnMut(Error)) -> Walked {
+        self.step().unwrap_or_else(|error| {
+            report(error);
+            Walked::End
+        })
     }
 
     /// Lets a following [`resync`](Walk::resync) begin behind `offset`.
@@ -175,13 +190,25 @@ impl<'a> Walk<'a> {
         let wanted = offset as usize..offset as usize + len;
         if wanted.start < held.start || wanted.end > held.end {
             let rest = self.medium.geometry.extent_bytes as usize - wanted.start;
-            self.window.resize(rest.min(WINDOW_BYTES.max(len)), 0);
+            let ahead = if offset < self.narrow_until {
+                len
+            } else {
+                WINDOW_BYTES.max(len)
+            };
+            self.window.resize(rest.min(ahead), 0);
             self.window_start = offset;
             let place = Place {
                 extent: self.extent,
                 offset,
             };
-            if let Err(error) = self.medium.read(place, &mut self.window, self.how) {
+            let mut read = self.medium.read(place, &mut self.window, self.how);
+            if read.is_err() && self.window.len() > len {
+                // A page further on may be what cannot be read; nothing may ever have been there.
+                self.narrow_until = offset + self.window.len() as u32;
+                self.window.truncate(len);
+                read = self.medium.read(place, &mut self.window, self.how);
+            }
+            if let Err(error) = read {
                 self.window.clear();
                 return Err(error);
             }
