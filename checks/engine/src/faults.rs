@@ -26,6 +26,8 @@ use crate::world::World;
 pub struct FaultBook {
     /// A fault struck in the call that is being judged.
     pub(crate) fired_now: bool,
+    /// A call that may write checkpoints failed, and none has succeeded since.
+    pub(crate) background_failed: bool,
     /// What is read is a snapshot: a key that was written since has another entry there.
     pub(crate) old_view: bool,
     /// How many faults of the disk are in the book.
@@ -56,6 +58,12 @@ impl FaultBook {
             Error::OutOfSpace => self.fired_now,
             _ => false,
         }
+    }
+
+    /// Whether a batch may be refused like this: after a checkpoint failed, and while memory is
+    /// full, the store says why it takes no more.
+    pub(crate) fn explains_refusal(&self, error: &Error) -> bool {
+        self.background_failed && matches!(error, Error::Disk(_) | Error::Corrupt { .. })
     }
 
     /// Whether a read of a key may fail like this; `None`: of any key.
@@ -160,6 +168,7 @@ impl FaultBook {
     /// The store was reopened and shows `state`.
     pub(crate) fn reopened(&mut self, state: &Arc<State>) {
         self.write_faults = false;
+        self.background_failed = false;
         // Recovery ends with a checkpoint; what a lie made unreadable stays so.
         self.lies = 0;
         self.base = state.clone();

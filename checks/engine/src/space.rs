@@ -27,7 +27,7 @@ impl World {
         let space = self.store().space();
         let extent = u64::from(self.knobs.geometry.extent_bytes);
         let kept = if frees_space {
-            2 * extent
+            3 * extent
         } else {
             space.reserve
         };

@@ -329,7 +329,9 @@ impl World {
                 {
                     self.doubtful.push(item.batch.clone());
                 }
-                _ if self.may_fail(&error) => self.doubtful.push(item.batch.clone()),
+                _ if self.may_fail(&error) || self.book.explains_refusal(&error) => {
+                    self.doubtful.push(item.batch.clone());
+                }
                 _ => return violated(property::NO_ERROR, format!("a batch failed: {error}")),
             }
             outcome.push((item.batch, Some(error)));
@@ -356,6 +358,7 @@ impl World {
             Ok(value) => Ok(Some(value)),
             Err(error) if self.may_fail(&error) => {
                 self.tally.refused += 1;
+                self.book.background_failed |= what != "pump";
                 self.say(|| format!("   {what}: {error}"));
                 Ok(None)
             }
@@ -447,6 +450,7 @@ impl World {
         let result = self.call(|store| store.checkpoint())?;
         if self.expect("checkpoint", result)?.is_some() {
             self.model.note_checkpoint();
+            self.book.background_failed = false;
             self.book.checkpointed(&before);
         }
         Ok(())

@@ -15,7 +15,7 @@ use crate::history::{Action, Event};
 /// How many keys there are.
 pub const KEYS: usize = 2;
 
-const EXTENTS: u64 = 12;
+const EXTENTS: u64 = 16;
 const GEOMETRY: Geometry = Geometry {
     extent_bytes: 64 * 1024,
     payload_bytes_max: 16 * 1024,

@@ -64,9 +64,12 @@ impl Store {
         Ok(is_due)
     }
 
-    /// Why the last checkpoint failed, if it did: no new data is taken until one succeeds.
+    /// Why no new data is taken until a checkpoint succeeds, if that is so: the last one found no
+    /// space, or it failed otherwise and memory holds as much as it may.
     pub(crate) fn starved(&self) -> Option<Error> {
-        lock(&self.starved).clone()
+        let failure = lock(&self.checkpoint_failure).clone()?;
+        let is_full = matches!(failure, Error::OutOfSpace);
+        (is_full || self.checkpoint_is_overdue()).then_some(failure)
     }
 
     /// Whether commits should wait until a checkpoint has caught up: memory holds two memtables'
@@ -93,7 +96,7 @@ impl Store {
         if written.is_err() {
             lock(&self.log).deletes_since_checkpoint |= frozen.has_deletes;
         }
-        *lock(&self.starved) = written.as_ref().err().cloned();
+        *lock(&self.checkpoint_failure) = written.as_ref().err().cloned();
         written
     }
 

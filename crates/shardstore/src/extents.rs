@@ -79,10 +79,11 @@ pub enum Class {
 
 impl Class {
     /// Free extents that this class leaves alone. A checkpoint may need two: for the index and
-    /// for its manifest.
+    /// for its manifest. New data leaves what deletes may not take, an extent for them, and one
+    /// each for the copies, the index and the manifests that come of them.
     fn floor(self) -> u32 {
         match self {
-            Class::Normal => 5,
+            Class::Normal => 7,
             Class::Compaction => 4,
             Class::FreesSpace => 3,
             Class::Reclamation => 2,
@@ -107,7 +108,7 @@ pub struct Extents {
 }
 
 /// Fewest extents that a disk can work with.
-pub const EXTENTS_MIN: u32 = 10;
+pub const EXTENTS_MIN: u32 = 12;
 
 impl Extents {
     pub fn new(extent_bytes: u32, capacity: u32) -> Extents {
@@ -412,6 +413,6 @@ mod tests {
             Class::Reclamation,
             Class::Checkpoint,
         ];
-        assert_eq!(classes.map(&mut fill), [5, 3, 2, 0]);
+        assert_eq!(classes.map(&mut fill), [7, 3, 2, 0]);
     }
 }

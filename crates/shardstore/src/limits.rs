@@ -87,10 +87,10 @@ impl Geometry {
         payload_bytes_max: PAYLOAD_BYTES_MAX as u32,
     };
 
-    /// The largest extents, up to 64 MiB, of which a disk of `bytes` holds at least 64; for
+    /// The largest extents, up to 64 MiB, of which a disk of `bytes` holds at least 128; for
     /// small disks, so that the reserve and the open extents are a small part of them.
     pub fn for_capacity(bytes: u64) -> Geometry {
-        const EXTENTS_WANTED: u64 = 64;
+        const EXTENTS_WANTED: u64 = 128;
         const SMALLEST: u32 = 1024 * 1024;
         let mut extent_bytes = Geometry::DEFAULT.extent_bytes;
         while extent_bytes > SMALLEST && bytes / u64::from(extent_bytes) < EXTENTS_WANTED {
@@ -154,7 +154,7 @@ mod tests {
         let small = Geometry::for_capacity(256 * 1024 * 1024);
         assert_eq!(
             (small.extent_bytes, small.payload_bytes_max),
-            (4 << 20, 1 << 20)
+            (2 << 20, 512 * 1024)
         );
         let tiny = Geometry::for_capacity(1);
         assert_eq!(

@@ -498,6 +498,7 @@ impl Store {
                 extent: number,
                 offset: walk.end(),
             };
+            let before = damage.len();
             match walk.step_or_end(&mut |error| damage.push(error)) {
                 Walked::Frame { header, body } => {
                     Counters::add(&self.counters.scrubbed_bytes, header.len());
@@ -505,7 +506,9 @@ impl Store {
                 }
                 Walked::BadBody => damage.push(unreadable(place)),
                 Walked::End => {
-                    damage.push(unreadable(place));
+                    if damage.len() == before {
+                        damage.push(unreadable(place));
+                    }
                     if walk.resync(extent.end, true)?.is_none() {
                         break;
                     }

@@ -183,11 +183,23 @@ fn scan_extent(
     let mut walk = Walk::resume(medium, (extent, epoch, end), last_lsn, floor);
     let mut frames = Vec::new();
     let mut chain_end = end;
-    while let Walked::Frame { header, body } = walk.step()? {
-        tail.durable = tail.durable.max(header.durable);
-        chain_end = walk.end();
-        drop(body);
-        frames.push(header);
+    let mut is_sure = false;
+    loop {
+        match walk.step()? {
+            Walked::Frame { header, .. } => {
+                tail.durable = tail.durable.max(header.durable);
+                chain_end = walk.end();
+                frames.push(header);
+                is_sure = false;
+            }
+            // Read again before it is believed: a read that went astray must not cost the newest
+            // group, for which no later frame speaks.
+            Walked::End | Walked::BadBody if !is_sure => {
+                walk.retry();
+                is_sure = true;
+            }
+            Walked::End | Walked::BadBody => break,
+        }
     }
     tail.stops.push(Place {
         extent,
@@ -427,7 +439,7 @@ fn assemble(
         index: RwLock::new(index),
         counters: Counters::default(),
         pumped: AtomicBool::new(false),
-        starved: Mutex::new(None),
+        checkpoint_failure: Mutex::new(None),
         damage: Mutex::new(Default::default()),
     })
 }

@@ -311,11 +311,12 @@ impl Rescue {
                 extent,
                 offset: walk.end(),
             };
+            let before = self.damage_count;
             match walk.step_or_end(&mut |error| self.report(error)) {
                 Walked::Frame { header, body } => self.read_frame(&header, &body, tail),
                 Walked::BadBody => self.report(bad(place, "a frame's body is corrupt")),
                 Walked::End => {
-                    if walk.end() < end {
+                    if walk.end() < end && self.damage_count == before {
                         self.report(bad(place, "no valid frame follows the one that ends here"));
                     }
                     match walk.resync(limit, true) {

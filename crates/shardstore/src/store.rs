@@ -300,8 +300,8 @@ pub struct Store {
     pub(crate) counters: Counters,
     /// Whether a thread pumps; if not, whoever waits for an append pumps itself.
     pub(crate) pumped: AtomicBool,
-    /// Why the last checkpoint failed, if it did: new data is refused until one succeeds.
-    pub(crate) starved: Mutex<Option<Error>>,
+    /// Why the last checkpoint failed, if it did.
+    pub(crate) checkpoint_failure: Mutex<Option<Error>>,
     /// The damage that background work found, oldest first, bounded.
     pub(crate) damage: Mutex<VecDeque<Error>>,
 }

@@ -41,6 +41,8 @@ pub struct Walk<'a> {
     window: Vec<u8>,
     /// A page before this cannot be read: only what is wanted is read until behind it.
     narrow_until: u32,
+    /// End, lsn and generation before the last step.
+    before: (u32, u64, u64),
 }
 
 impl<'a> Walk<'a> {
@@ -57,6 +59,7 @@ impl<'a> Walk<'a> {
             window_start: 0,
             window: Vec::new(),
             narrow_until: 0,
+            before: (0, 0, 0),
         }
     }
 
@@ -84,6 +87,7 @@ impl<'a> Walk<'a> {
 
     /// The next frame.
     pub fn step(&mut self) -> Result<Walked> {
+        self.before = (self.end, self.lsn, self.generation);
         let page = align_page(self.end);
         let near = align_frame(self.end);
         for offset in [Some(page), (near != page).then_some(near)]
@@ -139,6 +143,12 @@ impl<'a> Walk<'a> {
             offset += PAGE as u32;
         }
         Ok(None)
+    }
+
+    /// Lets the next step take the last one again, from bytes that are read anew.
+    pub fn retry(&mut self) {
+        (self.end, self.lsn, self.generation) = self.before;
+        self.window.clear();
     }
 
     /// As [`step`](Walk::step), but what cannot be read is the end of what follows.

@@ -101,7 +101,7 @@ fn a_snapshot_keeps_its_view_through_checkpoints_and_reclamation() {
 
 #[test]
 fn a_full_disk_still_deletes_and_takes_puts_again() {
-    let (_, store) = open_new(12);
+    let (_, store) = open_new(14);
     let mut keys = Vec::new();
     let full = loop {
         let key = format!("key{:04}", keys.len());
@@ -117,7 +117,7 @@ fn a_full_disk_still_deletes_and_takes_puts_again() {
         }
     };
     assert!(matches!(full, Error::OutOfSpace), "{full}");
-    // Of twelve extents five are the reserve, the index and the manifests have one each, and
+    // Of fourteen extents seven are the reserve, the index and the manifests have one each, and
     // eight puts fit into an extent.
     assert!(keys.len() >= 40, "only {} puts fitted", keys.len());
     for key in &keys {
