@@ -131,6 +131,15 @@ impl Extents {
         self.capacity = capacity;
     }
 
+    /// Sets the capacity to `wanted`, or to what a checkpoint needs beyond what is in use if a
+    /// limit was lowered below that, but to no more than the disk `has`.
+    pub fn limit_to(&mut self, wanted: u32, has: u32) {
+        let kept = Class::Reclamation.floor();
+        let missing = kept.saturating_sub(self.recycled.len() as u32);
+        let least = self.table.len() as u32 + missing;
+        self.capacity = wanted.max(least).min(has.max(wanted));
+    }
+
     /// Extents that were ever used.
     pub fn used(&self) -> &[Extent] {
         &self.table

@@ -291,7 +291,8 @@ fn lock_file(file: &File, path: &Path, how: FlockOperation) -> Result<(), OpenEr
 impl Disk for FileDisk {
     fn capacity(&self) -> u64 {
         match self.capacity {
-            Capacity::Given(bytes) => bytes,
+            // What the file has already it may keep, if the limit was lowered since.
+            Capacity::Given(bytes) => bytes.max(self.file.metadata().map_or(0, |file| file.len())),
             Capacity::FileSystem => {
                 let has = self.file.metadata().map_or(0, |metadata| metadata.len());
                 let free = rustix::fs::fstatvfs(&self.file)

@@ -27,7 +27,7 @@ use crate::walk::{Walk, Walked};
 const MOVE_BYTES: usize = 256 * 1024;
 
 /// Extents without anything alive that one checkpoint looks through.
-const DEAD_AT_ONCE_MAX: usize = 16;
+const DEAD_AT_ONCE_MAX: usize = 4;
 
 /// Extents that are evacuated before a checkpoint makes them free, while there is no hurry.
 const RETIRED_MAX: usize = 8;

@@ -78,7 +78,8 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Store> {
     let memtable = Memtable::default();
     let last_lsn = replay(&medium, &manifest, &tail, &memtable)?;
     adopt(&mut manifest.extents, &tail);
-    manifest.extents.set_capacity(capacity);
+    let has = medium.extents_below(medium.disk.capacity());
+    manifest.extents.limit_to(capacity, has);
     let needs_checkpoint = dropped || !memtable.is_empty() || has_holes(&tail, &superblock);
     let state = (superblock, manifest, memtable, last_lsn.max(tail.durable));
     let store = assemble(medium, options, state, (tail.durable, order))?;

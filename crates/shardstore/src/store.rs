@@ -582,10 +582,10 @@ impl Store {
     /// Takes up what the disk may hold by now: the file system under it is used by others too.
     pub(crate) fn refresh_capacity(&self) {
         let medium = &self.shared.medium;
-        let bytes = self.options.capacity_bytes(&*medium.disk);
-        lock(&self.log)
-            .extents
-            .set_capacity(medium.extents_below(bytes));
+        let has = medium.disk.capacity();
+        let wanted = self.options.capacity_bytes.unwrap_or(u64::MAX).min(has);
+        let (wanted, has) = (medium.extents_below(wanted), medium.extents_below(has));
+        lock(&self.log).extents.limit_to(wanted, has);
     }
 
     /// Fails the disk: nothing is written any more. The first reason stays.

@@ -1,18 +1,23 @@
 //! What the tests of this crate share.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use shardstore::{Disk, DiskError, Read};
 
 /// A disk in memory that loses nothing.
+#[derive(Default)]
 pub struct MemoryDisk {
     pub bytes: Mutex<Vec<u8>>,
+    /// A range that reads fail in.
+    pub unreadable: Mutex<Option<Range<u64>>>,
 }
 
 impl MemoryDisk {
     pub fn new(bytes: usize) -> Arc<MemoryDisk> {
         Arc::new(MemoryDisk {
             bytes: Mutex::new(vec![0; bytes]),
+            ..MemoryDisk::default()
         })
     }
 }
@@ -23,6 +28,12 @@ impl Disk for MemoryDisk {
     }
 
     fn read(&self, offset: u64, buf: &mut [u8], _: Read) -> Result<(), DiskError> {
+        let end = offset + buf.len() as u64;
+        let unreadable = self.unreadable.lock().unwrap().clone();
+        if unreadable.is_some_and(|bad| offset < bad.end && bad.start < end) {
+            let error = std::io::Error::other("a bad page");
+            return Err(DiskError::from_io("read", offset, buf.len() as u64, &error));
+        }
         let bytes = self.bytes.lock().unwrap();
         let start = (offset as usize).min(bytes.len());
         let end = (start + buf.len()).min(bytes.len());
