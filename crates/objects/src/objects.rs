@@ -73,15 +73,18 @@ pub(crate) struct Inner {
     notes: Notes,
 }
 
-/// Bits of a commit sequence that count within one run; the others are the epoch.
+/// Bits of a commit sequence that count within one run; the others are the epoch, the number
+/// of the run.
 const SEQUENCE_BITS: u32 = 40;
 
-/// Commit sequences are never from a clock: each start begins a new range above all earlier
-/// ones, because the volume's epoch has grown.
+/// Commit sequences are never from a clock: each run begins a new range above all earlier
+/// ones, because the volume's epoch, which counts runs, has grown. 24 bits are a start every
+/// minute for thirty years.
 fn first_sequence(epoch: u64) -> Result<u64> {
     if epoch >> (u64::BITS - SEQUENCE_BITS) != 0 {
         return Err(Error::Internal(format!(
-            "the disks were opened {epoch} times"
+            "the disks are in their run number {epoch}, and commit sequences count {} runs",
+            1_u64 << (u64::BITS - SEQUENCE_BITS)
         )));
     }
     Ok(epoch << SEQUENCE_BITS)

@@ -22,7 +22,7 @@ pub(crate) const SHARD_PREFIX: u8 = 0x02;
 /// Names a blob; never used twice, across restarts as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobId {
-    /// The volume's epoch when the blob was begun: grows with every start.
+    /// The volume's epoch when the blob was begun: the number of the run.
     pub epoch: u64,
     /// Counts within the epoch.
     pub counter: u64,

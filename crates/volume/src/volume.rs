@@ -118,7 +118,10 @@ impl Volume {
             .map(|e| e.store().geometry().payload_bytes_max);
         let wanted = options.shard_bytes_max.clamp(1, SHARD_BYTES_MAX as u32);
         let shard_bytes = payload_bytes.fold(wanted, u32::min);
-        // Every open bumps the epoch of every disk, so the largest has never been seen before.
+        // A disk's epoch counts the runs in which it was opened, so that the largest has never
+        // been seen before. It belongs to the set: with several disks it is made durable on
+        // each of them before anything is served, else the loss of the disk that was opened
+        // most often would take it back, and blob ids and commit sequences with it.
         let epoch = engines.iter().map(|e| e.store().epoch()).fold(0, u64::max);
         Ok(Volume {
             inner: Arc::new(Inner {
@@ -135,7 +138,9 @@ impl Volume {
         })
     }
 
-    /// Grows with every start, crash or not.
+    /// The number of this run: grows with every start, crash or not, and with nothing else.
+    /// It is the set's: the largest of its disks', durable on all of them before anything is
+    /// served.
     pub fn epoch(&self) -> u64 {
         self.inner.epoch
     }
