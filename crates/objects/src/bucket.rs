@@ -5,7 +5,8 @@ use volume::MetaBatch;
 use crate::codec::counters;
 use crate::commit::Commit;
 use crate::keys::{
-    BucketId, account_key, after_prefix, bucket_key, bucket_range, counters_key, object_prefix,
+    BucketId, account_key, after_prefix, bucket_key, bucket_name, bucket_range, counters_key,
+    object_prefix,
 };
 use crate::limits::{BUCKET_NAME_BYTES_MAX, BUCKET_NAME_BYTES_MIN, SCAN_CHUNK_MAX};
 use crate::meta_store::MetaView;
@@ -123,7 +124,7 @@ impl Objects {
         self.inner.check_open()?;
         let view = self.inner.meta.view();
         let record = self.inner.bucket(&*view, *account, name).await?;
-        bucket_info(&*view, name, record).await
+        self.inner.bucket_info(&*view, name, record).await
     }
 
     /// The account's buckets in the order of their names.
@@ -136,8 +137,8 @@ impl Objects {
         while let Some(entry) = scan.next().await? {
             let record = BucketRecord::decode(&entry.value)?;
             if record.account == *account {
-                let name = String::from_utf8_lossy(entry.key.get(1..).unwrap_or_default());
-                buckets.push(bucket_info(&*view, &name, record).await?);
+                let name = bucket_name(&entry.key)?;
+                buckets.push(self.inner.bucket_info(&*view, &name, record).await?);
             }
         }
         Ok(buckets)
@@ -151,18 +152,21 @@ impl Objects {
         inner.check_open()?;
         let view = inner.meta.view();
         let record = inner.bucket(&*view, *account, name).await?;
-        let from = object_prefix(record.id, b"");
-        let to = after_prefix(from.clone());
-        if Scan::new(&*view, from, to, 1).next().await?.is_some() {
-            return Err(Error::BucketNotEmpty {
-                bucket: name.to_owned(),
-            });
-        }
         let key = bucket_key(name);
-        let batch = MetaBatch::new()
+        let mut batch = MetaBatch::new()
             .expect(key.as_bytes().to_vec(), Some(key.as_bytes().to_vec()))
-            .delete(&key)
-            .delete(&counters_key(record.id))
+            .delete(&key);
+        for slice in inner.meta.slices().slices() {
+            let from = object_prefix(slice, record.id, b"");
+            let to = after_prefix(from.clone());
+            if Scan::new(&*view, from, to, 1).next().await?.is_some() {
+                return Err(Error::BucketNotEmpty {
+                    bucket: name.to_owned(),
+                });
+            }
+            batch = batch.delete(&counters_key(slice, record.id));
+        }
+        let batch = batch
             .merge(&account_key(account.number()), &[-1])
             .frees_space();
         let dependency = inner.meta.commit(batch)?;
@@ -199,12 +203,22 @@ impl Inner {
         }
         Ok(record)
     }
-}
 
-async fn bucket_info(view: &dyn MetaView, name: &str, record: BucketRecord) -> Result<BucketInfo> {
-    let counted = view.get(&counters_key(record.id)).await?;
-    let counted = counters(&counted.map(|entry| entry.value).unwrap_or_default());
-    Ok(info(name, record, counted))
+    /// With the counters of every slice added up.
+    async fn bucket_info(
+        &self,
+        view: &dyn MetaView,
+        name: &str,
+        record: BucketRecord,
+    ) -> Result<BucketInfo> {
+        let mut sums = [0_i64; 2];
+        for slice in self.meta.slices().slices() {
+            let counted = view.get(&counters_key(slice, record.id)).await?;
+            let counted: [i64; 2] = counters(&counted.map(|entry| entry.value).unwrap_or_default());
+            sums = std::array::from_fn(|at| sums[at].saturating_add(counted[at]));
+        }
+        Ok(info(name, record, sums))
+    }
 }
 
 fn info(name: &str, record: BucketRecord, [objects, bytes]: [i64; 2]) -> BucketInfo {

@@ -139,6 +139,7 @@ impl From<VolumeError> for Error {
             error @ (VolumeError::Disks { .. }
             | VolumeError::Broken
             | VolumeError::TooLarge { .. }
+            | VolumeError::NotOneSlice
             | VolumeError::Engine(_)) => Error::Internal(error.to_string()),
         }
     }

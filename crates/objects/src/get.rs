@@ -6,7 +6,7 @@ use bytes::Bytes;
 use volume::{BlobReader, BlobRef, Key};
 
 use crate::change::Current;
-use crate::keys::{MetaKey, decode_meta_key, object_stem, stored_object_key};
+use crate::keys::{MetaKey, decode_meta_key, stored_object_key};
 use crate::meta_store::MetaView;
 use crate::put::check_key;
 use crate::record::Body;
@@ -49,7 +49,7 @@ impl Objects {
         check_key(key)?;
         let view = inner.meta.view();
         let record = inner.bucket(&*view, *account, bucket).await?;
-        let stem = object_stem(record.id, key.as_bytes());
+        let (_, stem) = inner.object_place(record.id, key);
         let current = inner.current(&*view, &stem).await?;
         match current.filter(Current::is_live) {
             Some(current) => ObjectHandle::new(view, current),

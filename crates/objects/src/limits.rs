@@ -1,5 +1,6 @@
 //! Every size of this crate, in one place, with their relations asserted at compile time.
 
+use volume::SliceId;
 use volume::limits::{LABEL_BYTES_MAX, SHARD_BYTES_MAX, TRAILER_BYTES_MAX, WINDOW_STRIPES};
 
 /// Most bytes of an object's key, in UTF-8.
@@ -76,7 +77,8 @@ pub(crate) const RECORD_BYTES_MAX: usize =
 pub(crate) const LABEL_BYTES: usize = 2 + 8 + 1 + BUCKET_NAME_BYTES_MAX + 2 + OBJECT_KEY_BYTES_MAX;
 
 /// Bytes of an object's metadata key at most: each key byte may be escaped.
-pub(crate) const META_KEY_BYTES_MAX: usize = 1 + 8 + 2 * OBJECT_KEY_BYTES_MAX + 2 + 8;
+pub(crate) const META_KEY_BYTES_MAX: usize =
+    SliceId::BYTES + 1 + 8 + 2 * OBJECT_KEY_BYTES_MAX + 2 + 8;
 
 const _: () = assert!(RECORD_BYTES_MAX <= TRAILER_BYTES_MAX);
 const _: () = assert!(LABEL_BYTES <= LABEL_BYTES_MAX);

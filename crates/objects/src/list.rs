@@ -1,8 +1,11 @@
 //! Listing a bucket: one ordered walk over a view, which skips what a common prefix stands
 //! for instead of walking it.
 
+use volume::SliceId;
+
 use crate::keys::{
-    BucketId, MetaKey, SUFFIX_BYTES, after_prefix, decode_meta_key, object_prefix, object_stem,
+    BucketId, MetaKey, SUFFIX_BYTES, after_prefix, decode_meta_key, object_prefix, object_slice,
+    object_stem,
 };
 use crate::limits::{LIST_ENTRIES_MAX, SCAN_CHUNK_MIN};
 use crate::meta_store::MetaView;
@@ -122,6 +125,7 @@ impl Objects {
             .bucket(&*view, request.account, &request.bucket)
             .await?;
         let walk = Walk {
+            slice: object_slice(inner.meta.slices(), bucket.id, request.prefix.as_bytes()),
             bucket: bucket.id,
             prefix: &request.prefix,
             delimiter: request.delimiter.as_deref().filter(|d| !d.is_empty()),
@@ -153,6 +157,7 @@ impl Objects {
             .bucket(&*view, request.account, &request.bucket)
             .await?;
         let walk = Walk {
+            slice: object_slice(inner.meta.slices(), bucket.id, request.prefix.as_bytes()),
             bucket: bucket.id,
             prefix: &request.prefix,
             delimiter: request.delimiter.as_deref().filter(|d| !d.is_empty()),
@@ -229,6 +234,9 @@ impl Item {
 
 /// One page's walk.
 struct Walk<'a> {
+    /// Where the prefix begins. A map with several slices is refused when the volume opens,
+    /// so that all keys with the prefix are in the same.
+    slice: SliceId,
     bucket: BucketId,
     prefix: &'a str,
     delimiter: Option<&'a str>,
@@ -248,13 +256,15 @@ impl Walk<'_> {
 
     /// Where the walk begins.
     fn from(&self) -> Vec<u8> {
-        let begin = object_prefix(self.bucket, self.prefix.as_bytes());
+        let begin = object_prefix(self.slice, self.bucket, self.prefix.as_bytes());
         let Some(after) = self.start_after else {
             return begin;
         };
         let skipped = match self.common_prefix(after) {
-            Some(prefix) if prefix == after => object_prefix(self.bucket, after.as_bytes()),
-            _ => object_stem(self.bucket, after.as_bytes()),
+            Some(prefix) if prefix == after => {
+                object_prefix(self.slice, self.bucket, after.as_bytes())
+            }
+            _ => object_stem(self.slice, self.bucket, after.as_bytes()),
         };
         begin.max(after_prefix(skipped))
     }
@@ -264,7 +274,11 @@ impl Walk<'_> {
         if self.max == 0 {
             return Ok((Vec::new(), false));
         }
-        let to = after_prefix(object_prefix(self.bucket, self.prefix.as_bytes()));
+        let to = after_prefix(object_prefix(
+            self.slice,
+            self.bucket,
+            self.prefix.as_bytes(),
+        ));
         let chunk = if self.delimiter.is_some() {
             2 * SCAN_CHUNK_MIN
         } else {
@@ -295,7 +309,11 @@ impl Walk<'_> {
             };
             match self.common_prefix(&key) {
                 Some(prefix) => {
-                    scan.skip_to(after_prefix(object_prefix(self.bucket, prefix.as_bytes())));
+                    scan.skip_to(after_prefix(object_prefix(
+                        self.slice,
+                        self.bucket,
+                        prefix.as_bytes(),
+                    )));
                     items.push(Item::CommonPrefix(prefix.to_owned()));
                 }
                 None => items.push(Item::Version {

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 
-use volume::{Dependency, Key, MetaBatch, MetaEntry, MetaPage, Volume, VolumeSnapshot};
+use volume::{Dependency, Key, MetaBatch, MetaEntry, MetaPage, SliceMap, Volume, VolumeSnapshot};
 
 use crate::Result;
 
@@ -19,6 +19,9 @@ pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 
 pub(crate) trait MetaStore: Send + Sync + 'static {
     /// A consistent view: sees every batch that was persistent when it was taken.
     fn view(&self) -> Box<dyn MetaView>;
+
+    /// Which slice each key is to be in. A batch stays within one.
+    fn slices(&self) -> &SliceMap;
 
     /// Queues a batch; durable and visible once the dependency is persistent. Never waits.
     fn commit(&self, batch: MetaBatch) -> Result<Dependency>;
@@ -32,7 +35,7 @@ pub(crate) trait MetaView: Send + Sync {
     /// The entry of the first live key with this stem.
     fn first<'a>(&'a self, stem: &'a [u8]) -> Answer<'a, Option<MetaEntry>>;
 
-    /// Entries with `from <= key < to`, in order, at most `limit`; fewer do not mean that the
+    /// Entries with `from <= key < to`, both in one slice, in order, at most `limit`; fewer do not mean that the
     /// range is exhausted, `next` says so.
     fn scan<'a>(&'a self, from: &'a [u8], to: &'a [u8], limit: usize) -> Answer<'a, MetaPage>;
 
@@ -46,6 +49,10 @@ pub(crate) trait MetaView: Send + Sync {
 impl MetaStore for Volume {
     fn view(&self) -> Box<dyn MetaView> {
         Box::new(self.snapshot())
+    }
+
+    fn slices(&self) -> &SliceMap {
+        Volume::slices(self)
     }
 
     fn commit(&self, batch: MetaBatch) -> Result<Dependency> {

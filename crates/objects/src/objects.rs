@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use volume::{BlobId, Deletion, Volume, VolumeStats};
+use volume::{BlobId, Deletion, SliceId, Volume, VolumeStats};
 
 use crate::block_on::block_on;
 use crate::change::{Change, Current, Submission};
 use crate::commit::Commit;
+use crate::keys::{BucketId, object_slice, object_stem};
 use crate::limits::{BUCKETS_PER_ACCOUNT_MAX, NOTES_PER_BATCH, REGION_BYTES_MAX};
 use crate::locks::{Guards, Locks};
 use crate::meta_store::{MetaStore, MetaView};
@@ -162,6 +163,12 @@ impl Inner {
             ));
         }
         Ok(sequence)
+    }
+
+    /// The slice and the stem of an object.
+    pub(crate) fn object_place(&self, bucket: BucketId, key: &str) -> (SliceId, Vec<u8>) {
+        let slice = object_slice(self.meta.slices(), bucket, key.as_bytes());
+        (slice, object_stem(slice, bucket, key.as_bytes()))
     }
 
     /// The first version of a stem.

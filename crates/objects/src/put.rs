@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use volume::BlobWriter;
+use volume::{BlobWriter, SliceId};
 
 use crate::change::{Change, Current, NewVersion};
-use crate::keys::{BucketId, object_stem};
+use crate::keys::BucketId;
 use crate::limits::{ETAG_BYTES_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX, OBJECT_KEY_BYTES_MAX};
 use crate::objects::Inner;
 use crate::record::{BlobLabel, Body, Flags, ObjectHead, ObjectRecord};
@@ -68,6 +68,7 @@ pub struct PutWriter {
     _open: OpenWriter,
     request: PutRequest,
     bucket: BucketId,
+    slice: SliceId,
     stem: Vec<u8>,
     size: u64,
     /// The body while it may still be inline; empty once there is a blob.
@@ -146,7 +147,7 @@ impl Objects {
         let bucket = inner
             .bucket(&*view, request.account, &request.bucket)
             .await?;
-        let stem = object_stem(bucket.id, request.key.as_bytes());
+        let (slice, stem) = inner.object_place(bucket.id, &request.key);
         if request.condition != PutCondition::None {
             let current = inner.current(&*view, &stem).await?;
             request.condition.check(current.as_ref(), &request)?;
@@ -155,6 +156,7 @@ impl Objects {
             inner: inner.clone(),
             _open: OpenWriter::new(inner.clone()),
             bucket: bucket.id,
+            slice,
             stem,
             size: 0,
             inline: Vec::new(),
@@ -243,6 +245,7 @@ impl PutWriter {
         request.condition.check(current.as_ref(), request)?;
         let stem = std::mem::take(&mut self.stem);
         let change = Change {
+            slice: self.slice,
             bucket: self.bucket,
             stem,
             current,

@@ -9,10 +9,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, TryLockError};
 
-use volume::{BlobFrame, BlobId, BlobRef, Deletion, MetaBatch, VolumeError};
+use volume::{BlobFrame, BlobId, BlobRef, Deletion, MetaBatch, SliceId, VolumeError};
 
 use crate::block_on::block_on;
-use crate::keys::{after_prefix, garbage_key, garbage_range, object_stem, setting_key};
+use crate::keys::{after_prefix, garbage_key, garbage_range, setting_key};
 use crate::limits::{NOTES_PER_BATCH, SCAN_CHUNK_MIN, SWEEP_BLOBS, SWEEP_DELETIONS_MAX};
 use crate::meta_store::MetaView;
 use crate::objects::Inner;
@@ -22,6 +22,9 @@ use crate::{Error, Objects, Result};
 
 /// Holds the last epoch whose blobs need no walk any more: u64, little-endian.
 const SWEPT: &str = "swept";
+
+/// Where notes are. A volume with more slices than the first is refused when it opens.
+const NOTES_SLICE: SliceId = SliceId::ROOT;
 
 /// How far the sweep of earlier runs is.
 pub(crate) struct Sweep {
@@ -66,7 +69,7 @@ impl Sweep {
         };
         Ok(Sweep {
             progress: Mutex::new(Progress {
-                stage: Stage::Notes(garbage_range().0),
+                stage: Stage::Notes(garbage_range(NOTES_SLICE).0),
                 first_blob: BlobId {
                     epoch: first_epoch,
                     counter: 0,
@@ -127,7 +130,7 @@ impl Inner {
         let batch = settled
             .iter()
             .fold(MetaBatch::new().frees_space(), |batch, (blob, _)| {
-                batch.delete(&garbage_key(*blob))
+                batch.delete(&garbage_key(NOTES_SLICE, *blob))
             });
         let cleared = self
             .meta
@@ -195,11 +198,11 @@ impl Inner {
         }
         let view = self.meta.view();
         let page = view
-            .scan(&from, &garbage_range().1, NOTES_PER_BATCH)
+            .scan(&from, &garbage_range(NOTES_SLICE).1, NOTES_PER_BATCH)
             .await?;
         for entry in page.entries {
             match BlobRef::decode(&entry.value) {
-                Ok(blob) if entry.key == garbage_key(blob.id).as_bytes() => {
+                Ok(blob) if entry.key == garbage_key(NOTES_SLICE, blob.id).as_bytes() => {
                     let deletion = self.volume.delete_blob(&blob, Vec::new());
                     self.notes().push(blob.id, deletion);
                 }
@@ -241,7 +244,7 @@ impl Inner {
             self.sweep.count_unattributed();
             return Ok(false);
         };
-        let from = object_stem(label.bucket, label.key.as_bytes());
+        let (_, from) = self.object_place(label.bucket, &label.key);
         let to = after_prefix(from.clone());
         let mut versions = Scan::new(view, from, to, SCAN_CHUNK_MIN);
         while let Some(version) = versions.next().await? {

@@ -50,6 +50,10 @@ pub enum VolumeError {
         /// The limit, in the same unit.
         limit: usize,
     },
+    /// A batch of metadata is not within one slice, or names one that is not there. A
+    /// programmer's error one floor up.
+    #[error("a batch of metadata is not within one slice that the set has")]
+    NotOneSlice,
     /// The volume was shut down.
     #[error("the volume is closed")]
     Closed,

@@ -1,11 +1,13 @@
-//! Metadata: an ordered key space, cut into slices by key range.
+//! Metadata: an ordered key space, cut into slices (see `slices`).
 //!
 //! ```text
-//! engine key   01 | the caller's key
+//! engine key   01 | u32 BE slice | the caller's key within the slice
 //! ```
-//! A batch is atomic within one slice; today one slice holds everything.
+//! A batch is atomic within one slice. The callers' keys begin with their slice's number.
 
 use shardstore::{Batch, Dependency, Found, Key, Op};
+
+use crate::SliceId;
 
 /// First byte of the engine keys that hold metadata.
 pub(crate) const META_PREFIX: u8 = 0x01;
@@ -128,75 +130,23 @@ impl MetaBatch {
             .map(|(key, op)| (&key.as_bytes()[1..], op))
     }
 
+    /// The slice that every changed key is in; `None` if they are in several or in none.
+    pub fn slice(&self) -> Option<SliceId> {
+        let slice_of = |key| SliceId::split(key).map(|(slice, _)| slice);
+        let mut slices = self.changes().map(|(key, _)| slice_of(key));
+        let first = slices.next()??;
+        slices.all(|other| other == Some(first)).then_some(first)
+    }
+
     /// What must hold for the batch to commit.
     pub fn expectations(&self) -> &[Expectation] {
         &self.expectations
     }
 }
 
-/// A range of metadata keys, kept on named disks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slice {
-    /// The first key; the slice reaches to the next one's.
-    pub from: Vec<u8>,
-    /// The disks that each hold all of it, by their number in the set.
-    pub disks: Vec<usize>,
-}
-
-/// Which slice a key is in. Versioned, so that disks can tell an old map from a new one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SliceMap {
-    version: u64,
-    slices: Vec<Slice>,
-}
-
-impl SliceMap {
-    /// One slice for all keys, on the first disk.
-    pub fn single() -> SliceMap {
-        SliceMap {
-            version: 1,
-            slices: vec![Slice {
-                from: Vec::new(),
-                disks: vec![0],
-            }],
-        }
-    }
-
-    /// Grows with every change.
-    pub fn version(&self) -> u64 {
-        self.version
-    }
-
-    /// The slice that a key is in.
-    pub fn slice_of(&self, key: &[u8]) -> &Slice {
-        let after = self
-            .slices
-            .partition_point(|slice| slice.from.as_slice() <= key);
-        // The first slice starts at the empty key, so one always begins at or before `key`.
-        &self.slices[after.saturating_sub(1)]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_key_is_in_the_slice_that_begins_before_it() {
-        let slice = |from: &[u8], disk| Slice {
-            from: from.to_vec(),
-            disks: vec![disk],
-        };
-        let map = SliceMap {
-            version: 2,
-            slices: vec![slice(b"", 0), slice(b"m", 1)],
-        };
-        assert_eq!(map.slice_of(b"").disks, [0]);
-        assert_eq!(map.slice_of(b"lzzz").disks, [0]);
-        assert_eq!(map.slice_of(b"m").disks, [1]);
-        assert_eq!(map.slice_of(b"\xff").disks, [1]);
-        assert_eq!(SliceMap::single().slice_of(b"x").disks, [0]);
-    }
 
     #[test]
     fn a_batch_keeps_stems_and_hides_the_prefix() {

@@ -9,6 +9,7 @@ use crate::blob::{SHARD_PREFIX, shard_key_bytes};
 use crate::limits::SCAN_SHARDS;
 use crate::meta::{META_PREFIX, MetaEntry, MetaPage, raw_bytes, raw_key};
 use crate::shard::{RawKey, ShardValue};
+use crate::slices::SET_PREFIX;
 use crate::{BlobId, BlobReader, BlobRef, Result, Volume, VolumeError};
 
 /// Sees every batch that was persistent when it was taken, none submitted later. While it
@@ -67,7 +68,7 @@ impl VolumeSnapshot {
     /// The entry of a metadata key, whose stem is the one that it was put with.
     pub async fn meta_get(&self, key: &Key) -> Result<Option<MetaEntry>> {
         let raw = raw_key(key);
-        let disk = self.volume.meta_disk(key.as_bytes());
+        let disk = self.volume.meta_disk(key.as_bytes())?;
         let found = self
             .on_disk(disk, move |snapshot, how| snapshot.get(&raw, how))?
             .await?;
@@ -77,18 +78,18 @@ impl VolumeSnapshot {
     /// The entry of the first live metadata key that has this stem.
     pub async fn meta_first(&self, stem: &[u8]) -> Result<Option<MetaEntry>> {
         let raw = raw_bytes(stem);
-        let disk = self.volume.meta_disk(stem);
+        let disk = self.volume.meta_disk(stem)?;
         let found = self
             .on_disk(disk, move |snapshot, how| snapshot.first(&raw, how))?
             .await?;
         Ok(found.map(MetaEntry::from))
     }
 
-    /// Metadata entries with `from <= key < to`, in order, at most `limit`. A page may hold
+    /// Metadata entries with `from <= key < to`, both in one slice, in order, at most `limit`. A page may hold
     /// fewer although more follow: `next` says so.
     pub async fn meta_scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<MetaPage> {
         let (raw_from, raw_to) = (raw_bytes(from), raw_bytes(to));
-        let disk = self.volume.meta_disk(from);
+        let disk = self.volume.meta_disk(from)?;
         let page: ScanPage = self
             .on_disk(disk, move |snapshot, how| {
                 snapshot.scan(&raw_from, &raw_to, limit, how)
@@ -106,7 +107,7 @@ impl VolumeSnapshot {
     /// out. `None`: no such entry.
     pub async fn meta_body(&self, key: &Key, range: Range<u32>) -> Result<Option<Vec<u8>>> {
         let raw = raw_key(key);
-        let disk = self.volume.meta_disk(key.as_bytes());
+        let disk = self.volume.meta_disk(key.as_bytes())?;
         let read = self.on_disk(disk, move |snapshot, how| {
             let Some(found) = snapshot.get(&raw, how)? else {
                 return Ok(None);
@@ -180,4 +181,4 @@ fn frame_of(found: &Found) -> Result<BlobFrame> {
     })
 }
 
-const _: () = assert!(META_PREFIX != SHARD_PREFIX);
+const _: () = assert!(META_PREFIX < SHARD_PREFIX && SHARD_PREFIX < SET_PREFIX);

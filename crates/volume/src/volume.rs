@@ -9,7 +9,8 @@ use shardstore::{Batch, Dependency, Engine, Identity, Space, Stats};
 
 use crate::deletion::Deletions;
 use crate::limits::{IN_FLIGHT_BYTES_DEFAULT, SHARD_BYTES_MAX};
-use crate::meta::{MetaBatch, SliceMap};
+use crate::meta::MetaBatch;
+use crate::slices::{SliceId, SliceMap};
 use crate::{BlobId, BlobRef, BlobWriter, Deletion, Result, Scheme, VolumeError, VolumeSnapshot};
 
 /// Knobs; every one may be chosen anew at each start.
@@ -108,6 +109,7 @@ impl Volume {
     }
 
     /// A set of these disks. Today exactly one; another number is [`VolumeError::Disks`].
+    /// Blocks while the map of slices is read, or, on a set that holds nothing yet, written.
     pub fn with_options(engines: Vec<Engine>, options: VolumeOptions) -> Result<Volume> {
         let disks = engines.len();
         let (Some(scheme), 1) = (Scheme::for_disks(disks), disks) else {
@@ -123,10 +125,11 @@ impl Volume {
         // each of them before anything is served, else the loss of the disk that was opened
         // most often would take it back, and blob ids and commit sequences with it.
         let epoch = engines.iter().map(|e| e.store().epoch()).fold(0, u64::max);
+        let slices = SliceMap::load(&engines)?;
         Ok(Volume {
             inner: Arc::new(Inner {
                 engines,
-                slices: SliceMap::single(),
+                slices,
                 scheme,
                 shard_bytes,
                 epoch,
@@ -227,36 +230,24 @@ impl Volume {
         unsettled == 0 && failed == 0
     }
 
-    /// Queues a batch of metadata. Its entries are visible to snapshots once the dependency
-    /// is persistent.
+    /// Which slice a metadata key is to be in.
+    pub fn slices(&self) -> &SliceMap {
+        &self.inner.slices
+    }
+
+    /// Queues a batch of metadata, all of whose keys are in one slice. Its entries are visible
+    /// to snapshots once the dependency is persistent.
     pub fn commit(&self, batch: MetaBatch) -> Result<Dependency> {
-        let disk = {
-            let mut slices = batch
-                .changes()
-                .map(|(key, _)| self.inner.slices.slice_of(key));
-            let first = slices.next();
-            // A programmer's error one floor up: what commits as one belongs in one slice.
-            assert!(
-                slices.all(|slice| Some(slice) == first),
-                "a batch stays within one slice"
-            );
-            first
-                .and_then(|slice| slice.disks.first())
-                .copied()
-                .unwrap_or(0)
-        };
+        let slice = batch.slice().ok_or(VolumeError::NotOneSlice)?;
+        let disk = self.inner.slices.disk_of(slice);
+        let disk = disk.ok_or(VolumeError::NotOneSlice)?;
         Ok(self.engine(disk)?.submit(batch.batch)?)
     }
 
     /// The disk that holds a metadata key.
-    pub(crate) fn meta_disk(&self, key: &[u8]) -> usize {
-        self.inner
-            .slices
-            .slice_of(key)
-            .disks
-            .first()
-            .copied()
-            .unwrap_or(0)
+    pub(crate) fn meta_disk(&self, key: &[u8]) -> Result<usize> {
+        let slice = SliceId::split(key).and_then(|(slice, _)| self.inner.slices.disk_of(slice));
+        slice.ok_or(VolumeError::NotOneSlice)
     }
 
     /// The disk that holds a shard. One disk holds all.

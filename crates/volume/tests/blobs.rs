@@ -9,9 +9,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use simdisk::{Crash, Event, Image, Rng, SimDisk};
-use volume::shardstore::{Disk, Engine, Geometry, Options, Store};
+use volume::shardstore::{Batch, Disk, Engine, Geometry, Options, Store};
 use volume::{
-    BlobId, BlobRef, Identity, Key, MetaBatch, Volume, VolumeError, VolumeOptions, VolumeSnapshot,
+    BlobId, BlobRef, Identity, Key, MetaBatch, SliceMap, Volume, VolumeError, VolumeOptions,
+    VolumeSnapshot,
 };
 
 /// Bytes of a stripe.
@@ -298,7 +299,7 @@ fn a_deletion_after_a_failed_batch_fails() {
     let volume = open(&formatted(4 << 20));
     let blob = put(&volume, &bytes(STRIPE), STRIPE).unwrap();
     let big = bytes(STRIPE);
-    let key = Key::plain(*b"fill");
+    let key = Key::plain(*b"\0\0\0\0fill");
     // Fill the disk until a batch is refused for lack of space.
     let refused = (0..100_000).find_map(|_| {
         let batch = MetaBatch::new().put(&key, Vec::new(), big.clone());
@@ -335,6 +336,64 @@ fn a_deletion_after_a_failed_batch_fails() {
     assert!(matches!(deletion.outcome(), Some(Ok(()))));
     assert!(!volume.deletions_settled(), "a failure is not forgotten");
     volume.close().unwrap();
+}
+
+/// What commits as one belongs in one slice, and in one that there is.
+#[test]
+fn a_batch_that_spans_slices_is_refused() {
+    let volume = open(&formatted(4 << 20));
+    let put = |batch: MetaBatch, key: &[u8]| batch.put(&Key::plain(key), Vec::new(), Vec::new());
+    let commit = |keys: &[&[u8]]| {
+        let batch = keys.iter().copied().fold(MetaBatch::new(), put);
+        volume.commit(batch).map(|dependency| dependency.wait())
+    };
+    assert!(matches!(commit(&[b"\0\0\0\0a", b"\0\0\0\0b"]), Ok(Ok(()))));
+    let refused: [&[&[u8]]; 3] = [
+        &[b"\0\0\0\0a", b"\0\0\0\x01a"],
+        &[b"\0\0\0\x01a"],
+        &[b"abc"],
+    ];
+    for keys in refused {
+        let error = commit(keys).unwrap_err();
+        assert!(matches!(error, VolumeError::NotOneSlice), "{error}");
+    }
+    volume.close().unwrap();
+}
+
+/// Puts an entry of the engine behind the volume's back.
+fn plant(disk: &Arc<SimDisk>, key: &[u8], value: &[u8]) {
+    let store = Store::open(disk.clone() as Arc<dyn Disk>, Options::default()).unwrap();
+    let batch = Batch::new().put(Key::plain(key), value);
+    store.submit(batch).unwrap();
+    store.close().unwrap();
+}
+
+fn refusal(disk: &Arc<SimDisk>) -> VolumeError {
+    let store = Store::open(disk.clone() as Arc<dyn Disk>, Options::default()).unwrap();
+    let engine = Engine::start(store, 1).unwrap();
+    let refused = Volume::new(vec![engine.clone()]);
+    engine.close().unwrap();
+    refused.err().unwrap()
+}
+
+#[test]
+fn the_map_of_slices_is_written_once_and_read_at_every_start() {
+    let disk = formatted(4 << 20);
+    open(&disk).close().unwrap();
+    let volume = open(&disk);
+    assert_eq!(volume.slices(), &SliceMap::single());
+    volume.close().unwrap();
+    let mut newer = SliceMap::single().encode();
+    newer[1] += 1;
+    plant(&disk, b"\x03slices", &newer);
+    assert!(matches!(refusal(&disk), VolumeError::Newer { .. }));
+    plant(&disk, b"\x03slices", b"");
+    assert!(matches!(refusal(&disk), VolumeError::Corrupt { .. }));
+    // Without a map, data cannot be what this release wrote.
+    let disk = formatted(4 << 20);
+    plant(&disk, b"\x01Bucket", b"");
+    let error = refusal(&disk);
+    assert!(matches!(error, VolumeError::Corrupt { .. }), "{error}");
 }
 
 #[test]

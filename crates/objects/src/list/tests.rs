@@ -10,6 +10,7 @@ const BUCKET: BucketId = BucketId(5);
 
 fn walk<'a>(prefix: &'a str, delimiter: Option<&'a str>, max: usize) -> Walk<'a> {
     Walk {
+        slice: SliceId::ROOT,
         bucket: BUCKET,
         prefix,
         delimiter,
