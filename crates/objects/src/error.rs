@@ -113,6 +113,14 @@ pub enum Error {
         /// Where it is and what did not hold.
         place: String,
     },
+    /// The disk could not read stored bytes; other objects are not affected.
+    #[error("{what} cannot be read: {reason}")]
+    Unreadable {
+        /// What should have been read.
+        what: String,
+        /// What the disk said.
+        reason: String,
+    },
     /// The store was shut down.
     #[error("the store is shutting down")]
     Closed,
@@ -131,6 +139,7 @@ impl From<VolumeError> for Error {
             VolumeError::Busy => Error::SlowDown(error.to_string()),
             VolumeError::Failed { reason } => Error::DiskFailed(reason),
             VolumeError::Corrupt { what, why } => Error::Corrupt { what, place: why },
+            VolumeError::Unreadable { what, reason } => Error::Unreadable { what, reason },
             VolumeError::Newer { what } => Error::Corrupt {
                 what,
                 place: "it was written by a newer cullet".to_owned(),

@@ -1,7 +1,11 @@
 //! Every size of this crate, in one place, with their relations asserted at compile time.
 
 use volume::SliceId;
-use volume::limits::{LABEL_BYTES_MAX, SHARD_BYTES_MAX, TRAILER_BYTES_MAX, WINDOW_STRIPES};
+use volume::limits::{
+    DELETIONS_MAX, LABEL_BYTES_MAX, PINNED_BLOBS_MAX, SHARD_BYTES_MAX, TRAILER_BYTES_MAX,
+    WINDOW_STRIPES,
+};
+use volume::shardstore::limits::BATCH_ENTRIES_MAX;
 
 /// Most bytes of an object's key, in UTF-8.
 pub const OBJECT_KEY_BYTES_MAX: usize = 1_024;
@@ -58,7 +62,16 @@ pub const SWEEP_BLOBS: usize = 32;
 pub const SWEEP_DELETIONS_MAX: usize = 64;
 
 /// Notes of deleted blobs that one batch takes away, or one page reads.
-pub const NOTES_PER_BATCH: usize = 64;
+pub const NOTES_PER_BATCH: usize = 512;
+
+/// Notes that are known in memory at most; the others are found again on the disks.
+pub const NOTES_MAX: usize = 8 * 1024;
+
+/// Rounds that one step of the sweep goes at most while there is more than a round takes.
+pub const SWEEP_ROUNDS: usize = 16;
+
+/// How often a reader looks for a version that is not replaced while it looks.
+pub const GET_TRIES: usize = 32;
 
 /// Most bytes that one [`PutWriter`](crate::PutWriter) keeps in memory: a body that may
 /// still be inline, a stripe that is being filled, and stripes on their way to the disks.
@@ -81,6 +94,9 @@ pub(crate) const META_KEY_BYTES_MAX: usize =
     SliceId::BYTES + 1 + 8 + 2 * OBJECT_KEY_BYTES_MAX + 2 + 8;
 
 const _: () = assert!(RECORD_BYTES_MAX <= TRAILER_BYTES_MAX);
+// Readers alone never fill the list of notes, nor notes the volume's list of deletions.
+const _: () = assert!(PINNED_BLOBS_MAX < NOTES_MAX && NOTES_MAX < DELETIONS_MAX);
+const _: () = assert!(NOTES_PER_BATCH <= BATCH_ENTRIES_MAX);
 const _: () = assert!(LABEL_BYTES <= LABEL_BYTES_MAX);
 // Less by at least one, which is the volume's prefix.
 const _: () = assert!(META_KEY_BYTES_MAX < volume::limits::META_KEY_BYTES_MAX);

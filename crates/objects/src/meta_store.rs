@@ -25,9 +25,12 @@ pub(crate) trait MetaStore: Send + Sync + 'static {
 
     /// Queues a batch; durable and visible once the dependency is persistent. Never waits.
     fn commit(&self, batch: MetaBatch) -> Result<Dependency>;
+
+    /// Why what holds this key takes no more batches, if that is so.
+    fn failure(&self, key: &[u8]) -> Result<Option<String>>;
 }
 
-/// A consistent view. Keep it for seconds, or as long as a client reads a body.
+/// A consistent view. Keep it for the time of a few reads.
 pub(crate) trait MetaView: Send + Sync {
     /// The entry of a key, whose stem is the one that it was put with.
     fn get<'a>(&'a self, key: &'a Key) -> Answer<'a, Option<MetaEntry>>;
@@ -41,9 +44,6 @@ pub(crate) trait MetaView: Send + Sync {
 
     /// A range of the body beside an entry; what lies past the end is left out.
     fn body<'a>(&'a self, key: &'a Key, range: Range<u32>) -> Answer<'a, Option<Vec<u8>>>;
-
-    /// The blobs that this view's records refer to, pinned.
-    fn blobs(&self) -> &VolumeSnapshot;
 }
 
 impl MetaStore for Volume {
@@ -61,6 +61,10 @@ impl MetaStore for Volume {
         #[cfg(debug_assertions)]
         assert_expectations(self, &batch);
         Ok(Volume::commit(self, batch)?)
+    }
+
+    fn failure(&self, key: &[u8]) -> Result<Option<String>> {
+        Ok(self.meta_failure(key)?)
     }
 }
 
@@ -99,9 +103,5 @@ impl MetaView for VolumeSnapshot {
 
     fn body<'a>(&'a self, key: &'a Key, range: Range<u32>) -> Answer<'a, Option<Vec<u8>>> {
         Box::pin(async move { Ok(self.meta_body(key, range).await?) })
-    }
-
-    fn blobs(&self) -> &VolumeSnapshot {
-        self
     }
 }

@@ -17,7 +17,15 @@ pub enum VolumeError {
     /// Too much is waiting for the disks already. Try again shortly.
     #[error("too many requests are waiting for the disks")]
     Busy,
-    /// A disk failed or could not be read.
+    /// The disk could not read what is stored in one place.
+    #[error("{what} cannot be read: {reason}")]
+    Unreadable {
+        /// What should have been read: a stripe of a blob, stored data.
+        what: String,
+        /// What the disk said.
+        reason: String,
+    },
+    /// A disk failed.
     #[error("a disk failed: {reason}")]
     Failed {
         /// The first failure.
@@ -69,6 +77,16 @@ impl From<shardstore::Error> for VolumeError {
             E::OutOfSpace | E::Disk(DiskError::NoSpace { .. }) => VolumeError::OutOfSpace,
             E::Busy => VolumeError::Busy,
             E::Failed { reason } => VolumeError::Failed { reason },
+            // An engine takes reads while it lives: one sector that cannot be read is not the
+            // failure of a disk.
+            E::Disk(
+                error @ DiskError::Io {
+                    operation: "read", ..
+                },
+            ) => VolumeError::Unreadable {
+                what: "stored data".to_owned(),
+                reason: error.to_string(),
+            },
             E::Disk(error @ DiskError::Io { .. }) => VolumeError::Failed {
                 reason: error.to_string(),
             },

@@ -3,7 +3,8 @@
 //! - A **blob** is a body under a never-reused id, cut into stripes, each spread over disks by
 //!   a [`Scheme`]. No list of its shards is kept anywhere: keys on the disks say it all.
 //! - **Metadata** is one ordered key space, cut into slices; a batch within a slice is atomic.
-//! - A [`VolumeSnapshot`] sees both as they were at one moment.
+//! - A [`VolumeSnapshot`] sees both as they were at one moment. What reads a body holds none:
+//!   it pins the blob ([`BlobPin`]), whose deletion then waits.
 //!
 //! Today a set is one disk with the scheme 1+0; the interface is that of many.
 //!
@@ -20,6 +21,7 @@ mod deletion;
 mod error;
 pub mod limits;
 mod meta;
+mod pins;
 mod reader;
 mod scheme;
 mod shard;
@@ -32,6 +34,7 @@ pub use blob::{BlobId, BlobRef};
 pub use deletion::Deletion;
 pub use error::{Result, VolumeError};
 pub use meta::{Expectation, MetaBatch, MetaEntry, MetaPage};
+pub use pins::BlobPin;
 pub use reader::BlobReader;
 pub use scheme::Scheme;
 pub use shard::{RawKey, ShardValue, Trailer};

@@ -10,11 +10,10 @@ use crate::limits::SCAN_SHARDS;
 use crate::meta::{META_PREFIX, MetaEntry, MetaPage, raw_bytes, raw_key};
 use crate::shard::{RawKey, ShardValue};
 use crate::slices::SET_PREFIX;
-use crate::{BlobId, BlobReader, BlobRef, Result, Volume, VolumeError};
+use crate::{BlobId, Result, Volume, VolumeError};
 
 /// Sees every batch that was persistent when it was taken, none submitted later. While it
-/// lives, no space it may refer to is reused: hold it for seconds, or as long as a client
-/// reads a body. Clones share it.
+/// lives, no space at all is reused: hold it for the time of a few reads. Clones share it.
 #[derive(Clone)]
 pub struct VolumeSnapshot {
     volume: Volume,
@@ -59,10 +58,6 @@ impl VolumeSnapshot {
             .volume
             .engine(disk)?
             .read(move |_, how| f(&snapshot, how)))
-    }
-
-    pub(crate) fn volume(&self) -> &Volume {
-        &self.volume
     }
 
     /// The entry of a metadata key, whose stem is the one that it was put with.
@@ -115,11 +110,6 @@ impl VolumeSnapshot {
             snapshot.read_payload(&found, range.clone(), how).map(Some)
         })?;
         Ok(read.await?)
-    }
-
-    /// Reads `range` of a blob's plain bytes; what lies past the end is left out.
-    pub fn blob_reader(&self, blob: BlobRef, range: Range<u64>) -> BlobReader {
-        BlobReader::new(blob, self.clone(), range)
     }
 
     /// The first shard on the disks at or behind `from`, in the order of blob ids: walks
