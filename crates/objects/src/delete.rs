@@ -41,7 +41,7 @@ impl Objects {
         let Some(current) = inner.current(&*view, &stem).await? else {
             // On a failed disk "nothing" may be an earlier put whose outcome nobody knows: a
             // restart may show it.
-            return match inner.volume.failure() {
+            return match inner.meta.failure(&stem)? {
                 Some(reason) => Err(Error::DiskFailed(reason)),
                 None => Ok(Deleted { existed: false }),
             };
