@@ -97,7 +97,7 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
-    use volume::{BlobId, Op, Scheme};
+    use volume::{BlobId, Expectation, Op, Scheme};
 
     use super::*;
     use crate::keys::object_stem;
@@ -197,7 +197,10 @@ mod tests {
             // Deletes work on a full disk, and only they take from its reserve.
             assert_eq!(submission.batch.is_freeing(), at >= 5, "case {at}");
             let expected = &submission.batch.expectations()[0];
-            assert_eq!(expected.first.is_some(), at > 0, "case {at}");
+            let Expectation::First { first, .. } = expected else {
+                panic!("case {at}: {expected:?}");
+            };
+            assert_eq!(first.is_some(), at > 0, "case {at}");
         }
     }
 }

@@ -136,7 +136,9 @@ impl From<VolumeError> for Error {
     fn from(error: VolumeError) -> Error {
         match error {
             VolumeError::OutOfSpace => Error::InsufficientStorage,
-            VolumeError::Busy => Error::SlowDown(error.to_string()),
+            // Another try reads what is there now. Locks see to it that this store's own volume
+            // never says so.
+            VolumeError::Busy | VolumeError::Conflict => Error::SlowDown(error.to_string()),
             VolumeError::Failed { reason } => Error::DiskFailed(reason),
             VolumeError::Corrupt { what, why } => Error::Corrupt { what, place: why },
             VolumeError::Unreadable { what, reason } => Error::Unreadable { what, reason },

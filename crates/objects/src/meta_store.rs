@@ -23,7 +23,11 @@ pub(crate) trait MetaStore: Send + Sync + 'static {
     /// Which slice each key is to be in. A batch stays within one.
     fn slices(&self) -> &SliceMap;
 
-    /// Queues a batch; durable and visible once the dependency is persistent. Never waits.
+    /// Queues a batch; durable and visible once the dependency is persistent. Never waits. The
+    /// batch is not written before everything in [`MetaBatch::comes_after`] is persistent. A
+    /// store with several writers fails with [`volume::VolumeError::Conflict`] at once, or
+    /// completes the dependency with [`volume::shardstore::Error::Busy`] later, if an
+    /// expectation does not hold: nothing was changed then, and both become `SlowDown`.
     fn commit(&self, batch: MetaBatch) -> Result<Dependency>;
 
     /// Why what holds this key takes no more batches, if that is so.
@@ -72,19 +76,32 @@ impl MetaStore for Volume {
 #[cfg(debug_assertions)]
 fn assert_expectations(volume: &Volume, batch: &MetaBatch) {
     use std::task::{Context, Poll, Waker};
+
+    use volume::Expectation;
+
     let snapshot = volume.snapshot();
-    for expected in batch.expectations() {
-        let mut answer = std::pin::pin!(snapshot.meta_first(&expected.stem));
-        let now = answer
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()));
-        if let Poll::Ready(Ok(found)) = now {
-            let found = found.map(|entry| entry.key);
-            assert_eq!(
-                found, expected.first,
-                "another writer came between read and commit"
-            );
+    let now = |expected: &Expectation| -> Option<bool> {
+        let mut holds = std::pin::pin!(async {
+            match expected {
+                Expectation::First { stem, first } => {
+                    let found = snapshot.meta_first(stem).await.ok()?;
+                    Some(found.map(|entry| entry.key) == *first)
+                }
+                Expectation::Value { key, value } => {
+                    let found = snapshot.meta_get(key).await.ok()?;
+                    Some(found.is_some_and(|entry| entry.value == *value))
+                }
+            }
+        });
+        let mut context = Context::from_waker(Waker::noop());
+        match holds.as_mut().poll(&mut context) {
+            Poll::Ready(holds) => holds,
+            Poll::Pending => None,
         }
+    };
+    for expected in batch.expectations() {
+        let holds = now(expected).unwrap_or(true);
+        assert!(holds, "another writer came between read and commit");
     }
 }
 

@@ -62,6 +62,9 @@ pub enum VolumeError {
     /// programmer's error one floor up.
     #[error("a batch of metadata is not within one slice that the set has")]
     NotOneSlice,
+    /// What a batch expects does not hold any more: another writer came between.
+    #[error("somebody else changed the same thing at the same time")]
+    Conflict,
     /// The volume was shut down.
     #[error("the volume is closed")]
     Closed,
@@ -107,3 +110,25 @@ impl From<shardstore::Error> for VolumeError {
 
 /// This crate's result.
 pub type Result<T> = std::result::Result<T, VolumeError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One sector that cannot be read is one object's matter; a write that fails is the disk's.
+    #[test]
+    fn what_cannot_be_read_is_not_a_failed_disk() {
+        let error = |operation| {
+            VolumeError::from(shardstore::Error::Disk(DiskError::Io {
+                operation,
+                offset: 0,
+                len: 1,
+                reason: "Input/output error".to_owned(),
+            }))
+        };
+        assert!(matches!(error("read"), VolumeError::Unreadable { .. }));
+        for operation in ["write", "flush", "prepare"] {
+            assert!(matches!(error(operation), VolumeError::Failed { .. }));
+        }
+    }
+}

@@ -45,11 +45,21 @@ pub struct MetaPage {
 
 /// What its author read, and what must still be so when the batch commits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expectation {
-    /// A stem.
-    pub stem: Vec<u8>,
-    /// The first live key of the stem; `None`: there is none.
-    pub first: Option<Vec<u8>>,
+pub enum Expectation {
+    /// The first live key of a stem.
+    First {
+        /// The stem.
+        stem: Vec<u8>,
+        /// `None`: there is none.
+        first: Option<Vec<u8>>,
+    },
+    /// A key has this value.
+    Value {
+        /// The key.
+        key: Key,
+        /// Its value.
+        value: Vec<u8>,
+    },
 }
 
 /// Changes to metadata that become durable and visible as one.
@@ -58,6 +68,7 @@ pub struct MetaBatch {
     pub(crate) batch: Batch,
     pub(crate) expectations: Vec<Expectation>,
     freeing: bool,
+    after: Vec<Dependency>,
 }
 
 /// The engine's form of a key.
@@ -82,7 +93,14 @@ impl MetaBatch {
     /// to check it: in an embedded one the caller's locks see to it, and debug builds assert
     /// that they do.
     pub fn expect(mut self, stem: Vec<u8>, first: Option<Vec<u8>>) -> MetaBatch {
-        self.expectations.push(Expectation { stem, first });
+        self.expectations.push(Expectation::First { stem, first });
+        self
+    }
+
+    /// Adds that a key has this very value, as [`expect`](MetaBatch::expect).
+    pub fn expect_value(mut self, key: &Key, value: Vec<u8>) -> MetaBatch {
+        let key = key.clone();
+        self.expectations.push(Expectation::Value { key, value });
         self
     }
 
@@ -107,8 +125,14 @@ impl MetaBatch {
     }
 
     /// The batch is written only after this is persistent.
-    pub fn after(self, dependency: Dependency) -> MetaBatch {
+    pub fn after(mut self, dependency: Dependency) -> MetaBatch {
+        self.after.push(dependency.clone());
         self.map(|batch| batch.after(dependency))
+    }
+
+    /// What must be persistent before the batch is written.
+    pub fn comes_after(&self) -> &[Dependency] {
+        &self.after
     }
 
     /// Says that this batch exists to free space, so that it works on a full disk.
