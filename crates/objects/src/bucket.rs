@@ -5,10 +5,11 @@ use volume::MetaBatch;
 use crate::codec::counters;
 use crate::commit::Commit;
 use crate::keys::{
-    BucketId, account_key, after_prefix, bucket_key, bucket_name, bucket_range, counters_key,
-    object_prefix,
+    BucketId, account_key, after_prefix, bucket_key, bucket_name, counters_key, object_prefix,
 };
-use crate::limits::{BUCKET_NAME_BYTES_MAX, BUCKET_NAME_BYTES_MIN, SCAN_CHUNK_MAX};
+use crate::limits::{
+    BUCKET_NAME_BYTES_MAX, BUCKET_NAME_BYTES_MIN, LIST_ENTRIES_MAX, SCAN_CHUNK_MAX,
+};
 use crate::meta_store::MetaView;
 use crate::objects::Inner;
 use crate::record::BucketRecord;
@@ -30,6 +31,26 @@ pub struct BucketInfo {
     pub objects: u64,
     /// Bytes of the current objects' bodies.
     pub bytes: u64,
+}
+
+/// A bucket as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketSummary {
+    /// Unique among all accounts.
+    pub name: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// The region it was created in.
+    pub region: String,
+}
+
+/// One page of an account's buckets.
+#[derive(Debug, Clone, Default)]
+pub struct BucketPage {
+    /// In the order of their names.
+    pub buckets: Vec<BucketSummary>,
+    /// Whether more follow.
+    pub more: bool,
 }
 
 /// Checks a bucket's name against S3's rules for general-purpose buckets.
@@ -127,21 +148,40 @@ impl Objects {
         self.inner.bucket_info(&*view, name, record).await
     }
 
-    /// The account's buckets in the order of their names.
-    pub async fn list_buckets(&self, account: &AccountId) -> Result<Vec<BucketInfo>> {
+    /// One page of the account's buckets in the order of their names: those whose name begins
+    /// with `prefix` and comes after `after`, at most `max` and at most 1,000.
+    pub async fn list_buckets(
+        &self,
+        account: &AccountId,
+        prefix: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<BucketPage> {
         self.inner.check_open()?;
         let view = self.inner.meta.view();
-        let (from, to) = bucket_range();
+        let from = bucket_key(prefix).as_bytes().to_vec();
+        let to = after_prefix(from.clone());
+        let from = after.map_or(from.clone(), |after| {
+            from.max([bucket_key(after).as_bytes(), &[0]].concat())
+        });
         let mut scan = Scan::new(&*view, from, to, SCAN_CHUNK_MAX);
-        let mut buckets = Vec::new();
+        let mut page = BucketPage::default();
         while let Some(entry) = scan.next().await? {
             let record = BucketRecord::decode(&entry.value)?;
-            if record.account == *account {
-                let name = bucket_name(&entry.key)?;
-                buckets.push(self.inner.bucket_info(&*view, &name, record).await?);
+            if record.account != *account {
+                continue;
             }
+            if page.buckets.len() >= max.min(LIST_ENTRIES_MAX) {
+                page.more = true;
+                break;
+            }
+            page.buckets.push(BucketSummary {
+                name: bucket_name(&entry.key)?,
+                created: record.created,
+                region: record.region,
+            });
         }
-        Ok(buckets)
+        Ok(page)
     }
 
     /// Deletes an empty bucket. Fails with `NoSuchBucket`, `AccessDenied` or
@@ -153,9 +193,10 @@ impl Objects {
         let view = inner.meta.view();
         let record = inner.bucket(&*view, *account, name).await?;
         let key = bucket_key(name);
-        let mut batch = MetaBatch::new()
-            .expect(key.as_bytes().to_vec(), Some(key.as_bytes().to_vec()))
-            .delete(&key);
+        // This very record: one of the same name that was created since is another bucket.
+        let stored = view.get(&key).await?.map(|entry| entry.value);
+        let stored = stored.unwrap_or_default();
+        let mut batch = MetaBatch::new().expect_value(&key, stored).delete(&key);
         for slice in inner.meta.slices().slices() {
             let from = object_prefix(slice, record.id, b"");
             let to = after_prefix(from.clone());

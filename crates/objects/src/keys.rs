@@ -70,11 +70,6 @@ pub(crate) fn bucket_name(key: &[u8]) -> Result<String> {
     }
 }
 
-/// All bucket records: from, to.
-pub(crate) fn bucket_range() -> (Vec<u8>, Vec<u8>) {
-    tagged_range(SliceId::ROOT, BUCKET)
-}
-
 /// A slice's share of a bucket's counters.
 pub(crate) fn counters_key(slice: SliceId, bucket: BucketId) -> Key {
     Key::plain(tagged(slice, COUNTERS, &bucket.0.to_be_bytes()))

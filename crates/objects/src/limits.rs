@@ -2,8 +2,8 @@
 
 use volume::SliceId;
 use volume::limits::{
-    DELETIONS_MAX, LABEL_BYTES_MAX, PINNED_BLOBS_MAX, SHARD_BYTES_MAX, TRAILER_BYTES_MAX,
-    WINDOW_STRIPES,
+    DELETIONS_MAX, LABEL_BYTES_MAX, META_PAGE_BYTES, META_PAGE_ENTRIES, PINNED_BLOBS_MAX,
+    SHARD_BYTES_MAX, TRAILER_BYTES_MAX, WINDOW_STRIPES,
 };
 use volume::shardstore::limits::BATCH_ENTRIES_MAX;
 
@@ -42,6 +42,15 @@ pub const BUCKETS_PER_ACCOUNT_MAX: u64 = 10_000;
 
 /// Most entries of one page of a listing.
 pub const LIST_ENTRIES_MAX: usize = 1_000;
+
+/// Bytes of keys and common prefixes after which a page of a listing ends, whatever number of
+/// entries was asked for.
+pub const LIST_NAME_BYTES_MAX: usize = 256 * 1024;
+
+/// Most bytes of keys and values that a scan holds while it fetches one chunk and while that
+/// is used.
+pub const SCAN_BYTES_MAX: usize =
+    META_PAGE_BYTES + META_PAGE_ENTRIES * (META_KEY_BYTES_MAX + RECORD_BYTES_MAX);
 
 /// Entries that a scan fetches at once, at most and at first.
 pub const SCAN_CHUNK_MAX: usize = 256;

@@ -7,7 +7,7 @@ use crate::keys::{
     BucketId, MetaKey, SUFFIX_BYTES, after_prefix, decode_meta_key, object_prefix, object_slice,
     object_stem,
 };
-use crate::limits::{LIST_ENTRIES_MAX, SCAN_CHUNK_MIN};
+use crate::limits::{LIST_ENTRIES_MAX, LIST_NAME_BYTES_MAX, SCAN_CHUNK_MIN};
 use crate::meta_store::MetaView;
 use crate::record::{Flags, ObjectHead};
 use crate::scan::Scan;
@@ -27,7 +27,8 @@ pub struct ListRequest {
     pub delimiter: Option<String>,
     /// Only what comes after this: a key, or a common prefix, all of whose keys are skipped.
     pub start_after: Option<String>,
-    /// Most entries of the page; more than 1,000 counts as 1,000.
+    /// Most entries of the page; more than 1,000 counts as 1,000. A page of long names may
+    /// end earlier.
     pub max_keys: usize,
 }
 
@@ -80,7 +81,8 @@ pub struct ListVersionsRequest {
     /// With a key marker: only what comes after this version of it. `null` is the only
     /// version that exists today, so that the key marker says all.
     pub version_id_marker: Option<String>,
-    /// Most entries of the page; more than 1,000 counts as 1,000.
+    /// Most entries of the page; more than 1,000 counts as 1,000. A page of long names may
+    /// end earlier.
     pub max_keys: usize,
 }
 
@@ -285,7 +287,7 @@ impl Walk<'_> {
             self.max + 1
         };
         let mut scan = Scan::new(view, self.from(), to, chunk);
-        let mut items = Vec::new();
+        let (mut items, mut name_bytes) = (Vec::<Item>::new(), 0);
         let mut last_stem = Vec::new();
         while let Some(mut entry) = scan.next().await? {
             let head = ObjectHead::decode(&entry.value)?;
@@ -299,7 +301,8 @@ impl Walk<'_> {
             if deleted || !(is_latest || self.versions) {
                 continue;
             }
-            if items.len() == self.max {
+            name_bytes += items.last().map_or(0, |item| item.name().len());
+            if items.len() == self.max || name_bytes >= LIST_NAME_BYTES_MAX {
                 return Ok((items, true));
             }
             let MetaKey::Object { key, .. } = decoded else {

@@ -189,6 +189,19 @@ fn a_reader_is_never_disturbed() {
     world.audit();
 }
 
+/// The sweep's mark is a hint: one that makes no sense costs a walk, not the store.
+#[test]
+fn a_bad_mark_of_the_sweep_is_no_mark() {
+    let world = World::new();
+    world.put("key", &body(1, 20_000)).unwrap();
+    let key = volume::Key::plain(*b"\x01\0\0\0\0Sswept");
+    let batch = volume::shardstore::Batch::new().put(key, *b"bad");
+    world.engine.submit(batch).unwrap().wait().unwrap();
+    let world = world.crash(&mut Rng::new(1));
+    assert_eq!(world.get("key").unwrap(), body(1, 20_000));
+    world.audit();
+}
+
 fn put_if(world: &World, key: &str, condition: PutCondition) -> Result<(), Error> {
     let request = PutRequest {
         condition,
@@ -309,11 +322,22 @@ fn buckets_come_and_go_by_the_rules() {
     ));
     create(other, "of-another").unwrap();
     let names = |account| {
-        let buckets = block_on(objects.list_buckets(&account)).unwrap();
-        buckets.into_iter().map(|b| b.name).collect::<Vec<_>>()
+        let (mut names, mut after) = (Vec::<String>::new(), None);
+        loop {
+            let page = objects.list_buckets(&account, "", after.as_deref(), 2);
+            let page = block_on(page).unwrap();
+            assert!(page.buckets.len() <= 2);
+            names.extend(page.buckets.into_iter().map(|bucket| bucket.name));
+            if !page.more {
+                return names;
+            }
+            after = names.last().cloned();
+        }
     };
     assert_eq!(names(ROOT), ["aaa", BUCKET, "mmm", "nnn", "zzz"]);
     assert_eq!(names(other), ["of-another"]);
+    let page = block_on(objects.list_buckets(&ROOT, "m", Some("a"), 9)).unwrap();
+    assert_eq!((page.buckets[0].name.as_str(), page.more), ("mmm", false));
     world.put("key", b"1").unwrap();
     assert!(matches!(
         block_on(objects.delete_bucket(&ROOT, BUCKET)),

@@ -58,3 +58,9 @@ const _: () = assert!(WINDOW_STRIPES * SHARD_BYTES_MAX <= IN_FLIGHT_BYTES_DEFAUL
 
 /// Most bytes of a metadata key with its one-byte prefix.
 pub const META_KEY_BYTES_MAX: usize = KEY_BYTES_MAX;
+
+/// Bytes of keys and values after which a page of a scan over metadata ends.
+pub const META_PAGE_BYTES: usize = 128 * 1024;
+
+/// Entries that such a page fetches at once; it may pass its bytes by as many.
+pub const META_PAGE_ENTRIES: usize = 16;

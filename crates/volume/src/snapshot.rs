@@ -6,7 +6,7 @@ use std::sync::Arc;
 use shardstore::{Found, Key, Read, ScanPage, Snapshot};
 
 use crate::blob::{SHARD_PREFIX, shard_key_bytes};
-use crate::limits::SCAN_SHARDS;
+use crate::limits::{META_PAGE_BYTES, META_PAGE_ENTRIES, SCAN_SHARDS};
 use crate::meta::{META_PREFIX, MetaEntry, MetaPage, raw_bytes, raw_key};
 use crate::shard::{RawKey, ShardValue};
 use crate::slices::SET_PREFIX;
@@ -80,22 +80,16 @@ impl VolumeSnapshot {
         Ok(found.map(MetaEntry::from))
     }
 
-    /// Metadata entries with `from <= key < to`, both in one slice, in order, at most `limit`. A page may hold
-    /// fewer although more follow: `next` says so.
+    /// Metadata entries with `from <= key < to`, both in one slice, in order, at most `limit`
+    /// and not many more than [`META_PAGE_BYTES`] bytes. A page may hold fewer although more
+    /// follow: `next` says so.
     pub async fn meta_scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<MetaPage> {
         let (raw_from, raw_to) = (raw_bytes(from), raw_bytes(to));
         let disk = self.volume.meta_disk(from)?;
-        let page: ScanPage = self
-            .on_disk(disk, move |snapshot, how| {
-                snapshot.scan(&raw_from, &raw_to, limit, how)
-            })?
-            .await?;
-        Ok(MetaPage {
-            entries: page.entries.into_iter().map(MetaEntry::from).collect(),
-            next: page
-                .next
-                .map(|key| key.get(1..).unwrap_or_default().to_vec()),
-        })
+        let page = self.on_disk(disk, move |snapshot, how| {
+            scan_bounded(snapshot, &raw_from, &raw_to, limit, how)
+        })?;
+        Ok(page.await?)
     }
 
     /// Verified bytes of the body beside a metadata entry; what lies past the end is left
@@ -148,6 +142,34 @@ impl VolumeSnapshot {
             }
         }
     }
+}
+
+/// The engine bounds a page by entries only, so it is asked for a few at a time.
+fn scan_bounded(
+    snapshot: &Snapshot,
+    from: &[u8],
+    to: &[u8],
+    limit: usize,
+    how: Read,
+) -> shardstore::Result<MetaPage> {
+    let (mut entries, mut bytes): (Vec<MetaEntry>, usize) = (Vec::new(), 0);
+    let mut next = Some(from.to_vec());
+    while let Some(from) = next.take() {
+        let count = (limit - entries.len()).min(META_PAGE_ENTRIES);
+        let page: ScanPage = snapshot.scan(&from, to, count, how)?;
+        for found in page.entries {
+            bytes += found.key().len() + found.value().len();
+            entries.push(found.into());
+        }
+        next = page.next;
+        if bytes >= META_PAGE_BYTES || entries.len() >= limit {
+            break;
+        }
+    }
+    Ok(MetaPage {
+        entries,
+        next: next.map(|key| key.get(1..).unwrap_or_default().to_vec()),
+    })
 }
 
 fn frame_of(found: &Found) -> Result<BlobFrame> {

@@ -11,7 +11,7 @@ use std::thread::Thread;
 use simdisk::{Crash, Event, Image, Rng, SimDisk};
 use volume::shardstore::{Batch, Disk, Engine, Geometry, Options, Store};
 use volume::{
-    BlobId, BlobRef, Identity, Key, MetaBatch, SliceMap, Volume, VolumeError, VolumeOptions,
+    BlobId, BlobRef, Identity, Key, MetaBatch, SliceMap, Volume, VolumeError, VolumeOptions, limits,
 };
 
 /// Bytes of a stripe.
@@ -320,6 +320,33 @@ fn a_deletion_looks_for_readers_only_when_its_record_is_gone() {
     volume.close().unwrap();
 }
 
+/// Stripes without the first one could not be attributed after a crash.
+#[test]
+fn the_second_stripe_waits_for_the_first() {
+    let disk = formatted(4 << 20);
+    let volume = open(&disk);
+    let gate = Arc::new(Mutex::new(()));
+    let held = gate.lock().unwrap();
+    let observed = gate.clone();
+    disk.observe(Some(Arc::new(move |_, event| {
+        if event == Event::Flush {
+            drop(observed.lock().unwrap());
+        }
+    })));
+    let mut writer = volume.blob_writer(b"label".to_vec(), None).unwrap();
+    let body = bytes(2 * STRIPE + 1);
+    let mut context = Context::from_waker(Waker::noop());
+    {
+        let mut write = pin!(writer.write(&body));
+        assert!(write.as_mut().poll(&mut context).is_pending());
+        assert_eq!(volume.stats().in_flight_bytes, STRIPE as u64);
+        drop(held);
+        block_on(write).unwrap();
+    }
+    drop(block_on(writer.finish(Vec::new())).unwrap().keep());
+    volume.close().unwrap();
+}
+
 #[test]
 fn too_many_readers_are_told_to_wait() {
     let volume = open(&formatted(4 << 20));
@@ -434,6 +461,35 @@ fn a_batch_that_spans_slices_is_refused() {
         let error = commit(keys).unwrap_err();
         assert!(matches!(error, VolumeError::NotOneSlice), "{error}");
     }
+    volume.close().unwrap();
+}
+
+/// Few large entries fill a page as many small ones do, and pages together are the whole.
+#[test]
+fn a_page_of_a_scan_is_bounded_by_bytes() {
+    let volume = open(&formatted(8 << 20));
+    let key = |n: usize| format!("\0\0\0\0{n:04}").into_bytes();
+    for n in 0..400 {
+        let value = if n < 100 { 8_000 } else { 10 };
+        let batch = MetaBatch::new().put(&Key::plain(key(n)), vec![1; value], Vec::new());
+        volume.commit(batch).unwrap().wait().unwrap();
+    }
+    let (mut from, mut seen) = (key(0), 0);
+    loop {
+        let page = block_on(volume.snapshot().meta_scan(&from, &key(9_999), 250)).unwrap();
+        let bytes: usize = page.entries.iter().map(|entry| entry.value.len()).sum();
+        assert!(bytes < limits::META_PAGE_BYTES + limits::META_PAGE_ENTRIES * 8_000);
+        assert!(!page.entries.is_empty() && page.entries.len() <= 250);
+        for entry in page.entries {
+            assert_eq!(entry.key, key(seen));
+            seen += 1;
+        }
+        match page.next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    assert_eq!(seen, 400);
     volume.close().unwrap();
 }
 
