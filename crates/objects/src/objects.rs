@@ -248,7 +248,7 @@ impl Notes {
     /// Whether the blob's deletion is to be begun: it is not under way, and there is room.
     fn admit(&self, blob: BlobId) -> bool {
         let mut list = self.lock();
-        if list.known.len() >= NOTES_MAX {
+        if list.known.len() >= NOTES_MAX && !list.known.contains(&blob) {
             self.forgotten.store(true, Ordering::SeqCst);
             return false;
         }
@@ -326,5 +326,19 @@ mod tests {
         assert!(first_sequence(2).unwrap() > first_sequence(1).unwrap() + (1 << 39));
         assert!(first_sequence((1 << 24) - 1).is_ok());
         assert!(first_sequence(1 << 24).is_err());
+    }
+
+    /// What there is no room for is found again by a scan, which is asked for.
+    #[test]
+    fn notes_are_bounded() {
+        let notes = Notes::default();
+        let blob = |counter| BlobId { epoch: 1, counter };
+        assert!(notes.admit(blob(0)));
+        assert!(!notes.admit(blob(0)), "it is under way");
+        assert!((1..NOTES_MAX as u64).all(|counter| notes.admit(blob(counter))));
+        assert!(!notes.take_forgotten());
+        assert!(!notes.admit(blob(NOTES_MAX as u64)));
+        assert!(notes.take_forgotten() && !notes.take_forgotten());
+        assert!(!notes.has_room());
     }
 }
