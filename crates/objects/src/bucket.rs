@@ -5,9 +5,11 @@ use volume::MetaBatch;
 use crate::codec::counters;
 use crate::commit::Commit;
 use crate::keys::{
-    BucketId, account_key, after_prefix, bucket_key, bucket_range, counters_key, object_prefix,
+    BucketId, account_key, after_prefix, bucket_key, bucket_name, counters_key, object_prefix,
 };
-use crate::limits::{BUCKET_NAME_BYTES_MAX, BUCKET_NAME_BYTES_MIN, SCAN_CHUNK_MAX};
+use crate::limits::{
+    BUCKET_NAME_BYTES_MAX, BUCKET_NAME_BYTES_MIN, LIST_ENTRIES_MAX, SCAN_CHUNK_MAX,
+};
 use crate::meta_store::MetaView;
 use crate::objects::Inner;
 use crate::record::BucketRecord;
@@ -29,6 +31,26 @@ pub struct BucketInfo {
     pub objects: u64,
     /// Bytes of the current objects' bodies.
     pub bytes: u64,
+}
+
+/// A bucket as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketSummary {
+    /// Unique among all accounts.
+    pub name: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// The region it was created in.
+    pub region: String,
+}
+
+/// One page of an account's buckets.
+#[derive(Debug, Clone, Default)]
+pub struct BucketPage {
+    /// In the order of their names.
+    pub buckets: Vec<BucketSummary>,
+    /// Whether more follow.
+    pub more: bool,
 }
 
 /// Checks a bucket's name against S3's rules for general-purpose buckets.
@@ -123,24 +145,43 @@ impl Objects {
         self.inner.check_open()?;
         let view = self.inner.meta.view();
         let record = self.inner.bucket(&*view, *account, name).await?;
-        bucket_info(&*view, name, record).await
+        self.inner.bucket_info(&*view, name, record).await
     }
 
-    /// The account's buckets in the order of their names.
-    pub async fn list_buckets(&self, account: &AccountId) -> Result<Vec<BucketInfo>> {
+    /// One page of the account's buckets in the order of their names: those whose name begins
+    /// with `prefix` and comes after `after`, at most `max` and at most 1,000.
+    pub async fn list_buckets(
+        &self,
+        account: &AccountId,
+        prefix: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<BucketPage> {
         self.inner.check_open()?;
         let view = self.inner.meta.view();
-        let (from, to) = bucket_range();
+        let from = bucket_key(prefix).as_bytes().to_vec();
+        let to = after_prefix(from.clone());
+        let from = after.map_or(from.clone(), |after| {
+            from.max([bucket_key(after).as_bytes(), &[0]].concat())
+        });
         let mut scan = Scan::new(&*view, from, to, SCAN_CHUNK_MAX);
-        let mut buckets = Vec::new();
+        let mut page = BucketPage::default();
         while let Some(entry) = scan.next().await? {
             let record = BucketRecord::decode(&entry.value)?;
-            if record.account == *account {
-                let name = String::from_utf8_lossy(entry.key.get(1..).unwrap_or_default());
-                buckets.push(bucket_info(&*view, &name, record).await?);
+            if record.account != *account {
+                continue;
             }
+            if page.buckets.len() >= max.min(LIST_ENTRIES_MAX) {
+                page.more = true;
+                break;
+            }
+            page.buckets.push(BucketSummary {
+                name: bucket_name(&entry.key)?,
+                created: record.created,
+                region: record.region,
+            });
         }
-        Ok(buckets)
+        Ok(page)
     }
 
     /// Deletes an empty bucket. Fails with `NoSuchBucket`, `AccessDenied` or
@@ -151,18 +192,22 @@ impl Objects {
         inner.check_open()?;
         let view = inner.meta.view();
         let record = inner.bucket(&*view, *account, name).await?;
-        let from = object_prefix(record.id, b"");
-        let to = after_prefix(from.clone());
-        if Scan::new(&*view, from, to, 1).next().await?.is_some() {
-            return Err(Error::BucketNotEmpty {
-                bucket: name.to_owned(),
-            });
-        }
         let key = bucket_key(name);
-        let batch = MetaBatch::new()
-            .expect(key.as_bytes().to_vec(), Some(key.as_bytes().to_vec()))
-            .delete(&key)
-            .delete(&counters_key(record.id))
+        // This very record: one of the same name that was created since is another bucket.
+        let stored = view.get(&key).await?.map(|entry| entry.value);
+        let stored = stored.unwrap_or_default();
+        let mut batch = MetaBatch::new().expect_value(&key, stored).delete(&key);
+        for slice in inner.meta.slices().slices() {
+            let from = object_prefix(slice, record.id, b"");
+            let to = after_prefix(from.clone());
+            if Scan::new(&*view, from, to, 1).next().await?.is_some() {
+                return Err(Error::BucketNotEmpty {
+                    bucket: name.to_owned(),
+                });
+            }
+            batch = batch.delete(&counters_key(slice, record.id));
+        }
+        let batch = batch
             .merge(&account_key(account.number()), &[-1])
             .frees_space();
         let dependency = inner.meta.commit(batch)?;
@@ -199,12 +244,22 @@ impl Inner {
         }
         Ok(record)
     }
-}
 
-async fn bucket_info(view: &dyn MetaView, name: &str, record: BucketRecord) -> Result<BucketInfo> {
-    let counted = view.get(&counters_key(record.id)).await?;
-    let counted = counters(&counted.map(|entry| entry.value).unwrap_or_default());
-    Ok(info(name, record, counted))
+    /// With the counters of every slice added up.
+    async fn bucket_info(
+        &self,
+        view: &dyn MetaView,
+        name: &str,
+        record: BucketRecord,
+    ) -> Result<BucketInfo> {
+        let mut sums = [0_i64; 2];
+        for slice in self.meta.slices().slices() {
+            let counted = view.get(&counters_key(slice, record.id)).await?;
+            let counted: [i64; 2] = counters(&counted.map(|entry| entry.value).unwrap_or_default());
+            sums = std::array::from_fn(|at| sums[at].saturating_add(counted[at]));
+        }
+        Ok(info(name, record, sums))
+    }
 }
 
 fn info(name: &str, record: BucketRecord, [objects, bytes]: [i64; 2]) -> BucketInfo {

@@ -1,7 +1,7 @@
 //! What a change of one key is made of: a single batch, so that no part of it can be seen or
 //! lost without the others.
 
-use volume::{BlobRef, FinishedBlob, MetaBatch};
+use volume::{BlobRef, FinishedBlob, MetaBatch, SliceId};
 
 use crate::keys::{BucketId, counters_key, garbage_key, object_key, stored_object_key};
 use crate::record::{Body, Flags, ObjectRecord};
@@ -34,6 +34,8 @@ pub(crate) struct NewVersion {
 
 /// A change of one key's current version.
 pub(crate) struct Change {
+    /// The object's slice, in which all of the batch is.
+    pub(crate) slice: SliceId,
     pub(crate) bucket: BucketId,
     pub(crate) stem: Vec<u8>,
     /// What is replaced, as read under the key's lock.
@@ -78,12 +80,12 @@ impl Change {
             if let Body::Blob(blob) = current.record.body {
                 let mut note = Vec::new();
                 blob.encode(&mut note);
-                batch = batch.put(&garbage_key(blob.id), note, Vec::new());
+                batch = batch.put(&garbage_key(self.slice, blob.id), note, Vec::new());
                 old_blob = Some(blob);
             }
         }
         if (objects, bytes) != (0, 0) {
-            batch = batch.merge(&counters_key(self.bucket), &[objects, bytes]);
+            batch = batch.merge(&counters_key(self.slice, self.bucket), &[objects, bytes]);
         }
         Submission {
             batch,
@@ -95,7 +97,7 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
-    use volume::{BlobId, Op, Scheme};
+    use volume::{BlobId, Expectation, Op, Scheme};
 
     use super::*;
     use crate::keys::object_stem;
@@ -103,6 +105,7 @@ mod tests {
     use crate::{AccountId, ETag, Metadata, Timestamp};
 
     const BUCKET: BucketId = BucketId(1);
+    const SLICE: SliceId = SliceId(7);
 
     fn current(flags: Flags, body: Body) -> Current {
         let head = ObjectHead {
@@ -119,7 +122,7 @@ mod tests {
             metadata,
             unknown: Vec::new(),
         };
-        let key = object_key(&object_stem(BUCKET, b"key"), 4)
+        let key = object_key(&object_stem(SLICE, BUCKET, b"key"), 4)
             .as_bytes()
             .to_vec();
         Current {
@@ -136,8 +139,9 @@ mod tests {
             inline: b"body".to_vec(),
             blob: None,
         });
-        let stem = object_stem(BUCKET, b"key");
+        let stem = object_stem(SLICE, BUCKET, b"key");
         Change {
+            slice: SLICE,
             bucket: BUCKET,
             stem,
             current,
@@ -151,7 +155,7 @@ mod tests {
     fn show(submission: &Submission) -> (String, Vec<i64>) {
         let (mut kinds, mut deltas) = (String::new(), Vec::new());
         for (key, op) in submission.batch.changes() {
-            let kind = char::from(key[0]);
+            let kind = char::from(key[SliceId::BYTES]);
             match op {
                 Op::Put { .. } => kinds.push(kind),
                 Op::Delete => kinds.push(kind.to_ascii_lowercase()),
@@ -188,11 +192,15 @@ mod tests {
         ];
         for (at, (submission, kinds, deltas, old_blob)) in cases.into_iter().enumerate() {
             assert_eq!(show(&submission), (kinds.to_owned(), deltas), "case {at}");
+            assert_eq!(submission.batch.slice(), Some(SLICE), "case {at}");
             assert_eq!(submission.old_blob.is_some(), old_blob, "case {at}");
             // Deletes work on a full disk, and only they take from its reserve.
             assert_eq!(submission.batch.is_freeing(), at >= 5, "case {at}");
             let expected = &submission.batch.expectations()[0];
-            assert_eq!(expected.first.is_some(), at > 0, "case {at}");
+            let Expectation::First { first, .. } = expected else {
+                panic!("case {at}: {expected:?}");
+            };
+            assert_eq!(first.is_some(), at > 0, "case {at}");
         }
     }
 }

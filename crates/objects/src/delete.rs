@@ -1,7 +1,6 @@
 //! Deleting an object.
 
 use crate::change::Change;
-use crate::keys::object_stem;
 use crate::put::check_key;
 use crate::{AccountId, ETag, Error, Objects, Result};
 
@@ -38,11 +37,11 @@ impl Objects {
         inner.check_open()?;
         let view = inner.meta.view();
         let record = inner.bucket(&*view, *account, bucket).await?;
-        let stem = object_stem(record.id, key.as_bytes());
+        let (slice, stem) = inner.object_place(record.id, key);
         let Some(current) = inner.current(&*view, &stem).await? else {
             // On a failed disk "nothing" may be an earlier put whose outcome nobody knows: a
             // restart may show it.
-            return match inner.volume.failure() {
+            return match inner.meta.failure(&stem)? {
                 Some(reason) => Err(Error::DiskFailed(reason)),
                 None => Ok(Deleted { existed: false }),
             };
@@ -57,6 +56,7 @@ impl Objects {
         }
         let existed = current.is_live();
         let change = Change {
+            slice,
             bucket: record.id,
             stem,
             current: Some(current),

@@ -113,6 +113,14 @@ pub enum Error {
         /// Where it is and what did not hold.
         place: String,
     },
+    /// The disk could not read stored bytes; other objects are not affected.
+    #[error("{what} cannot be read: {reason}")]
+    Unreadable {
+        /// What should have been read.
+        what: String,
+        /// What the disk said.
+        reason: String,
+    },
     /// The store was shut down.
     #[error("the store is shutting down")]
     Closed,
@@ -128,9 +136,12 @@ impl From<VolumeError> for Error {
     fn from(error: VolumeError) -> Error {
         match error {
             VolumeError::OutOfSpace => Error::InsufficientStorage,
-            VolumeError::Busy => Error::SlowDown(error.to_string()),
+            // Another try reads what is there now. Locks see to it that this store's own volume
+            // never says so.
+            VolumeError::Busy | VolumeError::Conflict => Error::SlowDown(error.to_string()),
             VolumeError::Failed { reason } => Error::DiskFailed(reason),
             VolumeError::Corrupt { what, why } => Error::Corrupt { what, place: why },
+            VolumeError::Unreadable { what, reason } => Error::Unreadable { what, reason },
             VolumeError::Newer { what } => Error::Corrupt {
                 what,
                 place: "it was written by a newer cullet".to_owned(),
@@ -139,6 +150,7 @@ impl From<VolumeError> for Error {
             error @ (VolumeError::Disks { .. }
             | VolumeError::Broken
             | VolumeError::TooLarge { .. }
+            | VolumeError::NotOneSlice
             | VolumeError::Engine(_)) => Error::Internal(error.to_string()),
         }
     }

@@ -3,28 +3,28 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use volume::{BlobReader, BlobRef, Key};
+use volume::{BlobPin, BlobReader, Key};
 
 use crate::change::Current;
-use crate::keys::{MetaKey, decode_meta_key, object_stem, stored_object_key};
+use crate::keys::{MetaKey, decode_meta_key, stored_object_key};
+use crate::limits::GET_TRIES;
 use crate::meta_store::MetaView;
 use crate::put::check_key;
 use crate::record::Body;
 use crate::{AccountId, Error, ObjectInfo, Objects, Result};
 
-/// One version of an object, pinned: its bytes stay readable while the handle or its reader
-/// lives, even if the object is overwritten or deleted. The space is not reused as long, so
-/// hold it only while a client reads.
+/// One version of an object: its bytes stay readable while the handle or its reader lives,
+/// even if the object is overwritten or deleted. A small body is read from a view, so begin
+/// soon; a larger one is pinned by itself, and holds nothing back but its own deletion.
 pub struct ObjectHandle {
     info: ObjectInfo,
-    view: Box<dyn MetaView>,
     source: Source,
 }
 
 enum Source {
     /// Beside the record with this key.
-    Inline(Key),
-    Blob(BlobRef),
+    Inline(Box<dyn MetaView>, Key),
+    Blob(BlobPin),
 }
 
 /// Yields a range of a body in pieces.
@@ -49,35 +49,49 @@ impl Objects {
         check_key(key)?;
         let view = inner.meta.view();
         let record = inner.bucket(&*view, *account, bucket).await?;
-        let stem = object_stem(record.id, key.as_bytes());
-        let current = inner.current(&*view, &stem).await?;
-        match current.filter(Current::is_live) {
-            Some(current) => ObjectHandle::new(view, current),
-            None => Err(Error::NoSuchKey {
-                bucket: bucket.to_owned(),
-                key: key.to_owned(),
-            }),
+        let (_, stem) = inner.object_place(record.id, key);
+        let live = |current: Option<Current>| {
+            current
+                .filter(Current::is_live)
+                .ok_or_else(|| Error::NoSuchKey {
+                    bucket: bucket.to_owned(),
+                    key: key.to_owned(),
+                })
+        };
+        let mut current = live(inner.current(&*view, &stem).await?)?;
+        let mut view = view;
+        for _ in 0..GET_TRIES {
+            let Body::Blob(blob) = &current.record.body else {
+                let key = stored_object_key(current.key.clone());
+                return ObjectHandle::new(current, Source::Inline(view, key));
+            };
+            // Pinned first, looked up again then: a blob whose record is still there is not
+            // being deleted, and will not be while it is pinned.
+            let pin = inner.volume.pin_blob(blob)?;
+            view = inner.meta.view();
+            let again = live(inner.current(&*view, &stem).await?)?;
+            if again.key == current.key {
+                return ObjectHandle::new(again, Source::Blob(pin));
+            }
+            current = again;
         }
+        Err(Error::SlowDown(format!(
+            "the object {key:?} is overwritten faster than it can be opened"
+        )))
     }
 }
 
 impl ObjectHandle {
-    fn new(view: Box<dyn MetaView>, current: Current) -> Result<ObjectHandle> {
+    fn new(current: Current, source: Source) -> Result<ObjectHandle> {
         let MetaKey::Object { key, sequence, .. } = decode_meta_key(&current.key)? else {
             return Err(Error::Internal(
                 "an object's key is of another kind".to_owned(),
             ));
         };
         let head = current.record.head;
-        let (source, body_len) = match current.record.body {
-            Body::Inline => {
-                let key = stored_object_key(current.key);
-                (Source::Inline(key), u64::from(current.body_len))
-            }
-            Body::Blob(blob) => {
-                let len = blob.plain_len;
-                (Source::Blob(blob), len)
-            }
+        let body_len = match &source {
+            Source::Inline(..) => u64::from(current.body_len),
+            Source::Blob(pin) => pin.blob().plain_len,
         };
         if body_len != head.size {
             return Err(Error::Corrupt {
@@ -97,7 +111,7 @@ impl ObjectHandle {
             owner: head.owner,
             version: sequence,
         };
-        Ok(ObjectHandle { info, view, source })
+        Ok(ObjectHandle { info, source })
     }
 
     /// What describes it.
@@ -111,10 +125,10 @@ impl ObjectHandle {
         let range = range.start.min(end)..end;
         ObjectReader(match self.source {
             _ if range.is_empty() => State::End,
-            Source::Blob(blob) => State::Blob(self.view.blobs().blob_reader(blob, range)),
+            Source::Blob(pin) => State::Blob(pin.reader(range)),
             // An inline body is as long as an entry's body says, which is a u32.
-            Source::Inline(key) => State::Inline {
-                view: self.view,
+            Source::Inline(view, key) => State::Inline {
+                view,
                 key,
                 range: range.start as u32..end as u32,
             },

@@ -1,5 +1,7 @@
 //! How buckets and objects are laid out in the metadata key space.
 //!
+//! Every key begins with the number of its slice (4 bytes, big-endian). Behind it:
+//!
 //! ```text
 //! B | name                                          a bucket's record
 //! C | bucket id u64 BE                              counters: objects, bytes
@@ -12,8 +14,14 @@
 //! Escaping writes each byte 00 of a key as 00 FF, so that the terminator 00 00 sorts before
 //! everything a longer key may continue with: escaped keys sort as the keys do, and a
 //! prefix of keys is a prefix of escaped keys.
+//!
+//! Which slice an object is in says the volume's map, by the object's *route*: the bucket id
+//! (big-endian) and the escaped key. What commits with an object is in the same slice: its
+//! share of the bucket's counters, so that a bucket has counters in each slice and readers add
+//! them up; and the note of its body's deletion. Buckets, accounts and settings are in the
+//! root slice.
 
-use volume::{BlobId, Key};
+use volume::{BlobId, Key, SliceId, SliceMap};
 
 use crate::{Error, Result};
 
@@ -37,60 +45,79 @@ impl std::fmt::Display for BucketId {
     }
 }
 
-fn tagged(tag: u8, rest: &[u8]) -> Vec<u8> {
-    let mut key = Vec::with_capacity(1 + rest.len());
+fn tagged(slice: SliceId, tag: u8, rest: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(SliceId::BYTES + 1 + rest.len());
+    key.extend_from_slice(&slice.to_bytes());
     key.push(tag);
     key.extend_from_slice(rest);
     key
 }
 
+/// All keys of a kind in a slice: from, to.
+fn tagged_range(slice: SliceId, tag: u8) -> (Vec<u8>, Vec<u8>) {
+    (tagged(slice, tag, &[]), tagged(slice, tag + 1, &[]))
+}
+
 pub(crate) fn bucket_key(name: &str) -> Key {
-    Key::plain(tagged(BUCKET, name.as_bytes()))
+    Key::plain(tagged(SliceId::ROOT, BUCKET, name.as_bytes()))
 }
 
-/// All bucket records: from, to.
-pub(crate) fn bucket_range() -> (Vec<u8>, Vec<u8>) {
-    (vec![BUCKET], vec![BUCKET + 1])
+/// The name in the key of a bucket's record.
+pub(crate) fn bucket_name(key: &[u8]) -> Result<String> {
+    match decode_meta_key(key)? {
+        MetaKey::Bucket { name } => Ok(name),
+        _ => Err(Error::Internal("a key that is no bucket's".to_owned())),
+    }
 }
 
-pub(crate) fn counters_key(bucket: BucketId) -> Key {
-    Key::plain(tagged(COUNTERS, &bucket.0.to_be_bytes()))
+/// A slice's share of a bucket's counters.
+pub(crate) fn counters_key(slice: SliceId, bucket: BucketId) -> Key {
+    Key::plain(tagged(slice, COUNTERS, &bucket.0.to_be_bytes()))
 }
 
 pub(crate) fn account_key(account: u64) -> Key {
-    Key::plain(tagged(ACCOUNT, &account.to_be_bytes()))
+    Key::plain(tagged(SliceId::ROOT, ACCOUNT, &account.to_be_bytes()))
 }
 
-pub(crate) fn garbage_key(blob: BlobId) -> Key {
-    Key::plain(tagged(GARBAGE, &blob.to_bytes()))
+pub(crate) fn garbage_key(slice: SliceId, blob: BlobId) -> Key {
+    Key::plain(tagged(slice, GARBAGE, &blob.to_bytes()))
 }
 
-/// All notes: from, to.
-pub(crate) fn garbage_range() -> (Vec<u8>, Vec<u8>) {
-    (vec![GARBAGE], vec![GARBAGE + 1])
+/// All notes of a slice: from, to.
+pub(crate) fn garbage_range(slice: SliceId) -> (Vec<u8>, Vec<u8>) {
+    tagged_range(slice, GARBAGE)
 }
 
 pub(crate) fn setting_key(name: &str) -> Key {
-    Key::plain(tagged(SETTING, name.as_bytes()))
+    Key::plain(tagged(SliceId::ROOT, SETTING, name.as_bytes()))
 }
 
-/// What the keys of all objects begin with whose key begins with `prefix`.
-pub(crate) fn object_prefix(bucket: BucketId, prefix: &[u8]) -> Vec<u8> {
-    let mut key = Vec::with_capacity(1 + 8 + prefix.len() + 2 + SUFFIX_BYTES);
-    key.push(OBJECT);
-    key.extend_from_slice(&bucket.0.to_be_bytes());
+/// What the routes of all objects begin with whose key begins with `prefix`.
+fn route(bucket: BucketId, prefix: &[u8]) -> Vec<u8> {
+    let mut route = Vec::with_capacity(8 + prefix.len() + 2 + SUFFIX_BYTES);
+    route.extend_from_slice(&bucket.0.to_be_bytes());
     for &byte in prefix {
-        key.push(byte);
+        route.push(byte);
         if byte == 0 {
-            key.push(0xff);
+            route.push(0xff);
         }
     }
-    key
+    route
+}
+
+/// The slice of an object.
+pub(crate) fn object_slice(map: &SliceMap, bucket: BucketId, key: &[u8]) -> SliceId {
+    map.slice_of(&route(bucket, key))
+}
+
+/// What the keys of all objects of a slice begin with whose key begins with `prefix`.
+pub(crate) fn object_prefix(slice: SliceId, bucket: BucketId, prefix: &[u8]) -> Vec<u8> {
+    tagged(slice, OBJECT, &route(bucket, prefix))
 }
 
 /// What the keys of all versions of an object begin with.
-pub(crate) fn object_stem(bucket: BucketId, key: &[u8]) -> Vec<u8> {
-    let mut stem = object_prefix(bucket, key);
+pub(crate) fn object_stem(slice: SliceId, bucket: BucketId, key: &[u8]) -> Vec<u8> {
+    let mut stem = object_prefix(slice, bucket, key);
     stem.extend_from_slice(&[0, 0]);
     stem
 }
@@ -109,8 +136,8 @@ pub(crate) fn stored_object_key(key: Vec<u8>) -> Key {
     Key::with_stem(key, stem_len)
 }
 
-/// The first key behind every key that begins with `prefix`. `prefix` is never empty and
-/// begins with a tag, so there always is one.
+/// The first key behind every key that begins with `prefix`, which has a tag below FF behind
+/// its slice, so that there always is one.
 pub(crate) fn after_prefix(mut prefix: Vec<u8>) -> Vec<u8> {
     while let Some(last) = prefix.pop() {
         if let Some(next) = last.checked_add(1) {
@@ -129,7 +156,7 @@ pub enum MetaKey {
         /// The bucket's name.
         name: String,
     },
-    /// A bucket's counters: objects, bytes.
+    /// A slice's share of a bucket's counters: objects, bytes.
     BucketCounters {
         /// Whose.
         bucket: BucketId,
@@ -164,7 +191,8 @@ pub enum MetaKey {
 
 /// Any bytes become a key or [`Error::Corrupt`].
 pub fn decode_meta_key(key: &[u8]) -> Result<MetaKey> {
-    let Some((&tag, rest)) = key.split_first() else {
+    let (_, in_slice) = SliceId::split(key).unwrap_or((SliceId::ROOT, &[]));
+    let Some((&tag, rest)) = in_slice.split_first() else {
         return Ok(MetaKey::Unknown);
     };
     let decoded = match tag {
@@ -223,6 +251,7 @@ mod tests {
     use crate::random::Random;
 
     const BUCKET_ID: BucketId = BucketId(0x0102);
+    const SLICE: SliceId = SliceId(0xff02);
 
     /// Short keys over an alphabet in which escaping matters.
     fn random_key(random: &mut Random) -> String {
@@ -240,7 +269,7 @@ mod tests {
             let (a, b) = (random_key(&mut random), random_key(&mut random));
             let (sa, sb) = (random.next() >> 3, random.next() >> 3);
             let [ka, kb] = [(&a, sa), (&b, sb)]
-                .map(|(k, s)| object_key(&object_stem(BUCKET_ID, k.as_bytes()), s));
+                .map(|(k, s)| object_key(&object_stem(SLICE, BUCKET_ID, k.as_bytes()), s));
             let expected = a.as_bytes().cmp(b.as_bytes()).then(sb.cmp(&sa));
             assert_eq!(ka.as_bytes().cmp(kb.as_bytes()), expected, "{a:?} {b:?}");
             assert_eq!(ka.stem() == kb.stem(), a == b);
@@ -252,9 +281,9 @@ mod tests {
         let mut random = Random::new(2);
         for _ in 0..20_000 {
             let (prefix, key) = (random_key(&mut random), random_key(&mut random));
-            let from = object_prefix(BUCKET_ID, prefix.as_bytes());
+            let from = object_prefix(SLICE, BUCKET_ID, prefix.as_bytes());
             let to = after_prefix(from.clone());
-            let stem = object_stem(BUCKET_ID, key.as_bytes());
+            let stem = object_stem(SLICE, BUCKET_ID, key.as_bytes());
             let stored = object_key(&stem, random.next()).as_bytes().to_vec();
             assert_eq!(from <= stored && stored < to, key.starts_with(&prefix));
             assert!(
@@ -262,6 +291,29 @@ mod tests {
                 "every version is before the stem's end"
             );
         }
+    }
+
+    /// What commits as one is in one slice, and slices do not interleave.
+    #[test]
+    fn what_belongs_to_an_object_is_in_its_slice() {
+        let blob = BlobId {
+            epoch: 1,
+            counter: 2,
+        };
+        for slice in [SliceId::ROOT, SLICE] {
+            let keys = [
+                object_key(&object_stem(slice, BUCKET_ID, b"a"), 5),
+                counters_key(slice, BUCKET_ID),
+                garbage_key(slice, blob),
+            ];
+            for key in keys {
+                let found = SliceId::split(key.as_bytes()).map(|(slice, _)| slice);
+                assert_eq!(found, Some(slice));
+            }
+        }
+        // The route sorts as the object's keys do within a slice.
+        let key = object_stem(SLICE, BUCKET_ID, b"a\0b");
+        assert!(key.ends_with(&[&route(BUCKET_ID, b"a\0b")[..], &[0, 0]].concat()));
     }
 
     #[test]
@@ -275,7 +327,7 @@ mod tests {
         let mut random = Random::new(3);
         for _ in 0..10_000 {
             let (key, sequence) = (random_key(&mut random), random.next());
-            let stored = object_key(&object_stem(BUCKET_ID, key.as_bytes()), sequence);
+            let stored = object_key(&object_stem(SLICE, BUCKET_ID, key.as_bytes()), sequence);
             let decoded = decode_meta_key(stored.as_bytes()).unwrap();
             assert_eq!(
                 decoded,
@@ -298,18 +350,18 @@ mod tests {
                 },
             ),
             (
-                counters_key(BUCKET_ID),
+                counters_key(SLICE, BUCKET_ID),
                 MetaKey::BucketCounters { bucket: BUCKET_ID },
             ),
             (account_key(7), MetaKey::AccountCounters { account: 7 }),
-            (garbage_key(blob), MetaKey::Garbage { blob }),
+            (garbage_key(SLICE, blob), MetaKey::Garbage { blob }),
             (
                 setting_key("swept"),
                 MetaKey::Setting {
                     name: "swept".to_owned(),
                 },
             ),
-            (Key::plain(*b"zzz"), MetaKey::Unknown),
+            (Key::plain(*b"0000zzz"), MetaKey::Unknown),
         ];
         for (key, expected) in cases {
             assert_eq!(decode_meta_key(key.as_bytes()).unwrap(), expected);
@@ -321,16 +373,16 @@ mod tests {
         let mut random = Random::new(4);
         for _ in 0..50_000 {
             let mut bytes = random.bytes(40);
-            if let Some(first) = bytes.first_mut() {
+            if let Some(first) = bytes.get_mut(SliceId::BYTES) {
                 *first = b"BCGNOS"[random.below(6)];
             }
             let _ = decode_meta_key(&bytes);
         }
         for bad in [
-            &b"O"[..],
-            b"Oxxxxxxxxa\0\0",
-            b"Oxxxxxxxx\0\x01\0\0yyyyyyyy",
-            b"C123",
+            &b"0000O"[..],
+            b"0000Oxxxxxxxxa\0\0",
+            b"0000Oxxxxxxxx\0\x01\0\0yyyyyyyy",
+            b"0000C123",
         ] {
             assert!(
                 matches!(decode_meta_key(bad), Err(Error::Corrupt { .. })),

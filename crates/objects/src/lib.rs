@@ -39,7 +39,7 @@ mod scan;
 mod sweep;
 
 pub use account::{AccountId, BadAccountId};
-pub use bucket::{BucketInfo, check_bucket_name};
+pub use bucket::{BucketInfo, BucketPage, BucketSummary, check_bucket_name};
 pub use delete::{DeleteCondition, Deleted};
 pub use error::{Error, Result};
 pub use get::{ObjectHandle, ObjectReader};

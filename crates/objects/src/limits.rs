@@ -1,6 +1,11 @@
 //! Every size of this crate, in one place, with their relations asserted at compile time.
 
-use volume::limits::{LABEL_BYTES_MAX, SHARD_BYTES_MAX, TRAILER_BYTES_MAX, WINDOW_STRIPES};
+use volume::SliceId;
+use volume::limits::{
+    DELETIONS_MAX, LABEL_BYTES_MAX, META_PAGE_BYTES, META_PAGE_ENTRIES, PINNED_BLOBS_MAX,
+    SHARD_BYTES_MAX, TRAILER_BYTES_MAX, WINDOW_STRIPES,
+};
+use volume::shardstore::limits::BATCH_ENTRIES_MAX;
 
 /// Most bytes of an object's key, in UTF-8.
 pub const OBJECT_KEY_BYTES_MAX: usize = 1_024;
@@ -38,6 +43,15 @@ pub const BUCKETS_PER_ACCOUNT_MAX: u64 = 10_000;
 /// Most entries of one page of a listing.
 pub const LIST_ENTRIES_MAX: usize = 1_000;
 
+/// Bytes of keys and common prefixes after which a page of a listing ends, whatever number of
+/// entries was asked for.
+pub const LIST_NAME_BYTES_MAX: usize = 256 * 1024;
+
+/// Most bytes of keys and values that a scan holds while it fetches one chunk and while that
+/// is used.
+pub const SCAN_BYTES_MAX: usize =
+    META_PAGE_BYTES + META_PAGE_ENTRIES * (META_KEY_BYTES_MAX + RECORD_BYTES_MAX);
+
 /// Entries that a scan fetches at once, at most and at first.
 pub const SCAN_CHUNK_MAX: usize = 256;
 
@@ -57,7 +71,16 @@ pub const SWEEP_BLOBS: usize = 32;
 pub const SWEEP_DELETIONS_MAX: usize = 64;
 
 /// Notes of deleted blobs that one batch takes away, or one page reads.
-pub const NOTES_PER_BATCH: usize = 64;
+pub const NOTES_PER_BATCH: usize = 512;
+
+/// Notes that are known in memory at most; the others are found again on the disks.
+pub const NOTES_MAX: usize = 8 * 1024;
+
+/// Rounds that one step of the sweep goes at most while there is more than a round takes.
+pub const SWEEP_ROUNDS: usize = 16;
+
+/// How often a reader looks for a version that is not replaced while it looks.
+pub const GET_TRIES: usize = 32;
 
 /// Most bytes that one [`PutWriter`](crate::PutWriter) keeps in memory: a body that may
 /// still be inline, a stripe that is being filled, and stripes on their way to the disks.
@@ -76,9 +99,13 @@ pub(crate) const RECORD_BYTES_MAX: usize =
 pub(crate) const LABEL_BYTES: usize = 2 + 8 + 1 + BUCKET_NAME_BYTES_MAX + 2 + OBJECT_KEY_BYTES_MAX;
 
 /// Bytes of an object's metadata key at most: each key byte may be escaped.
-pub(crate) const META_KEY_BYTES_MAX: usize = 1 + 8 + 2 * OBJECT_KEY_BYTES_MAX + 2 + 8;
+pub(crate) const META_KEY_BYTES_MAX: usize =
+    SliceId::BYTES + 1 + 8 + 2 * OBJECT_KEY_BYTES_MAX + 2 + 8;
 
 const _: () = assert!(RECORD_BYTES_MAX <= TRAILER_BYTES_MAX);
+// Readers alone never fill the list of notes, nor notes the volume's list of deletions.
+const _: () = assert!(PINNED_BLOBS_MAX < NOTES_MAX && NOTES_MAX < DELETIONS_MAX);
+const _: () = assert!(NOTES_PER_BATCH <= BATCH_ENTRIES_MAX);
 const _: () = assert!(LABEL_BYTES <= LABEL_BYTES_MAX);
 // Less by at least one, which is the volume's prefix.
 const _: () = assert!(META_KEY_BYTES_MAX < volume::limits::META_KEY_BYTES_MAX);

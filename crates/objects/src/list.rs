@@ -1,10 +1,13 @@
 //! Listing a bucket: one ordered walk over a view, which skips what a common prefix stands
 //! for instead of walking it.
 
+use volume::SliceId;
+
 use crate::keys::{
-    BucketId, MetaKey, SUFFIX_BYTES, after_prefix, decode_meta_key, object_prefix, object_stem,
+    BucketId, MetaKey, SUFFIX_BYTES, after_prefix, decode_meta_key, object_prefix, object_slice,
+    object_stem,
 };
-use crate::limits::{LIST_ENTRIES_MAX, SCAN_CHUNK_MIN};
+use crate::limits::{LIST_ENTRIES_MAX, LIST_NAME_BYTES_MAX, SCAN_CHUNK_MIN};
 use crate::meta_store::MetaView;
 use crate::record::{Flags, ObjectHead};
 use crate::scan::Scan;
@@ -24,7 +27,8 @@ pub struct ListRequest {
     pub delimiter: Option<String>,
     /// Only what comes after this: a key, or a common prefix, all of whose keys are skipped.
     pub start_after: Option<String>,
-    /// Most entries of the page; more than 1,000 counts as 1,000.
+    /// Most entries of the page; more than 1,000 counts as 1,000. A page of long names may
+    /// end earlier.
     pub max_keys: usize,
 }
 
@@ -77,7 +81,8 @@ pub struct ListVersionsRequest {
     /// With a key marker: only what comes after this version of it. `null` is the only
     /// version that exists today, so that the key marker says all.
     pub version_id_marker: Option<String>,
-    /// Most entries of the page; more than 1,000 counts as 1,000.
+    /// Most entries of the page; more than 1,000 counts as 1,000. A page of long names may
+    /// end earlier.
     pub max_keys: usize,
 }
 
@@ -122,6 +127,7 @@ impl Objects {
             .bucket(&*view, request.account, &request.bucket)
             .await?;
         let walk = Walk {
+            slice: object_slice(inner.meta.slices(), bucket.id, request.prefix.as_bytes()),
             bucket: bucket.id,
             prefix: &request.prefix,
             delimiter: request.delimiter.as_deref().filter(|d| !d.is_empty()),
@@ -153,6 +159,7 @@ impl Objects {
             .bucket(&*view, request.account, &request.bucket)
             .await?;
         let walk = Walk {
+            slice: object_slice(inner.meta.slices(), bucket.id, request.prefix.as_bytes()),
             bucket: bucket.id,
             prefix: &request.prefix,
             delimiter: request.delimiter.as_deref().filter(|d| !d.is_empty()),
@@ -229,6 +236,9 @@ impl Item {
 
 /// One page's walk.
 struct Walk<'a> {
+    /// Where the prefix begins. A map with several slices is refused when the volume opens,
+    /// so that all keys with the prefix are in the same.
+    slice: SliceId,
     bucket: BucketId,
     prefix: &'a str,
     delimiter: Option<&'a str>,
@@ -248,13 +258,15 @@ impl Walk<'_> {
 
     /// Where the walk begins.
     fn from(&self) -> Vec<u8> {
-        let begin = object_prefix(self.bucket, self.prefix.as_bytes());
+        let begin = object_prefix(self.slice, self.bucket, self.prefix.as_bytes());
         let Some(after) = self.start_after else {
             return begin;
         };
         let skipped = match self.common_prefix(after) {
-            Some(prefix) if prefix == after => object_prefix(self.bucket, after.as_bytes()),
-            _ => object_stem(self.bucket, after.as_bytes()),
+            Some(prefix) if prefix == after => {
+                object_prefix(self.slice, self.bucket, after.as_bytes())
+            }
+            _ => object_stem(self.slice, self.bucket, after.as_bytes()),
         };
         begin.max(after_prefix(skipped))
     }
@@ -264,14 +276,18 @@ impl Walk<'_> {
         if self.max == 0 {
             return Ok((Vec::new(), false));
         }
-        let to = after_prefix(object_prefix(self.bucket, self.prefix.as_bytes()));
+        let to = after_prefix(object_prefix(
+            self.slice,
+            self.bucket,
+            self.prefix.as_bytes(),
+        ));
         let chunk = if self.delimiter.is_some() {
             2 * SCAN_CHUNK_MIN
         } else {
             self.max + 1
         };
         let mut scan = Scan::new(view, self.from(), to, chunk);
-        let mut items = Vec::new();
+        let (mut items, mut name_bytes) = (Vec::<Item>::new(), 0);
         let mut last_stem = Vec::new();
         while let Some(mut entry) = scan.next().await? {
             let head = ObjectHead::decode(&entry.value)?;
@@ -285,7 +301,8 @@ impl Walk<'_> {
             if deleted || !(is_latest || self.versions) {
                 continue;
             }
-            if items.len() == self.max {
+            name_bytes += items.last().map_or(0, |item| item.name().len());
+            if items.len() == self.max || name_bytes >= LIST_NAME_BYTES_MAX {
                 return Ok((items, true));
             }
             let MetaKey::Object { key, .. } = decoded else {
@@ -295,7 +312,11 @@ impl Walk<'_> {
             };
             match self.common_prefix(&key) {
                 Some(prefix) => {
-                    scan.skip_to(after_prefix(object_prefix(self.bucket, prefix.as_bytes())));
+                    scan.skip_to(after_prefix(object_prefix(
+                        self.slice,
+                        self.bucket,
+                        prefix.as_bytes(),
+                    )));
                     items.push(Item::CommonPrefix(prefix.to_owned()));
                 }
                 None => items.push(Item::Version {

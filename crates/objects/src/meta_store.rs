@@ -8,7 +8,7 @@ use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 
-use volume::{Dependency, Key, MetaBatch, MetaEntry, MetaPage, Volume, VolumeSnapshot};
+use volume::{Dependency, Key, MetaBatch, MetaEntry, MetaPage, SliceMap, Volume, VolumeSnapshot};
 
 use crate::Result;
 
@@ -20,11 +20,21 @@ pub(crate) trait MetaStore: Send + Sync + 'static {
     /// A consistent view: sees every batch that was persistent when it was taken.
     fn view(&self) -> Box<dyn MetaView>;
 
-    /// Queues a batch; durable and visible once the dependency is persistent. Never waits.
+    /// Which slice each key is to be in. A batch stays within one.
+    fn slices(&self) -> &SliceMap;
+
+    /// Queues a batch; durable and visible once the dependency is persistent. Never waits. The
+    /// batch is not written before everything in [`MetaBatch::comes_after`] is persistent. A
+    /// store with several writers fails with [`volume::VolumeError::Conflict`] at once, or
+    /// completes the dependency with [`volume::shardstore::Error::Busy`] later, if an
+    /// expectation does not hold: nothing was changed then, and both become `SlowDown`.
     fn commit(&self, batch: MetaBatch) -> Result<Dependency>;
+
+    /// Why what holds this key takes no more batches, if that is so.
+    fn failure(&self, key: &[u8]) -> Result<Option<String>>;
 }
 
-/// A consistent view. Keep it for seconds, or as long as a client reads a body.
+/// A consistent view. Keep it for the time of a few reads.
 pub(crate) trait MetaView: Send + Sync {
     /// The entry of a key, whose stem is the one that it was put with.
     fn get<'a>(&'a self, key: &'a Key) -> Answer<'a, Option<MetaEntry>>;
@@ -32,20 +42,21 @@ pub(crate) trait MetaView: Send + Sync {
     /// The entry of the first live key with this stem.
     fn first<'a>(&'a self, stem: &'a [u8]) -> Answer<'a, Option<MetaEntry>>;
 
-    /// Entries with `from <= key < to`, in order, at most `limit`; fewer do not mean that the
+    /// Entries with `from <= key < to`, both in one slice, in order, at most `limit`; fewer do not mean that the
     /// range is exhausted, `next` says so.
     fn scan<'a>(&'a self, from: &'a [u8], to: &'a [u8], limit: usize) -> Answer<'a, MetaPage>;
 
     /// A range of the body beside an entry; what lies past the end is left out.
     fn body<'a>(&'a self, key: &'a Key, range: Range<u32>) -> Answer<'a, Option<Vec<u8>>>;
-
-    /// The blobs that this view's records refer to, pinned.
-    fn blobs(&self) -> &VolumeSnapshot;
 }
 
 impl MetaStore for Volume {
     fn view(&self) -> Box<dyn MetaView> {
         Box::new(self.snapshot())
+    }
+
+    fn slices(&self) -> &SliceMap {
+        Volume::slices(self)
     }
 
     fn commit(&self, batch: MetaBatch) -> Result<Dependency> {
@@ -55,25 +66,42 @@ impl MetaStore for Volume {
         assert_expectations(self, &batch);
         Ok(Volume::commit(self, batch)?)
     }
+
+    fn failure(&self, key: &[u8]) -> Result<Option<String>> {
+        Ok(self.meta_failure(key)?)
+    }
 }
 
 /// Checks the expectations that memory can answer.
 #[cfg(debug_assertions)]
 fn assert_expectations(volume: &Volume, batch: &MetaBatch) {
     use std::task::{Context, Poll, Waker};
+
+    use volume::Expectation;
+
     let snapshot = volume.snapshot();
-    for expected in batch.expectations() {
-        let mut answer = std::pin::pin!(snapshot.meta_first(&expected.stem));
-        let now = answer
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()));
-        if let Poll::Ready(Ok(found)) = now {
-            let found = found.map(|entry| entry.key);
-            assert_eq!(
-                found, expected.first,
-                "another writer came between read and commit"
-            );
+    let now = |expected: &Expectation| -> Option<bool> {
+        let mut holds = std::pin::pin!(async {
+            match expected {
+                Expectation::First { stem, first } => {
+                    let found = snapshot.meta_first(stem).await.ok()?;
+                    Some(found.map(|entry| entry.key) == *first)
+                }
+                Expectation::Value { key, value } => {
+                    let found = snapshot.meta_get(key).await.ok()?;
+                    Some(found.is_some_and(|entry| entry.value == *value))
+                }
+            }
+        });
+        let mut context = Context::from_waker(Waker::noop());
+        match holds.as_mut().poll(&mut context) {
+            Poll::Ready(holds) => holds,
+            Poll::Pending => None,
         }
+    };
+    for expected in batch.expectations() {
+        let holds = now(expected).unwrap_or(true);
+        assert!(holds, "another writer came between read and commit");
     }
 }
 
@@ -92,9 +120,5 @@ impl MetaView for VolumeSnapshot {
 
     fn body<'a>(&'a self, key: &'a Key, range: Range<u32>) -> Answer<'a, Option<Vec<u8>>> {
         Box::pin(async move { Ok(self.meta_body(key, range).await?) })
-    }
-
-    fn blobs(&self) -> &VolumeSnapshot {
-        self
     }
 }

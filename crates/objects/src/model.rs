@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use volume::{Key, MetaEntry, MetaPage, VolumeSnapshot};
+use volume::{Key, MetaEntry, MetaPage, SliceId};
 
 use crate::keys::{BucketId, object_key, object_stem};
 use crate::meta_store::{Answer, MetaView};
@@ -33,7 +33,10 @@ impl Model {
             metadata: Metadata::default(),
             unknown: Vec::new(),
         };
-        let key = object_key(&object_stem(bucket, key.as_bytes()), sequence);
+        let key = object_key(
+            &object_stem(SliceId::ROOT, bucket, key.as_bytes()),
+            sequence,
+        );
         self.entries
             .insert(key.as_bytes().to_vec(), record.encode().unwrap());
     }
@@ -78,9 +81,5 @@ impl MetaView for Model {
 
     fn body<'a>(&'a self, _key: &'a Key, _range: Range<u32>) -> Answer<'a, Option<Vec<u8>>> {
         Box::pin(async { Ok(None) })
-    }
-
-    fn blobs(&self) -> &VolumeSnapshot {
-        unreachable!("no test of the model reads blobs")
     }
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use volume::BlobWriter;
+use volume::{BlobWriter, FinishedBlob, SliceId};
 
 use crate::change::{Change, Current, NewVersion};
-use crate::keys::{BucketId, object_stem};
+use crate::keys::BucketId;
 use crate::limits::{ETAG_BYTES_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX, OBJECT_KEY_BYTES_MAX};
 use crate::objects::Inner;
 use crate::record::{BlobLabel, Body, Flags, ObjectHead, ObjectRecord};
@@ -65,14 +65,16 @@ pub struct PutOutcome {
 /// [`WRITER_BYTES_MAX`](crate::limits::WRITER_BYTES_MAX) bytes of the body.
 pub struct PutWriter {
     inner: Arc<Inner>,
-    _open: OpenWriter,
     request: PutRequest,
     bucket: BucketId,
+    slice: SliceId,
     stem: Vec<u8>,
     size: u64,
     /// The body while it may still be inline; empty once there is a blob.
     inline: Vec<u8>,
     blob: Option<BlobWriter>,
+    /// Dropped last: whoever counts no writer finds the deletions that their blobs asked for.
+    _open: OpenWriter,
 }
 
 /// Counts itself.
@@ -131,6 +133,9 @@ impl Objects {
     /// stands now.
     pub async fn begin_put(&self, request: PutRequest) -> Result<PutWriter> {
         let inner = &self.inner;
+        // Counted before it looks whether the store is open: a close that does not see the
+        // writer is seen by it.
+        let open = OpenWriter::new(inner.clone());
         inner.check_open()?;
         check_key(&request.key)?;
         request.metadata.check()?;
@@ -146,20 +151,21 @@ impl Objects {
         let bucket = inner
             .bucket(&*view, request.account, &request.bucket)
             .await?;
-        let stem = object_stem(bucket.id, request.key.as_bytes());
+        let (slice, stem) = inner.object_place(bucket.id, &request.key);
         if request.condition != PutCondition::None {
             let current = inner.current(&*view, &stem).await?;
             request.condition.check(current.as_ref(), &request)?;
         }
         Ok(PutWriter {
             inner: inner.clone(),
-            _open: OpenWriter::new(inner.clone()),
             bucket: bucket.id,
+            slice,
             stem,
             size: 0,
             inline: Vec::new(),
             blob: None,
             request,
+            _open: open,
         })
     }
 }
@@ -223,8 +229,7 @@ impl PutWriter {
                 "an entity tag above {ETAG_BYTES_MAX} bytes"
             )));
         }
-        let modified = Timestamp::now();
-        let new = self.new_version(etag.clone(), modified).await?;
+        let (mut record, blob) = self.finish_body(etag.clone()).await?;
         let (inner, request) = (&self.inner, &self.request);
         let guards = inner.locks.object(&request.bucket, &request.key).await;
         inner.check_open()?;
@@ -241,8 +246,20 @@ impl PutWriter {
         let current = inner.current(&*view, &self.stem).await?;
         drop(view);
         request.condition.check(current.as_ref(), request)?;
+        // Never before the version that it replaces, whatever the clock did: clients ask for
+        // what was modified since.
+        let replaced = current.as_ref().map(|current| current.record.head.modified);
+        let modified = replaced.map_or(record.head.modified, |at| at.max(record.head.modified));
+        record.head.modified = modified;
+        let new = NewVersion {
+            record: record.encode()?,
+            size: self.size,
+            inline: std::mem::take(&mut self.inline),
+            blob,
+        };
         let stem = std::mem::take(&mut self.stem);
         let change = Change {
+            slice: self.slice,
             bucket: self.bucket,
             stem,
             current,
@@ -258,14 +275,14 @@ impl PutWriter {
         })
     }
 
-    /// The record and the body. The blob's last frame carries the record too.
-    async fn new_version(&mut self, etag: ETag, modified: Timestamp) -> Result<NewVersion> {
+    /// The record as it is so far, and the blob. The blob's last frame carries the record too.
+    async fn finish_body(&mut self, etag: ETag) -> Result<(ObjectRecord, Option<FinishedBlob>)> {
         let blob = self.blob.take();
         let record = ObjectRecord {
             head: ObjectHead {
                 flags: Flags::NULL_VERSION,
                 size: self.size,
-                modified,
+                modified: Timestamp::now(),
                 owner: self.request.account,
                 etag,
             },
@@ -275,17 +292,10 @@ impl PutWriter {
             metadata: std::mem::take(&mut self.request.metadata),
             unknown: Vec::new(),
         };
-        let record = record.encode()?;
         let blob = match blob {
-            Some(blob) => Some(blob.finish(record.clone()).await?),
+            Some(blob) => Some(blob.finish(record.encode()?).await?),
             None => None,
         };
-        let inline = std::mem::take(&mut self.inline);
-        Ok(NewVersion {
-            record,
-            size: self.size,
-            inline,
-            blob,
-        })
+        Ok((record, blob))
     }
 }

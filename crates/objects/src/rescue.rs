@@ -127,7 +127,8 @@ mod tests {
                 record
             }
         );
-        let key = raw(object_key(&object_stem(BucketId(7), b"k"), 9).as_bytes());
+        let key =
+            raw(object_key(&object_stem(volume::SliceId::ROOT, BucketId(7), b"k"), 9).as_bytes());
         assert!(decode_entry(&key, b"not a record").is_err());
         assert_eq!(decode_entry(b"\x09whatever", b"").unwrap(), Entry::Other);
     }

@@ -1,7 +1,7 @@
 //! Gives back the space of bodies that nothing refers to any more. No request waits for it.
 //!
-//! Three sources: deletions of this run that could not be submitted at once; notes of
-//! deletions that an earlier run began; and blobs of earlier runs that were written but never
+//! Three sources, each of which gets its share of every step: deletions of this run; notes of
+//! deletions that an earlier run began, or that this one has no room for in memory; and blobs of earlier runs that were written but never
 //! committed. The last are found by walking the blobs of every run that ended without
 //! leaving a clean mark: a blob is deleted only if its run is over, its label names an
 //! object, and no version of that object refers to it. What cannot be attributed is kept.
@@ -9,11 +9,13 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, TryLockError};
 
-use volume::{BlobFrame, BlobId, BlobRef, Deletion, MetaBatch, VolumeError};
+use volume::{BlobFrame, BlobId, BlobRef, Deletion, MetaBatch, SliceId, VolumeError};
 
 use crate::block_on::block_on;
-use crate::keys::{after_prefix, garbage_key, garbage_range, object_stem, setting_key};
-use crate::limits::{NOTES_PER_BATCH, SCAN_CHUNK_MIN, SWEEP_BLOBS, SWEEP_DELETIONS_MAX};
+use crate::keys::{after_prefix, garbage_key, garbage_range, setting_key};
+use crate::limits::{
+    NOTES_PER_BATCH, SCAN_CHUNK_MIN, SWEEP_BLOBS, SWEEP_DELETIONS_MAX, SWEEP_ROUNDS,
+};
 use crate::meta_store::MetaView;
 use crate::objects::Inner;
 use crate::record::{BlobLabel, Body, ObjectRecord};
@@ -22,6 +24,9 @@ use crate::{Error, Objects, Result};
 
 /// Holds the last epoch whose blobs need no walk any more: u64, little-endian.
 const SWEPT: &str = "swept";
+
+/// Where notes are. A volume with more slices than the first is refused when it opens.
+const NOTES_SLICE: SliceId = SliceId::ROOT;
 
 /// How far the sweep of earlier runs is.
 pub(crate) struct Sweep {
@@ -53,20 +58,18 @@ enum Stage {
 impl Sweep {
     /// Reads the mark that the last sweep left.
     pub(crate) async fn load(view: &dyn MetaView) -> Result<Sweep> {
-        let first_epoch = match view.get(&setting_key(SWEPT)).await? {
-            None => 0,
-            Some(entry) => match entry.value.as_slice().try_into() {
+        let first_epoch = match view.get(&setting_key(SWEPT)).await {
+            Ok(None) | Err(Error::Corrupt { .. } | Error::Unreadable { .. }) => 0,
+            Err(error) => return Err(error),
+            Ok(Some(entry)) => match entry.value.as_slice().try_into() {
                 Ok(bytes) => u64::from_le_bytes(bytes).saturating_add(1),
-                Err(_) => {
-                    let place = format!("it has {} bytes", entry.value.len());
-                    let what = "the mark of the last sweep".to_owned();
-                    return Err(Error::Corrupt { what, place });
-                }
+                // Only a hint, as is one that cannot be read: everything is walked then.
+                Err(_) => 0,
             },
         };
         Ok(Sweep {
             progress: Mutex::new(Progress {
-                stage: Stage::Notes(garbage_range().0),
+                stage: Stage::Notes(garbage_range(NOTES_SLICE).0),
                 first_blob: BlobId {
                     epoch: first_epoch,
                     counter: 0,
@@ -110,39 +113,60 @@ impl Objects {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(false),
         };
-        if inner.volume.housekeep()? || inner.clear_notes()? {
-            return Ok(true);
+        let mut worked = false;
+        for _ in 0..SWEEP_ROUNDS {
+            // Each source gets its share of every round, whatever becomes of the others: none
+            // of them ends under load.
+            let deleted = inner.volume.housekeep().map_err(Error::from);
+            let cleared = inner.clear_notes();
+            let swept = block_on(inner.sweep_on(&mut progress));
+            let (deleted, cleared, swept) = (deleted?, cleared?, swept?);
+            worked |= deleted || cleared > 0 || swept;
+            if cleared < NOTES_PER_BATCH {
+                break;
+            }
         }
-        block_on(inner.sweep_on(&mut progress))
+        Ok(worked)
     }
 }
 
 impl Inner {
-    /// Takes away notes of settled deletions.
-    fn clear_notes(&self) -> Result<bool> {
+    /// Takes away notes of settled deletions: how many.
+    fn clear_notes(&self) -> Result<usize> {
         let settled = self.notes().take_settled();
         if settled.is_empty() {
-            return Ok(false);
+            return Ok(0);
         }
         let batch = settled
             .iter()
             .fold(MetaBatch::new().frees_space(), |batch, (blob, _)| {
-                batch.delete(&garbage_key(*blob))
+                batch.delete(&garbage_key(NOTES_SLICE, *blob))
             });
         let cleared = self
             .meta
             .commit(batch)
             .and_then(|dependency| Ok(dependency.wait().map_err(VolumeError::from)?));
-        if cleared.is_err() {
-            self.notes().put_back(settled);
+        match cleared {
+            Ok(()) => {
+                self.notes().forget(&settled);
+                Ok(settled.len())
+            }
+            Err(error) => {
+                self.notes().put_back(settled);
+                Err(error)
+            }
         }
-        cleared.map(|()| true)
     }
 
     async fn sweep_on(&self, progress: &mut Progress) -> Result<bool> {
         match progress.stage.clone() {
             Stage::Notes(from) => {
-                progress.stage = self.sweep_notes(from, progress.first_blob).await?;
+                let next = self.sweep_notes(from).await?;
+                progress.stage = match next {
+                    Some(next) => Stage::Notes(next),
+                    None if self.sweep.is_done() => Stage::Done,
+                    None => Stage::Blobs(progress.first_blob),
+                };
                 Ok(true)
             }
             Stage::Blobs(from) => {
@@ -161,6 +185,10 @@ impl Inner {
                     progress.stage = Stage::Done;
                     self.sweep.done.store(true, Ordering::SeqCst);
                 }
+                Ok(true)
+            }
+            Stage::Done if self.notes().take_forgotten() => {
+                progress.stage = Stage::Notes(garbage_range(NOTES_SLICE).0);
                 Ok(true)
             }
             Stage::Done => Ok(false),
@@ -187,38 +215,37 @@ impl Inner {
         Ok(failed?)
     }
 
-    /// Repeats the deletions that notes tell of. Notes of this run may be among them:
-    /// deleting a blob twice changes nothing.
-    async fn sweep_notes(&self, from: Vec<u8>, first_blob: BlobId) -> Result<Stage> {
-        if self.notes().len() >= SWEEP_DELETIONS_MAX as u64 {
-            return Ok(Stage::Notes(from));
+    /// Repeats the deletions that notes tell of, but for those that are under way. Says where
+    /// to go on.
+    async fn sweep_notes(&self, from: Vec<u8>) -> Result<Option<Vec<u8>>> {
+        if !self.notes().has_room() {
+            return Ok(Some(from));
         }
         let view = self.meta.view();
         let page = view
-            .scan(&from, &garbage_range().1, NOTES_PER_BATCH)
+            .scan(&from, &garbage_range(NOTES_SLICE).1, NOTES_PER_BATCH)
             .await?;
         for entry in page.entries {
             match BlobRef::decode(&entry.value) {
-                Ok(blob) if entry.key == garbage_key(blob.id).as_bytes() => {
-                    let deletion = self.volume.delete_blob(&blob, Vec::new());
-                    self.notes().push(blob.id, deletion);
+                Ok(blob) if entry.key == garbage_key(NOTES_SLICE, blob.id).as_bytes() => {
+                    self.delete_noted(&blob, Vec::new());
                 }
                 _ => self.sweep.count_unattributed(),
             }
         }
-        Ok(page.next.map_or(Stage::Blobs(first_blob), Stage::Notes))
+        Ok(page.next)
     }
 
     /// Walks over some blobs of earlier runs.
     async fn sweep_blobs(&self, mut from: BlobId, deletions: &mut Vec<Deletion>) -> Result<Stage> {
-        let view = self.meta.view();
+        let (view, blobs) = (self.meta.view(), self.volume.snapshot());
         for _ in 0..SWEEP_BLOBS {
-            let frame = view.blobs().blob_at_or_after(from).await?;
+            let frame = blobs.blob_at_or_after(from).await?;
             let Some(frame) = frame.filter(|frame| frame.blob.epoch < self.volume.epoch()) else {
                 return Ok(Stage::Mark);
             };
             if self.is_garbage(&*view, &frame).await? {
-                let deletion = self.volume.delete_orphan(view.blobs(), frame.blob).await?;
+                let deletion = self.volume.delete_orphan(&blobs, frame.blob).await?;
                 deletions.extend(deletion);
                 self.sweep.swept.fetch_add(1, Ordering::Relaxed);
             }
@@ -241,7 +268,7 @@ impl Inner {
             self.sweep.count_unattributed();
             return Ok(false);
         };
-        let from = object_stem(label.bucket, label.key.as_bytes());
+        let (_, from) = self.object_place(label.bucket, &label.key);
         let to = after_prefix(from.clone());
         let mut versions = Scan::new(view, from, to, SCAN_CHUNK_MIN);
         while let Some(version) = versions.next().await? {
@@ -258,7 +285,11 @@ impl Inner {
 
     fn mark(&self, epoch: u64) -> Result<()> {
         let key = setting_key(SWEPT);
-        let batch = MetaBatch::new().put(&key, epoch.to_le_bytes().to_vec(), Vec::new());
+        // On a full disk this must not hold up what gives space back.
+        let batch =
+            MetaBatch::new()
+                .frees_space()
+                .put(&key, epoch.to_le_bytes().to_vec(), Vec::new());
         Ok(self.meta.commit(batch)?.wait().map_err(VolumeError::from)?)
     }
 

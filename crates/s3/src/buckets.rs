@@ -1,10 +1,12 @@
 //! Buckets: create, head, list, delete, location.
 
+use objects::limits::SCAN_BYTES_MAX;
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use crate::door::Door;
-use crate::errors::from_objects;
+use crate::door::{Door, context};
+use crate::errors::{from_objects, from_overload};
+use crate::limits::{LIST_BUCKET_BYTES, PAGE_ENTRIES_MAX};
 use crate::names::{from_token, to_token};
 use crate::view::to_dto;
 
@@ -84,6 +86,7 @@ pub(crate) async fn list(
     door: &Door,
     req: S3Request<ListBucketsInput>,
 ) -> S3Result<S3Response<ListBucketsOutput>> {
+    let context = context(&req)?;
     let input = req.input;
     let max = match input.max_buckets {
         None => usize::MAX,
@@ -100,24 +103,25 @@ pub(crate) async fn list(
         Some(Some(after)) => Some(after),
         Some(None) => return Err(crate::list::bad_token()),
     };
-    let mut infos = door
-        .objects
-        .list_buckets(&door.account)
-        .await
-        .map_err(from_objects)?;
-    infos.retain(|info| {
-        input
-            .prefix
-            .as_ref()
-            .is_none_or(|prefix| info.name.starts_with(prefix.as_str()))
-            && input
-                .bucket_region
-                .as_ref()
-                .is_none_or(|region| info.region == *region)
-            && after.as_ref().is_none_or(|after| info.name > *after)
-    });
-    let more = infos.len() > max;
-    infos.truncate(max);
+    let prefix = input.prefix.as_deref().unwrap_or("");
+    let region = input.bucket_region.as_deref();
+    let (mut infos, mut after, mut more) = (Vec::new(), after, true);
+    while more && infos.len() < max {
+        // A page at a time, so that few buckets need little memory.
+        let wanted = (max - infos.len()).min(PAGE_ENTRIES_MAX);
+        let bytes = SCAN_BYTES_MAX + wanted * LIST_BUCKET_BYTES;
+        let budget = door.budgets.for_read(bytes);
+        context.hold(budget.reserve(bytes).await.map_err(from_overload)?);
+        let page = door
+            .objects
+            .list_buckets(&door.account, prefix, after.as_deref(), wanted)
+            .await
+            .map_err(from_objects)?;
+        more = page.more;
+        after = page.buckets.last().map(|last| last.name.clone());
+        let buckets = page.buckets.into_iter();
+        infos.extend(buckets.filter(|info| region.is_none_or(|region| info.region == region)));
+    }
     let continuation_token = infos
         .last()
         .filter(|_| more)

@@ -35,7 +35,9 @@ pub(crate) fn from_objects(error: Error) -> S3Error {
         Error::SlowDown(_) => S3ErrorCode::SlowDown,
         Error::InsufficientStorage => return insufficient_storage(message),
         Error::DiskFailed(_) | Error::Closed => S3ErrorCode::ServiceUnavailable,
-        Error::Corrupt { .. } | Error::Internal(_) => S3ErrorCode::InternalError,
+        Error::Corrupt { .. } | Error::Unreadable { .. } | Error::Internal(_) => {
+            S3ErrorCode::InternalError
+        }
     };
     S3Error::with_message(code, message)
 }
@@ -44,7 +46,9 @@ pub(crate) fn from_objects(error: Error) -> S3Error {
 fn log(error: &Error) {
     static LAST_SAID: AtomicU64 = AtomicU64::new(0);
     match error {
-        Error::Corrupt { .. } | Error::Internal(_) => tracing::error!(%error, "a request failed"),
+        Error::Corrupt { .. } | Error::Unreadable { .. } | Error::Internal(_) => {
+            tracing::error!(%error, "a request failed")
+        }
         Error::DiskFailed(_) | Error::InsufficientStorage => {
             let now = Timestamp::now().as_millis() / SAID_AGAIN_AFTER_MS;
             if LAST_SAID.swap(now, Ordering::Relaxed) != now {

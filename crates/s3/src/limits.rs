@@ -37,8 +37,15 @@ pub const GET_WINDOW_BYTES: usize = 3 * 1024 * 1024;
 /// transfers cannot starve small ones.
 pub const SMALL_REQUEST_BYTES_MAX: usize = 160 * 1024;
 
-/// Memory that one entry of a listing may need, from the record to the XML.
-pub const LIST_ENTRY_BYTES: usize = 1_536;
+/// Memory that one entry of a listing may need besides its name, from the record to the XML.
+pub const LIST_ENTRY_BYTES: usize = 1_024;
+
+/// How often a name of a listing is in memory at most: as it was read, encoded for the answer
+/// at three bytes for one, and once more in the document.
+pub const LIST_NAME_COPIES: usize = 7;
+
+/// Memory that one bucket may need in a listing of buckets, its name included.
+pub const LIST_BUCKET_BYTES: usize = 1_024;
 
 /// A parsed XML body needs about this many times its own size.
 pub const XML_EXPANSION: usize = 8;

@@ -1,5 +1,6 @@
 //! ListObjects and ListObjectsV2.
 
+use objects::limits::{LIST_NAME_BYTES_MAX, OBJECT_KEY_BYTES_MAX, SCAN_BYTES_MAX};
 use objects::{ListEntry, ListPage, ListRequest, ObjectSummary};
 use s3s::dto::{
     self, CommonPrefix, EncodingType, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
@@ -10,7 +11,7 @@ use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
 use crate::context::RequestContext;
 use crate::door::{Door, context};
 use crate::errors::{from_objects, from_overload};
-use crate::limits::{LIST_ENTRY_BYTES, PAGE_ENTRIES_MAX};
+use crate::limits::{LIST_ENTRY_BYTES, LIST_NAME_COPIES, PAGE_ENTRIES_MAX};
 use crate::names::{fits_xml, from_token, to_token, url_encode};
 use crate::view::to_dto;
 
@@ -123,7 +124,8 @@ pub(crate) async fn reserve_page(
     context: &RequestContext,
     max_keys: usize,
 ) -> S3Result<()> {
-    let bytes = max_keys.max(1) * LIST_ENTRY_BYTES;
+    let names = (max_keys * OBJECT_KEY_BYTES_MAX).min(LIST_NAME_BYTES_MAX + OBJECT_KEY_BYTES_MAX);
+    let bytes = SCAN_BYTES_MAX + max_keys * LIST_ENTRY_BYTES + names * LIST_NAME_COPIES;
     let budget = door.budgets.for_read(bytes);
     context.hold(budget.reserve(bytes).await.map_err(from_overload)?);
     Ok(())

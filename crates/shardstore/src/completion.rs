@@ -145,7 +145,7 @@ pub struct Dependency(Arc<Shared<()>>);
 
 impl Dependency {
     /// A dependency and the side that makes it persistent.
-    pub(crate) fn pair() -> (Completer<()>, Dependency) {
+    pub fn pair() -> (Completer<()>, Dependency) {
         let shared = Shared::new();
         (Completer(Some(shared.clone())), Dependency(shared))
     }

@@ -231,12 +231,11 @@ impl Rescue {
         lsns.dedup();
         let found = lsns.iter().rev().find_map(|lsn| {
             let mut bytes = Vec::new();
-            let mut next = 0;
-            for (part, frame) in parts.iter().filter(|(part, _)| part.lsn == *lsn) {
-                if part.number != next {
+            let of_this = parts.iter().filter(|(part, _)| part.lsn == *lsn);
+            for (expected, (part, frame)) in (0..).zip(of_this) {
+                if part.number != expected {
                     return None;
                 }
-                next += 1;
                 bytes.extend(self.whole_payload(frame).ok()?);
             }
             // A part that is missing at the end leaves something that cannot be decoded.

@@ -22,7 +22,7 @@ pub(crate) const SHARD_PREFIX: u8 = 0x02;
 /// Names a blob; never used twice, across restarts as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobId {
-    /// The volume's epoch when the blob was begun: grows with every start.
+    /// The volume's epoch when the blob was begun: the number of the run.
     pub epoch: u64,
     /// Counts within the epoch.
     pub counter: u64,
@@ -150,6 +150,11 @@ impl BlobRef {
         }
         if blob.shard_bytes == 0 || blob.shard_bytes as usize > SHARD_BYTES_MAX {
             return Err(corrupt("its shard size cannot be"));
+        }
+        if blob.transforms.is_empty() && blob.plain_len != blob.stored_len {
+            return Err(corrupt(
+                "its lengths differ, although nothing was transformed",
+            ));
         }
         if blob.stored_len.div_ceil(blob.stripe_bytes()) > u64::from(u32::MAX) {
             return Err(corrupt("it has more stripes than can be"));
@@ -286,5 +291,11 @@ mod tests {
         assert!(with(38, 255).is_err(), "a shard above 1 MiB");
         bytes.push(0);
         assert!(BlobRef::decode(&bytes).is_err(), "bytes behind it");
+        let mut untouched = sample();
+        untouched.transforms.clear();
+        untouched.stored_len -= 1;
+        let mut bytes = Vec::new();
+        untouched.encode(&mut bytes);
+        assert!(BlobRef::decode(&bytes).is_err(), "two lengths of the same");
     }
 }

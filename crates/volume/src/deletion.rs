@@ -1,6 +1,7 @@
 //! Deleting blobs: tombstones for every shard, a bounded batch at a time.
 //!
-//! Stripes go from the last to the first, so that as long as anything of a blob remains, its
+//! A deletion begins when what it comes after is persistent and nobody reads the blob (see
+//! `pins`). Stripes go from the last to the first, so that as long as anything of a blob remains, its
 //! first frame says what it was.
 
 use std::collections::VecDeque;
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use shardstore::{Batch, Dependency};
 
 use crate::blob::shard_key;
+use crate::limits::{DELETIONS_MAX, DELETIONS_PER_STEP};
 use crate::volume::lock;
 use crate::{BlobId, Result, Volume, VolumeError};
 
@@ -27,13 +29,15 @@ struct State {
     last: Option<Dependency>,
     /// What `remaining` was before it.
     before_last: u32,
+    /// Too many were waiting: nothing is going to happen.
+    given_up: bool,
 }
 
 /// How far a deletion is.
 enum Progress {
     /// A batch can be submitted.
     Ready,
-    /// The last batch is under way.
+    /// The last batch is under way, or what comes before the first one.
     UnderWay,
     Settled(Result<()>),
 }
@@ -47,6 +51,7 @@ impl Deletion {
             after,
             last: None,
             before_last: stripes,
+            given_up: false,
         })))
     }
 
@@ -58,16 +63,25 @@ impl Deletion {
         }
     }
 
-    fn is_ready(&self) -> bool {
-        matches!(lock(&self.0).progress(), Progress::Ready)
+    /// Whether both are the same deletion.
+    pub(crate) fn is(&self, other: &Deletion) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Submits one batch if the one before is decided and something remains.
-    /// `false`: nothing could be submitted now.
-    fn advance(&self, volume: &Volume) -> Result<bool> {
+    fn advance(&self, volume: &Volume) -> Result<Advance> {
         let mut state = lock(&self.0);
-        if !matches!(state.progress(), Progress::Ready) {
-            return Ok(false);
+        match state.progress() {
+            Progress::Ready => {}
+            Progress::UnderWay => return Ok(Advance::Later),
+            Progress::Settled(outcome) => {
+                let failed = outcome.is_err() && state.is_wanted();
+                return Ok(Advance::Settled { failed });
+            }
+        }
+        // Once begun, nobody can come to read the blob: its record was gone before.
+        if state.last.is_none() && volume.pins().park(state.blob, self) {
+            return Ok(Advance::Parked);
         }
         if state
             .last
@@ -80,9 +94,6 @@ impl Deletion {
         // At most DELETE_SHARDS_MAX, so it fits.
         let next = state.remaining.saturating_sub(stripes as u32);
         let mut batch = Batch::new().frees_space();
-        for dependency in &state.after {
-            batch = batch.after(dependency.clone());
-        }
         for stripe in (next..state.remaining).rev() {
             for shard in 0..state.width {
                 batch = batch.delete(shard_key(state.blob, stripe, shard));
@@ -95,25 +106,50 @@ impl Deletion {
             .map_err(VolumeError::from)
         {
             Ok(dependency) => {
-                state.last = Some(dependency);
+                state.last = Some(dependency.clone());
                 state.before_last = state.remaining;
                 state.remaining = next;
-                Ok(true)
+                Ok(Advance::Submitted(dependency))
             }
-            Err(VolumeError::Busy) => Ok(false),
+            Err(VolumeError::Busy) => Ok(Advance::Later),
             Err(error) => Err(error),
         }
     }
 }
 
+/// What became of an attempt to go on.
+enum Advance {
+    Submitted(Dependency),
+    /// Left to the blob's last reader.
+    Parked,
+    /// Nothing can be submitted now.
+    Later,
+    Settled {
+        failed: bool,
+    },
+}
+
 impl State {
+    /// Whether nothing that it comes after has failed. If a batch failed that was to end a
+    /// record, the blob stays by right.
+    fn is_wanted(&self) -> bool {
+        let failed = |after: &Dependency| matches!(after.poll_now(), Some(Err(_)));
+        !self.after.iter().any(failed)
+    }
+
     fn progress(&self) -> Progress {
         let failed = |dependency: &Dependency| match dependency.poll_now() {
             Some(Err(error)) => Some(error),
             _ => None,
         };
+        if self.given_up {
+            return Progress::Settled(Err(VolumeError::Busy));
+        }
         if let Some(error) = self.after.iter().find_map(failed) {
             return Progress::Settled(Err(error.into()));
+        }
+        if !self.after.iter().all(Dependency::is_persistent) {
+            return Progress::UnderWay;
         }
         match self.last.as_ref().map(Dependency::poll_now) {
             Some(None) => Progress::UnderWay,
@@ -126,45 +162,22 @@ impl State {
     }
 }
 
-/// The deletions of a volume that are not settled.
+/// The deletions of a volume that are not settled, but for those that are parked.
 #[derive(Default)]
 pub(crate) struct Deletions {
     list: Mutex<List>,
-    /// Asked for where nothing could be submitted. Held only to push and to take, so that
-    /// whoever decides a dependency may push whatever locks it holds.
+    /// To be moved to the list. Held only to push and to take, so that whoever decides a
+    /// dependency may push whatever locks it holds. At most one for each blob that is being
+    /// read or written.
     later: Mutex<Vec<Deletion>>,
 }
 
 #[derive(Default)]
 struct List {
     unsettled: VecDeque<Deletion>,
+    /// Deletions that a step has in its hands.
+    in_step: usize,
     failed: u64,
-}
-
-impl List {
-    /// Forgets settled deletions: those at the front, or all.
-    fn forget_settled(&mut self, all: bool) {
-        let mut failed = 0;
-        let mut keep = |deletion: &Deletion| match deletion.outcome() {
-            None => true,
-            Some(outcome) => {
-                failed += u64::from(outcome.is_err());
-                false
-            }
-        };
-        if all {
-            self.unsettled.retain(&mut keep);
-        } else {
-            while self
-                .unsettled
-                .front()
-                .is_some_and(|deletion| !keep(deletion))
-            {
-                self.unsettled.pop_front();
-            }
-        }
-        self.failed += failed;
-    }
 }
 
 impl Deletions {
@@ -177,11 +190,21 @@ impl Deletions {
         after: Vec<Dependency>,
     ) -> Deletion {
         let deletion = Deletion::new(blob, stripes, width, after);
-        // An error is seen again by the step that takes it up.
-        let _ = deletion.advance(volume);
-        let mut list = lock(&self.list);
-        list.forget_settled(false);
-        list.unsettled.push_back(deletion.clone());
+        {
+            // In the list before anything is submitted: a deletion that counts nowhere would
+            // let a clean end be noted that is none.
+            let mut list = lock(&self.list);
+            if list.unsettled.len() >= DELETIONS_MAX {
+                list.failed += 1;
+                lock(&deletion.0).given_up = true;
+                return deletion;
+            }
+            list.unsettled.push_back(deletion.clone());
+        }
+        // One that comes after something is left to a step. An error is seen again there.
+        if lock(&deletion.0).after.is_empty() {
+            let _ = deletion.advance(volume);
+        }
         deletion
     }
 
@@ -191,37 +214,70 @@ impl Deletions {
         lock(&self.later).push(Deletion::new(blob, stripes, width, Vec::new()));
     }
 
-    /// Takes up the oldest deletion that has something left to submit, and waits for the
-    /// batch.
-    pub(crate) fn step(&self, volume: &Volume) -> Result<bool> {
-        let next = {
-            let later = std::mem::take(&mut *lock(&self.later));
-            let mut list = lock(&self.list);
-            list.forget_settled(true);
-            list.unsettled.extend(later);
-            list.unsettled
-                .iter()
-                .find(|deletion| deletion.is_ready())
-                .cloned()
-        };
-        let Some(deletion) = next else {
-            return Ok(false);
-        };
-        if !deletion.advance(volume)? {
-            return Ok(false);
-        }
-        let submitted = lock(&deletion.0).last.clone();
-        match submitted.map_or(Ok(()), |submitted| submitted.wait()) {
-            Ok(()) | Err(shardstore::Error::OutOfSpace) => Ok(true),
-            Err(error) => Err(error.into()),
+    /// Takes deletions up again whose blobs nobody reads any more.
+    pub(crate) fn unpark(&self, parked: Vec<Deletion>) {
+        if !parked.is_empty() {
+            lock(&self.later).extend(parked);
         }
     }
 
-    /// Unsettled, and failed since the start.
+    /// Takes up the oldest deletions, and waits for what it submitted.
+    pub(crate) fn step(&self, volume: &Volume) -> Result<bool> {
+        let taken: Vec<Deletion> = {
+            let mut list = lock(&self.list);
+            let later = std::mem::take(&mut *lock(&self.later));
+            list.unsettled.extend(later);
+            let count = list.unsettled.len().min(DELETIONS_PER_STEP);
+            list.in_step += count;
+            list.unsettled.drain(..count).collect()
+        };
+        let (count, mut failed, mut left) = (taken.len(), 0, Vec::new());
+        let (mut submitted, mut outcome) = (None, Ok(()));
+        for deletion in taken {
+            match deletion.advance(volume) {
+                Ok(Advance::Submitted(dependency)) => {
+                    submitted = Some(dependency);
+                    left.push(deletion);
+                }
+                Ok(Advance::Later) => left.push(deletion),
+                Ok(Advance::Parked) => {}
+                Ok(Advance::Settled { failed: true }) => failed += 1,
+                Ok(Advance::Settled { failed: false }) => {}
+                Err(error) => {
+                    outcome = Err(error);
+                    left.push(deletion);
+                }
+            }
+        }
+        {
+            let mut list = lock(&self.list);
+            list.unsettled.extend(left);
+            list.in_step -= count;
+            list.failed += failed;
+        }
+        outcome?;
+        // The engine commits in the order of submission: the last one stands for all.
+        match submitted.map(|submitted| submitted.wait()) {
+            None => Ok(false),
+            Some(Ok(()) | Err(shardstore::Error::OutOfSpace)) => Ok(true),
+            Some(Err(error)) => Err(error.into()),
+        }
+    }
+
+    /// Unsettled ones, and those that failed since the start.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let later = lock(&self.later).len();
         let mut list = lock(&self.list);
-        list.forget_settled(true);
-        ((list.unsettled.len() + later) as u64, list.failed)
+        // Those at the front only: the list may be long, and this is asked for metrics.
+        while let Some(front) = list.unsettled.front() {
+            let Some(outcome) = front.outcome() else {
+                break;
+            };
+            let failed = outcome.is_err() && lock(&front.0).is_wanted();
+            list.failed += u64::from(failed);
+            list.unsettled.pop_front();
+        }
+        let unsettled = list.unsettled.len() + list.in_step + later;
+        (unsettled as u64, list.failed)
     }
 }

@@ -17,7 +17,15 @@ pub enum VolumeError {
     /// Too much is waiting for the disks already. Try again shortly.
     #[error("too many requests are waiting for the disks")]
     Busy,
-    /// A disk failed or could not be read.
+    /// The disk could not read what is stored in one place.
+    #[error("{what} cannot be read: {reason}")]
+    Unreadable {
+        /// What should have been read: a stripe of a blob, stored data.
+        what: String,
+        /// What the disk said.
+        reason: String,
+    },
+    /// A disk failed.
     #[error("a disk failed: {reason}")]
     Failed {
         /// The first failure.
@@ -50,6 +58,13 @@ pub enum VolumeError {
         /// The limit, in the same unit.
         limit: usize,
     },
+    /// A batch of metadata is not within one slice, or names one that is not there. A
+    /// programmer's error one floor up.
+    #[error("a batch of metadata is not within one slice that the set has")]
+    NotOneSlice,
+    /// What a batch expects does not hold any more: another writer came between.
+    #[error("somebody else changed the same thing at the same time")]
+    Conflict,
     /// The volume was shut down.
     #[error("the volume is closed")]
     Closed,
@@ -65,6 +80,16 @@ impl From<shardstore::Error> for VolumeError {
             E::OutOfSpace | E::Disk(DiskError::NoSpace { .. }) => VolumeError::OutOfSpace,
             E::Busy => VolumeError::Busy,
             E::Failed { reason } => VolumeError::Failed { reason },
+            // An engine takes reads while it lives: one sector that cannot be read is not the
+            // failure of a disk.
+            E::Disk(
+                error @ DiskError::Io {
+                    operation: "read", ..
+                },
+            ) => VolumeError::Unreadable {
+                what: "stored data".to_owned(),
+                reason: error.to_string(),
+            },
             E::Disk(error @ DiskError::Io { .. }) => VolumeError::Failed {
                 reason: error.to_string(),
             },
@@ -85,3 +110,25 @@ impl From<shardstore::Error> for VolumeError {
 
 /// This crate's result.
 pub type Result<T> = std::result::Result<T, VolumeError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One sector that cannot be read is one object's matter; a write that fails is the disk's.
+    #[test]
+    fn what_cannot_be_read_is_not_a_failed_disk() {
+        let error = |operation| {
+            VolumeError::from(shardstore::Error::Disk(DiskError::Io {
+                operation,
+                offset: 0,
+                len: 1,
+                reason: "Input/output error".to_owned(),
+            }))
+        };
+        assert!(matches!(error("read"), VolumeError::Unreadable { .. }));
+        for operation in ["write", "flush", "prepare"] {
+            assert!(matches!(error(operation), VolumeError::Failed { .. }));
+        }
+    }
+}

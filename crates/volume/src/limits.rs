@@ -34,6 +34,16 @@ pub const SHARD_KEY_BYTES: usize = 1 + 16 + 4 + 1;
 /// Most shards that one batch deletes.
 pub const DELETE_SHARDS_MAX: usize = 1_024;
 
+/// Deletions that one step of housekeeping takes up: they share a flush.
+pub const DELETIONS_PER_STEP: usize = 512;
+
+/// Most deletions that wait to be submitted. One more is given up: its blob stays until
+/// somebody asks again, or until the next start.
+pub const DELETIONS_MAX: usize = 16 * 1024;
+
+/// Most blobs that are read at a time.
+pub const PINNED_BLOBS_MAX: usize = 4 * 1024;
+
 /// Most shards that one page of a scan over shards returns.
 pub const SCAN_SHARDS: usize = 256;
 
@@ -43,7 +53,14 @@ const _: () =
 const _: () = assert!(SHARD_BYTES_MAX <= PAYLOAD_BYTES_MAX);
 const _: () = assert!(SHARD_KEY_BYTES <= KEY_BYTES_MAX);
 const _: () = assert!(DELETE_SHARDS_MAX <= BATCH_ENTRIES_MAX);
+const _: () = assert!(PINNED_BLOBS_MAX + DELETIONS_PER_STEP <= DELETIONS_MAX);
 const _: () = assert!(WINDOW_STRIPES * SHARD_BYTES_MAX <= IN_FLIGHT_BYTES_DEFAULT);
 
 /// Most bytes of a metadata key with its one-byte prefix.
 pub const META_KEY_BYTES_MAX: usize = KEY_BYTES_MAX;
+
+/// Bytes of keys and values after which a page of a scan over metadata ends.
+pub const META_PAGE_BYTES: usize = 128 * 1024;
+
+/// Entries that such a page fetches at once; it may pass its bytes by as many.
+pub const META_PAGE_ENTRIES: usize = 16;

@@ -1,11 +1,13 @@
-//! Metadata: an ordered key space, cut into slices by key range.
+//! Metadata: an ordered key space, cut into slices (see `slices`).
 //!
 //! ```text
-//! engine key   01 | the caller's key
+//! engine key   01 | u32 BE slice | the caller's key within the slice
 //! ```
-//! A batch is atomic within one slice; today one slice holds everything.
+//! A batch is atomic within one slice. The callers' keys begin with their slice's number.
 
 use shardstore::{Batch, Dependency, Found, Key, Op};
+
+use crate::SliceId;
 
 /// First byte of the engine keys that hold metadata.
 pub(crate) const META_PREFIX: u8 = 0x01;
@@ -43,11 +45,21 @@ pub struct MetaPage {
 
 /// What its author read, and what must still be so when the batch commits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expectation {
-    /// A stem.
-    pub stem: Vec<u8>,
-    /// The first live key of the stem; `None`: there is none.
-    pub first: Option<Vec<u8>>,
+pub enum Expectation {
+    /// The first live key of a stem.
+    First {
+        /// The stem.
+        stem: Vec<u8>,
+        /// `None`: there is none.
+        first: Option<Vec<u8>>,
+    },
+    /// A key has this value.
+    Value {
+        /// The key.
+        key: Key,
+        /// Its value.
+        value: Vec<u8>,
+    },
 }
 
 /// Changes to metadata that become durable and visible as one.
@@ -56,6 +68,7 @@ pub struct MetaBatch {
     pub(crate) batch: Batch,
     pub(crate) expectations: Vec<Expectation>,
     freeing: bool,
+    after: Vec<Dependency>,
 }
 
 /// The engine's form of a key.
@@ -80,7 +93,14 @@ impl MetaBatch {
     /// to check it: in an embedded one the caller's locks see to it, and debug builds assert
     /// that they do.
     pub fn expect(mut self, stem: Vec<u8>, first: Option<Vec<u8>>) -> MetaBatch {
-        self.expectations.push(Expectation { stem, first });
+        self.expectations.push(Expectation::First { stem, first });
+        self
+    }
+
+    /// Adds that a key has this very value, as [`expect`](MetaBatch::expect).
+    pub fn expect_value(mut self, key: &Key, value: Vec<u8>) -> MetaBatch {
+        let key = key.clone();
+        self.expectations.push(Expectation::Value { key, value });
         self
     }
 
@@ -105,8 +125,14 @@ impl MetaBatch {
     }
 
     /// The batch is written only after this is persistent.
-    pub fn after(self, dependency: Dependency) -> MetaBatch {
+    pub fn after(mut self, dependency: Dependency) -> MetaBatch {
+        self.after.push(dependency.clone());
         self.map(|batch| batch.after(dependency))
+    }
+
+    /// What must be persistent before the batch is written.
+    pub fn comes_after(&self) -> &[Dependency] {
+        &self.after
     }
 
     /// Says that this batch exists to free space, so that it works on a full disk.
@@ -128,75 +154,23 @@ impl MetaBatch {
             .map(|(key, op)| (&key.as_bytes()[1..], op))
     }
 
+    /// The slice that every changed key is in; `None` if they are in several or in none.
+    pub fn slice(&self) -> Option<SliceId> {
+        let slice_of = |key| SliceId::split(key).map(|(slice, _)| slice);
+        let mut slices = self.changes().map(|(key, _)| slice_of(key));
+        let first = slices.next()??;
+        slices.all(|other| other == Some(first)).then_some(first)
+    }
+
     /// What must hold for the batch to commit.
     pub fn expectations(&self) -> &[Expectation] {
         &self.expectations
     }
 }
 
-/// A range of metadata keys, kept on named disks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slice {
-    /// The first key; the slice reaches to the next one's.
-    pub from: Vec<u8>,
-    /// The disks that each hold all of it, by their number in the set.
-    pub disks: Vec<usize>,
-}
-
-/// Which slice a key is in. Versioned, so that disks can tell an old map from a new one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SliceMap {
-    version: u64,
-    slices: Vec<Slice>,
-}
-
-impl SliceMap {
-    /// One slice for all keys, on the first disk.
-    pub fn single() -> SliceMap {
-        SliceMap {
-            version: 1,
-            slices: vec![Slice {
-                from: Vec::new(),
-                disks: vec![0],
-            }],
-        }
-    }
-
-    /// Grows with every change.
-    pub fn version(&self) -> u64 {
-        self.version
-    }
-
-    /// The slice that a key is in.
-    pub fn slice_of(&self, key: &[u8]) -> &Slice {
-        let after = self
-            .slices
-            .partition_point(|slice| slice.from.as_slice() <= key);
-        // The first slice starts at the empty key, so one always begins at or before `key`.
-        &self.slices[after.saturating_sub(1)]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_key_is_in_the_slice_that_begins_before_it() {
-        let slice = |from: &[u8], disk| Slice {
-            from: from.to_vec(),
-            disks: vec![disk],
-        };
-        let map = SliceMap {
-            version: 2,
-            slices: vec![slice(b"", 0), slice(b"m", 1)],
-        };
-        assert_eq!(map.slice_of(b"").disks, [0]);
-        assert_eq!(map.slice_of(b"lzzz").disks, [0]);
-        assert_eq!(map.slice_of(b"m").disks, [1]);
-        assert_eq!(map.slice_of(b"\xff").disks, [1]);
-        assert_eq!(SliceMap::single().slice_of(b"x").disks, [0]);
-    }
 
     #[test]
     fn a_batch_keeps_stems_and_hides_the_prefix() {

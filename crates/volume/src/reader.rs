@@ -10,7 +10,7 @@ use shardstore::Completion;
 
 use crate::blob::shard_key;
 use crate::limits::READ_AHEAD_STRIPES;
-use crate::{BlobRef, Result, VolumeError, VolumeSnapshot};
+use crate::{BlobPin, Result, VolumeError};
 
 /// What one read of a stripe found.
 enum Piece {
@@ -19,11 +19,11 @@ enum Piece {
     WrongLength(u32),
 }
 
-/// Yields a range of a blob, piece by piece, as a snapshot sees it. Holds at most
-/// `1 + READ_AHEAD_STRIPES` stripes.
+/// Yields a range of a blob, piece by piece. Keeps the blob pinned, and holds at most
+/// `1 + READ_AHEAD_STRIPES` stripes. Each stripe is read under a snapshot of its own, so that
+/// a client that takes its time keeps nothing of the disk but this blob.
 pub struct BlobReader {
-    blob: BlobRef,
-    snapshot: VolumeSnapshot,
+    pin: BlobPin,
     /// What has not been asked for yet, in plain bytes.
     rest: Range<u64>,
     /// Asked for already, in order, with the stripe's number.
@@ -34,12 +34,11 @@ pub struct BlobReader {
 }
 
 impl BlobReader {
-    pub(crate) fn new(blob: BlobRef, snapshot: VolumeSnapshot, range: Range<u64>) -> BlobReader {
-        let end = range.end.min(blob.plain_len);
+    pub(crate) fn new(pin: BlobPin, range: Range<u64>) -> BlobReader {
+        let end = range.end.min(pin.blob().plain_len);
         let rest = range.start.min(end)..end;
         BlobReader {
-            blob,
-            snapshot,
+            pin,
             rest,
             ahead: VecDeque::new(),
             cold: false,
@@ -58,9 +57,11 @@ impl BlobReader {
     }
 
     async fn try_next(&mut self) -> Result<Option<Vec<u8>>> {
-        if !self.blob.transforms.is_empty() {
+        let blob = self.pin.blob();
+        // This release writes neither transforms nor stripes of several data shards.
+        if !blob.transforms.is_empty() || blob.scheme.k > 1 {
             return Err(VolumeError::Newer {
-                what: format!("blob {}", self.blob.id),
+                what: format!("blob {}", blob.id),
             });
         }
         if self.ahead.is_empty() {
@@ -78,7 +79,8 @@ impl BlobReader {
             Poll::Pending => poll_fn(|context| self.poll_front(context)).await,
         };
         self.ahead.pop_front();
-        self.check(stripe, piece?).map(Some)
+        let piece = piece.map_err(|error| self.name(stripe, error))?;
+        self.check(stripe, piece).map(Some)
     }
 
     fn poll_front(&mut self, context: &mut Context<'_>) -> Poll<shardstore::Result<Piece>> {
@@ -93,18 +95,19 @@ impl BlobReader {
         if self.rest.is_empty() {
             return Ok(false);
         }
-        let stripe_bytes = self.blob.stripe_bytes();
+        let (blob, volume) = (self.pin.blob(), self.pin.volume());
+        let stripe_bytes = blob.stripe_bytes();
         let number = self.rest.start / stripe_bytes;
         let begin = number * stripe_bytes;
-        let end = (begin + stripe_bytes).min(self.blob.stored_len);
+        let end = (begin + stripe_bytes).min(blob.stored_len);
         let until = self.rest.end.min(end);
         // Both are offsets within one stripe, of at most 16 MiB.
         let range = (self.rest.start - begin) as u32..(until - begin) as u32;
         let expected = (end - begin) as u32;
         let number = number as u32;
-        let key = shard_key(self.blob.id, number, 0);
-        let disk = self.snapshot.volume().shard_disk(self.blob.id, number, 0);
-        let read = self.snapshot.on_disk(disk, move |snapshot, how| {
+        let key = shard_key(blob.id, number, 0);
+        let disk = volume.shard_disk(blob.id, number, 0);
+        let read = volume.snapshot().on_disk(disk, move |snapshot, how| {
             let Some(found) = snapshot.get(&key, how)? else {
                 return Ok(Piece::Missing);
             };
@@ -120,9 +123,20 @@ impl BlobReader {
         Ok(true)
     }
 
+    /// Says which stripe it was that could not be read.
+    fn name(&self, stripe: u32, error: shardstore::Error) -> VolumeError {
+        match VolumeError::from(error) {
+            VolumeError::Unreadable { reason, .. } => VolumeError::Unreadable {
+                what: format!("stripe {stripe} of blob {}", self.pin.blob().id),
+                reason,
+            },
+            error => error,
+        }
+    }
+
     fn check(&self, stripe: u32, piece: Piece) -> Result<Vec<u8>> {
         let corrupt = |why: String| {
-            let what = format!("stripe {stripe} of blob {}", self.blob.id);
+            let what = format!("stripe {stripe} of blob {}", self.pin.blob().id);
             Err(VolumeError::Corrupt { what, why })
         };
         match piece {

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use shardstore::{Found, Key, Read, ScanPage, Snapshot};
 
 use crate::blob::{SHARD_PREFIX, shard_key_bytes};
-use crate::limits::SCAN_SHARDS;
+use crate::limits::{META_PAGE_BYTES, META_PAGE_ENTRIES, SCAN_SHARDS};
 use crate::meta::{META_PREFIX, MetaEntry, MetaPage, raw_bytes, raw_key};
 use crate::shard::{RawKey, ShardValue};
-use crate::{BlobId, BlobReader, BlobRef, Result, Volume, VolumeError};
+use crate::slices::SET_PREFIX;
+use crate::{BlobId, Result, Volume, VolumeError};
 
 /// Sees every batch that was persistent when it was taken, none submitted later. While it
-/// lives, no space it may refer to is reused: hold it for seconds, or as long as a client
-/// reads a body. Clones share it.
+/// lives, no space at all is reused: hold it for the time of a few reads. Clones share it.
 #[derive(Clone)]
 pub struct VolumeSnapshot {
     volume: Volume,
@@ -60,14 +60,10 @@ impl VolumeSnapshot {
             .read(move |_, how| f(&snapshot, how)))
     }
 
-    pub(crate) fn volume(&self) -> &Volume {
-        &self.volume
-    }
-
     /// The entry of a metadata key, whose stem is the one that it was put with.
     pub async fn meta_get(&self, key: &Key) -> Result<Option<MetaEntry>> {
         let raw = raw_key(key);
-        let disk = self.volume.meta_disk(key.as_bytes());
+        let disk = self.volume.meta_disk(key.as_bytes())?;
         let found = self
             .on_disk(disk, move |snapshot, how| snapshot.get(&raw, how))?
             .await?;
@@ -77,36 +73,30 @@ impl VolumeSnapshot {
     /// The entry of the first live metadata key that has this stem.
     pub async fn meta_first(&self, stem: &[u8]) -> Result<Option<MetaEntry>> {
         let raw = raw_bytes(stem);
-        let disk = self.volume.meta_disk(stem);
+        let disk = self.volume.meta_disk(stem)?;
         let found = self
             .on_disk(disk, move |snapshot, how| snapshot.first(&raw, how))?
             .await?;
         Ok(found.map(MetaEntry::from))
     }
 
-    /// Metadata entries with `from <= key < to`, in order, at most `limit`. A page may hold
-    /// fewer although more follow: `next` says so.
+    /// Metadata entries with `from <= key < to`, both in one slice, in order, at most `limit`
+    /// and not many more than [`META_PAGE_BYTES`] bytes. A page may hold fewer although more
+    /// follow: `next` says so.
     pub async fn meta_scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<MetaPage> {
         let (raw_from, raw_to) = (raw_bytes(from), raw_bytes(to));
-        let disk = self.volume.meta_disk(from);
-        let page: ScanPage = self
-            .on_disk(disk, move |snapshot, how| {
-                snapshot.scan(&raw_from, &raw_to, limit, how)
-            })?
-            .await?;
-        Ok(MetaPage {
-            entries: page.entries.into_iter().map(MetaEntry::from).collect(),
-            next: page
-                .next
-                .map(|key| key.get(1..).unwrap_or_default().to_vec()),
-        })
+        let disk = self.volume.meta_disk(from)?;
+        let page = self.on_disk(disk, move |snapshot, how| {
+            scan_bounded(snapshot, &raw_from, &raw_to, limit, how)
+        })?;
+        Ok(page.await?)
     }
 
     /// Verified bytes of the body beside a metadata entry; what lies past the end is left
     /// out. `None`: no such entry.
     pub async fn meta_body(&self, key: &Key, range: Range<u32>) -> Result<Option<Vec<u8>>> {
         let raw = raw_key(key);
-        let disk = self.volume.meta_disk(key.as_bytes());
+        let disk = self.volume.meta_disk(key.as_bytes())?;
         let read = self.on_disk(disk, move |snapshot, how| {
             let Some(found) = snapshot.get(&raw, how)? else {
                 return Ok(None);
@@ -114,11 +104,6 @@ impl VolumeSnapshot {
             snapshot.read_payload(&found, range.clone(), how).map(Some)
         })?;
         Ok(read.await?)
-    }
-
-    /// Reads `range` of a blob's plain bytes; what lies past the end is left out.
-    pub fn blob_reader(&self, blob: BlobRef, range: Range<u64>) -> BlobReader {
-        BlobReader::new(blob, self.clone(), range)
     }
 
     /// The first shard on the disks at or behind `from`, in the order of blob ids: walks
@@ -159,6 +144,34 @@ impl VolumeSnapshot {
     }
 }
 
+/// The engine bounds a page by entries only, so it is asked for a few at a time.
+fn scan_bounded(
+    snapshot: &Snapshot,
+    from: &[u8],
+    to: &[u8],
+    limit: usize,
+    how: Read,
+) -> shardstore::Result<MetaPage> {
+    let (mut entries, mut bytes): (Vec<MetaEntry>, usize) = (Vec::new(), 0);
+    let mut next = Some(from.to_vec());
+    while let Some(from) = next.take() {
+        let count = (limit - entries.len()).min(META_PAGE_ENTRIES);
+        let page: ScanPage = snapshot.scan(&from, to, count, how)?;
+        for found in page.entries {
+            bytes += found.key().len() + found.value().len();
+            entries.push(found.into());
+        }
+        next = page.next;
+        if bytes >= META_PAGE_BYTES || entries.len() >= limit {
+            break;
+        }
+    }
+    Ok(MetaPage {
+        entries,
+        next: next.map(|key| key.get(1..).unwrap_or_default().to_vec()),
+    })
+}
+
 fn frame_of(found: &Found) -> Result<BlobFrame> {
     let RawKey::Shard {
         blob,
@@ -180,4 +193,4 @@ fn frame_of(found: &Found) -> Result<BlobFrame> {
     })
 }
 
-const _: () = assert!(META_PREFIX != SHARD_PREFIX);
+const _: () = assert!(META_PREFIX < SHARD_PREFIX && SHARD_PREFIX < SET_PREFIX);

@@ -9,7 +9,9 @@ use shardstore::{Batch, Dependency, Engine, Identity, Space, Stats};
 
 use crate::deletion::Deletions;
 use crate::limits::{IN_FLIGHT_BYTES_DEFAULT, SHARD_BYTES_MAX};
-use crate::meta::{MetaBatch, SliceMap};
+use crate::meta::MetaBatch;
+use crate::pins::{BlobPin, Pins};
+use crate::slices::{SliceId, SliceMap};
 use crate::{BlobId, BlobRef, BlobWriter, Deletion, Result, Scheme, VolumeError, VolumeSnapshot};
 
 /// Knobs; every one may be chosen anew at each start.
@@ -48,6 +50,7 @@ struct Inner {
     in_flight_bytes_max: usize,
     in_flight: Mutex<InFlight>,
     deletions: Deletions,
+    pins: Pins,
 }
 
 /// Stripes handed to an engine, oldest first. They settle nearly in this order.
@@ -89,6 +92,8 @@ pub struct VolumeStats {
     pub disks: Vec<DiskStats>,
     /// Bytes of stripes on their way to the disks.
     pub in_flight_bytes: u64,
+    /// Blobs that are being read.
+    pub blobs_pinned: u64,
     /// Blobs whose deletion is not durable yet.
     pub deletions_unsettled: u64,
     /// Blobs whose deletion failed since the start.
@@ -108,6 +113,7 @@ impl Volume {
     }
 
     /// A set of these disks. Today exactly one; another number is [`VolumeError::Disks`].
+    /// Blocks while the map of slices is read, or, on a set that holds nothing yet, written.
     pub fn with_options(engines: Vec<Engine>, options: VolumeOptions) -> Result<Volume> {
         let disks = engines.len();
         let (Some(scheme), 1) = (Scheme::for_disks(disks), disks) else {
@@ -118,12 +124,16 @@ impl Volume {
             .map(|e| e.store().geometry().payload_bytes_max);
         let wanted = options.shard_bytes_max.clamp(1, SHARD_BYTES_MAX as u32);
         let shard_bytes = payload_bytes.fold(wanted, u32::min);
-        // Every open bumps the epoch of every disk, so the largest has never been seen before.
+        // A disk's epoch counts the runs in which it was opened, so that the largest has never
+        // been seen before. It belongs to the set: with several disks it is made durable on
+        // each of them before anything is served, else the loss of the disk that was opened
+        // most often would take it back, and blob ids and commit sequences with it.
         let epoch = engines.iter().map(|e| e.store().epoch()).fold(0, u64::max);
+        let slices = SliceMap::load(&engines)?;
         Ok(Volume {
             inner: Arc::new(Inner {
                 engines,
-                slices: SliceMap::single(),
+                slices,
                 scheme,
                 shard_bytes,
                 epoch,
@@ -131,11 +141,14 @@ impl Volume {
                 in_flight_bytes_max: options.in_flight_bytes_max,
                 in_flight: Mutex::default(),
                 deletions: Deletions::default(),
+                pins: Pins::default(),
             }),
         })
     }
 
-    /// Grows with every start, crash or not.
+    /// The number of this run: grows with every start, crash or not, and with nothing else.
+    /// It is the set's: the largest of its disks', durable on all of them before anything is
+    /// served.
     pub fn epoch(&self) -> u64 {
         self.inner.epoch
     }
@@ -171,9 +184,26 @@ impl Volume {
         )
     }
 
-    /// Deletes a blob once everything in `after` is persistent; if one of these fails, the
-    /// blob stays. Never waits: what cannot be submitted now is left to
-    /// [`housekeep`](Volume::housekeep). The answer tells how far it is.
+    /// Keeps a blob readable from now on. Fails with [`VolumeError::Busy`] when too many are
+    /// read already. Look the record that refers to the blob up again afterwards, under a
+    /// fresh snapshot: only if it still does, is the blob there to stay.
+    pub fn pin_blob(&self, blob: &BlobRef) -> Result<BlobPin> {
+        BlobPin::new(self.clone(), blob.clone())
+    }
+
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.inner.pins
+    }
+
+    /// Takes deletions up again whose blobs nobody reads any more.
+    pub(crate) fn unpark(&self, parked: Vec<Deletion>) {
+        self.inner.deletions.unpark(parked);
+    }
+
+    /// Deletes a blob once everything in `after` is persistent and nobody reads it; if one of
+    /// these fails, the blob stays. `after` holds the batch that ends the record which refers
+    /// to the blob, unless that is persistent. Never waits: what cannot be submitted now is
+    /// left to [`housekeep`](Volume::housekeep). The answer tells how far it is.
     pub fn delete_blob(&self, blob: &BlobRef, after: Vec<Dependency>) -> Deletion {
         self.delete_stripes(blob.id, blob.stripes(), blob.scheme.width(), after)
     }
@@ -210,48 +240,39 @@ impl Volume {
         Ok(Some(self.delete_stripes(blob, stripes, width, Vec::new())))
     }
 
-    /// One step of the deletions that were not submitted at once. Blocks while one batch
-    /// becomes durable; run it on a thread of its own. `false`: nothing to do.
+    /// One step of the deletions that were not submitted at once: a bounded number of them.
+    /// Blocks while they become durable, in one flush as a rule; run it on a thread of its
+    /// own. `false`: nothing to do.
     pub fn housekeep(&self) -> Result<bool> {
         self.inner.deletions.step(self)
     }
 
     /// Whether no deletion is outstanding and none has failed since the start.
     pub fn deletions_settled(&self) -> bool {
-        let (unsettled, failed) = self.inner.deletions.counts();
-        unsettled == 0 && failed == 0
+        // A deletion may move from one table to the other in between, so the first is looked
+        // at twice.
+        let nobody_waits = || self.inner.pins.counts().1 == 0;
+        nobody_waits() && self.inner.deletions.counts() == (0, 0) && nobody_waits()
     }
 
-    /// Queues a batch of metadata. Its entries are visible to snapshots once the dependency
-    /// is persistent.
+    /// Which slice a metadata key is to be in.
+    pub fn slices(&self) -> &SliceMap {
+        &self.inner.slices
+    }
+
+    /// Queues a batch of metadata, all of whose keys are in one slice. Its entries are visible
+    /// to snapshots once the dependency is persistent.
     pub fn commit(&self, batch: MetaBatch) -> Result<Dependency> {
-        let disk = {
-            let mut slices = batch
-                .changes()
-                .map(|(key, _)| self.inner.slices.slice_of(key));
-            let first = slices.next();
-            // A programmer's error one floor up: what commits as one belongs in one slice.
-            assert!(
-                slices.all(|slice| Some(slice) == first),
-                "a batch stays within one slice"
-            );
-            first
-                .and_then(|slice| slice.disks.first())
-                .copied()
-                .unwrap_or(0)
-        };
+        let slice = batch.slice().ok_or(VolumeError::NotOneSlice)?;
+        let disk = self.inner.slices.disk_of(slice);
+        let disk = disk.ok_or(VolumeError::NotOneSlice)?;
         Ok(self.engine(disk)?.submit(batch.batch)?)
     }
 
     /// The disk that holds a metadata key.
-    pub(crate) fn meta_disk(&self, key: &[u8]) -> usize {
-        self.inner
-            .slices
-            .slice_of(key)
-            .disks
-            .first()
-            .copied()
-            .unwrap_or(0)
+    pub(crate) fn meta_disk(&self, key: &[u8]) -> Result<usize> {
+        let slice = SliceId::split(key).and_then(|(slice, _)| self.inner.slices.disk_of(slice));
+        slice.ok_or(VolumeError::NotOneSlice)
     }
 
     /// The disk that holds a shard. One disk holds all.
@@ -327,11 +348,13 @@ impl Volume {
             in_flight.forget_settled();
             in_flight.bytes as u64
         };
+        let (pinned, parked) = self.inner.pins.counts();
         let (unsettled, failed) = self.inner.deletions.counts();
         VolumeStats {
             disks: disks.collect(),
             in_flight_bytes,
-            deletions_unsettled: unsettled,
+            blobs_pinned: pinned,
+            deletions_unsettled: unsettled + parked,
             deletions_failed: failed,
         }
     }
@@ -342,6 +365,11 @@ impl Volume {
             .engines
             .iter()
             .find_map(|engine| engine.store().failure())
+    }
+
+    /// The failure of the disk that holds a metadata key, if it has failed.
+    pub fn meta_failure(&self, key: &[u8]) -> Result<Option<String>> {
+        Ok(self.engine(self.meta_disk(key)?)?.store().failure())
     }
 
     /// Commits what is queued, checkpoints, and stops the engines.

@@ -133,8 +133,11 @@ impl BlobWriter {
     }
 
     async fn submit(&mut self, trailer: Option<Vec<u8>>) -> Result<()> {
+        // The first stripe says what the blob is: without it nobody could tell whose the others
+        // are, if a crash left them. So the second is not submitted before the first is durable.
+        let first_is_durable = self.submitted != 1;
         while let Some(oldest) = self.window.front() {
-            let room = self.window.len() < WINDOW_STRIPES;
+            let room = first_is_durable && self.window.len() < WINDOW_STRIPES;
             match (oldest.poll_now(), room) {
                 (Some(result), _) => result?,
                 (None, true) => break,

@@ -9,9 +9,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use simdisk::{Crash, Event, Image, Rng, SimDisk};
-use volume::shardstore::{Disk, Engine, Geometry, Options, Store};
+use volume::shardstore::{Batch, Disk, Engine, Geometry, Options, Store};
 use volume::{
-    BlobId, BlobRef, Identity, Key, MetaBatch, Volume, VolumeError, VolumeOptions, VolumeSnapshot,
+    BlobId, BlobRef, Identity, Key, MetaBatch, SliceMap, Volume, VolumeError, VolumeOptions, limits,
 };
 
 /// Bytes of a stripe.
@@ -83,13 +83,9 @@ fn put(volume: &Volume, body: &[u8], piece: usize) -> Result<BlobRef, VolumeErro
     })
 }
 
-fn read(
-    snapshot: &VolumeSnapshot,
-    blob: &BlobRef,
-    range: Range<u64>,
-) -> Result<Vec<u8>, VolumeError> {
+fn read(volume: &Volume, blob: &BlobRef, range: Range<u64>) -> Result<Vec<u8>, VolumeError> {
     block_on(async {
-        let mut reader = snapshot.blob_reader(blob.clone(), range);
+        let mut reader = volume.pin_blob(blob)?.reader(range);
         let mut body = Vec::new();
         while let Some(piece) = reader.next().await {
             let piece = piece?;
@@ -162,7 +158,7 @@ fn what_is_written_is_read_at_any_size_and_range() {
                 if cold {
                     disk.chill();
                 }
-                let got = read(&volume.snapshot(), &blob, from as u64..to as u64).unwrap();
+                let got = read(&volume, &blob, from as u64..to as u64).unwrap();
                 let expected = body.get(from..to.min(size)).unwrap_or_default();
                 assert_eq!(got, expected, "{size} bytes, {from}..{to}, cold: {cold}");
             }
@@ -183,7 +179,7 @@ fn a_blob_is_there_after_a_power_cut_and_ids_are_not_used_again() {
         ids.push(blob.id);
         disk = Arc::new(disk.crash(&mut Rng::new(round), Crash::Sectors));
         let volume = open(&disk);
-        let got = read(&volume.snapshot(), &blob, 0..u64::MAX).unwrap();
+        let got = read(&volume, &blob, 0..u64::MAX).unwrap();
         assert_eq!(got, bytes(3 * STRIPE));
         volume.close().unwrap();
     }
@@ -245,21 +241,127 @@ fn a_cancelled_write_cannot_be_finished() {
     volume.close().unwrap();
 }
 
+/// Counts of the first disk's live snapshots.
+fn snapshots(volume: &Volume) -> u64 {
+    volume.stats().disks[0].stats.snapshots
+}
+
 #[test]
-fn a_snapshot_reads_what_was_deleted_since() {
-    let volume = open(&formatted(4 << 20));
-    let body = bytes(5 * STRIPE);
-    let blob = put(&volume, &body, STRIPE).unwrap();
-    let snapshot = volume.snapshot();
+fn a_deletion_waits_for_the_last_reader_and_for_nothing_else() {
+    let disk = formatted(4 << 20);
+    let volume = open(&disk);
+    let body = bytes(9 * STRIPE);
+    let (blob, other) = (
+        put(&volume, &body, STRIPE).unwrap(),
+        put(&volume, &body, STRIPE).unwrap(),
+    );
+    let mut readers: Vec<_> = (0..2)
+        .map(|_| volume.pin_blob(&blob).unwrap().reader(0..u64::MAX))
+        .collect();
+    let first = block_on(readers[0].next()).unwrap().unwrap();
+    assert_eq!(snapshots(&volume), 0, "a reader holds no snapshot");
     let deletion = volume.delete_blob(&blob, Vec::new());
+    let unread = volume.delete_blob(&other, Vec::new());
+    while unread.outcome().is_none() {
+        volume.housekeep().unwrap();
+    }
+    assert!(matches!(unread.outcome(), Some(Ok(()))));
+    assert!(deletion.outcome().is_none() && !volume.deletions_settled());
+    drop(readers.pop());
+    volume.housekeep().unwrap();
+    let stats = volume.stats();
+    assert_eq!((stats.blobs_pinned, stats.deletions_unsettled), (1, 1));
+    disk.chill();
+    let mut whole = first;
+    while let Some(piece) = block_on(readers[0].next()) {
+        whole.extend(piece.unwrap());
+    }
+    assert_eq!(whole, body);
+    drop(readers);
     settle(&volume);
     assert!(matches!(deletion.outcome(), Some(Ok(()))));
-    assert_eq!(read(&snapshot, &blob, 0..u64::MAX).unwrap(), body);
-    let error = read(&volume.snapshot(), &blob, 0..u64::MAX).unwrap_err();
+    assert!(volume.deletions_settled());
+    assert_eq!(blobs(&volume), []);
+    let error = read(&volume, &blob, 0..u64::MAX).unwrap_err();
     assert!(
         matches!(&error, VolumeError::Corrupt { what, .. } if what.contains("stripe 0")),
         "{error}"
     );
+    volume.close().unwrap();
+}
+
+/// A pin that comes before the batch that ends the record is durable still counts.
+#[test]
+fn a_deletion_looks_for_readers_only_when_its_record_is_gone() {
+    let disk = formatted(4 << 20);
+    let volume = open(&disk);
+    let blob = put(&volume, &bytes(2 * STRIPE), STRIPE).unwrap();
+    let gate = Arc::new(Mutex::new(()));
+    let held = gate.lock().unwrap();
+    let observed = gate.clone();
+    disk.observe(Some(Arc::new(move |_, event| {
+        if event == Event::Flush {
+            drop(observed.lock().unwrap());
+        }
+    })));
+    let batch = MetaBatch::new().delete(&Key::plain(*b"\0\0\0\0record"));
+    let ended = volume.commit(batch).unwrap();
+    let deletion = volume.delete_blob(&blob, vec![ended.clone()]);
+    assert!(!volume.housekeep().unwrap());
+    let pin = volume.pin_blob(&blob).unwrap();
+    drop(held);
+    ended.wait().unwrap();
+    assert!(!volume.housekeep().unwrap(), "it is parked");
+    assert!(read(&volume, &blob, 0..u64::MAX).is_ok());
+    drop(pin);
+    settle(&volume);
+    assert!(matches!(deletion.outcome(), Some(Ok(()))));
+    assert_eq!(blobs(&volume), []);
+    volume.close().unwrap();
+}
+
+/// Stripes without the first one could not be attributed after a crash.
+#[test]
+fn the_second_stripe_waits_for_the_first() {
+    let disk = formatted(4 << 20);
+    let volume = open(&disk);
+    let gate = Arc::new(Mutex::new(()));
+    let held = gate.lock().unwrap();
+    let observed = gate.clone();
+    disk.observe(Some(Arc::new(move |_, event| {
+        if event == Event::Flush {
+            drop(observed.lock().unwrap());
+        }
+    })));
+    let mut writer = volume.blob_writer(b"label".to_vec(), None).unwrap();
+    let body = bytes(2 * STRIPE + 1);
+    let mut context = Context::from_waker(Waker::noop());
+    {
+        let mut write = pin!(writer.write(&body));
+        assert!(write.as_mut().poll(&mut context).is_pending());
+        assert_eq!(volume.stats().in_flight_bytes, STRIPE as u64);
+        drop(held);
+        block_on(write).unwrap();
+    }
+    drop(block_on(writer.finish(Vec::new())).unwrap().keep());
+    volume.close().unwrap();
+}
+
+#[test]
+fn too_many_readers_are_told_to_wait() {
+    let volume = open(&formatted(4 << 20));
+    let mut blob = put(&volume, &bytes(1), 1).unwrap();
+    let pins: Vec<_> = (0..volume::limits::PINNED_BLOBS_MAX)
+        .map(|at| {
+            blob.id.counter = at as u64;
+            volume.pin_blob(&blob).unwrap()
+        })
+        .collect();
+    assert!(volume.pin_blob(&blob).is_ok(), "one more of the same");
+    blob.id.counter += 1;
+    assert!(matches!(volume.pin_blob(&blob), Err(VolumeError::Busy)));
+    drop(pins);
+    assert!(volume.pin_blob(&blob).is_ok());
     volume.close().unwrap();
 }
 
@@ -298,7 +400,7 @@ fn a_deletion_after_a_failed_batch_fails() {
     let volume = open(&formatted(4 << 20));
     let blob = put(&volume, &bytes(STRIPE), STRIPE).unwrap();
     let big = bytes(STRIPE);
-    let key = Key::plain(*b"fill");
+    let key = Key::plain(*b"\0\0\0\0fill");
     // Fill the disk until a batch is refused for lack of space.
     let refused = (0..100_000).find_map(|_| {
         let batch = MetaBatch::new().put(&key, Vec::new(), big.clone());
@@ -323,7 +425,7 @@ fn a_deletion_after_a_failed_batch_fails() {
         deletion.outcome(),
         Some(Err(VolumeError::OutOfSpace))
     ));
-    assert!(read(&volume.snapshot(), &blob, 0..u64::MAX).is_ok());
+    assert!(read(&volume, &blob, 0..u64::MAX).is_ok());
     // The other way round, on a disk as full as that, it does.
     let deletion = volume.delete_blob(&blob, Vec::new());
     for _ in 0..1_000 {
@@ -333,8 +435,98 @@ fn a_deletion_after_a_failed_batch_fails() {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     assert!(matches!(deletion.outcome(), Some(Ok(()))));
-    assert!(!volume.deletions_settled(), "a failure is not forgotten");
+    assert!(
+        volume.deletions_settled(),
+        "what stayed by right is no failure"
+    );
     volume.close().unwrap();
+}
+
+/// What commits as one belongs in one slice, and in one that there is.
+#[test]
+fn a_batch_that_spans_slices_is_refused() {
+    let volume = open(&formatted(4 << 20));
+    let put = |batch: MetaBatch, key: &[u8]| batch.put(&Key::plain(key), Vec::new(), Vec::new());
+    let commit = |keys: &[&[u8]]| {
+        let batch = keys.iter().copied().fold(MetaBatch::new(), put);
+        volume.commit(batch).map(|dependency| dependency.wait())
+    };
+    assert!(matches!(commit(&[b"\0\0\0\0a", b"\0\0\0\0b"]), Ok(Ok(()))));
+    let refused: [&[&[u8]]; 3] = [
+        &[b"\0\0\0\0a", b"\0\0\0\x01a"],
+        &[b"\0\0\0\x01a"],
+        &[b"abc"],
+    ];
+    for keys in refused {
+        let error = commit(keys).unwrap_err();
+        assert!(matches!(error, VolumeError::NotOneSlice), "{error}");
+    }
+    volume.close().unwrap();
+}
+
+/// Few large entries fill a page as many small ones do, and pages together are the whole.
+#[test]
+fn a_page_of_a_scan_is_bounded_by_bytes() {
+    let volume = open(&formatted(8 << 20));
+    let key = |n: usize| format!("\0\0\0\0{n:04}").into_bytes();
+    for n in 0..400 {
+        let value = if n < 100 { 8_000 } else { 10 };
+        let batch = MetaBatch::new().put(&Key::plain(key(n)), vec![1; value], Vec::new());
+        volume.commit(batch).unwrap().wait().unwrap();
+    }
+    let (mut from, mut seen) = (key(0), 0);
+    loop {
+        let page = block_on(volume.snapshot().meta_scan(&from, &key(9_999), 250)).unwrap();
+        let bytes: usize = page.entries.iter().map(|entry| entry.value.len()).sum();
+        assert!(bytes < limits::META_PAGE_BYTES + limits::META_PAGE_ENTRIES * 8_000);
+        assert!(!page.entries.is_empty() && page.entries.len() <= 250);
+        for entry in page.entries {
+            assert_eq!(entry.key, key(seen));
+            seen += 1;
+        }
+        match page.next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    assert_eq!(seen, 400);
+    volume.close().unwrap();
+}
+
+/// Puts an entry of the engine behind the volume's back.
+fn plant(disk: &Arc<SimDisk>, key: &[u8], value: &[u8]) {
+    let store = Store::open(disk.clone() as Arc<dyn Disk>, Options::default()).unwrap();
+    let batch = Batch::new().put(Key::plain(key), value);
+    store.submit(batch).unwrap();
+    store.close().unwrap();
+}
+
+fn refusal(disk: &Arc<SimDisk>) -> VolumeError {
+    let store = Store::open(disk.clone() as Arc<dyn Disk>, Options::default()).unwrap();
+    let engine = Engine::start(store, 1).unwrap();
+    let refused = Volume::new(vec![engine.clone()]);
+    engine.close().unwrap();
+    refused.err().unwrap()
+}
+
+#[test]
+fn the_map_of_slices_is_written_once_and_read_at_every_start() {
+    let disk = formatted(4 << 20);
+    open(&disk).close().unwrap();
+    let volume = open(&disk);
+    assert_eq!(volume.slices(), &SliceMap::single());
+    volume.close().unwrap();
+    let mut newer = SliceMap::single().encode();
+    newer[1] += 1;
+    plant(&disk, b"\x03slices", &newer);
+    assert!(matches!(refusal(&disk), VolumeError::Newer { .. }));
+    plant(&disk, b"\x03slices", b"");
+    assert!(matches!(refusal(&disk), VolumeError::Corrupt { .. }));
+    // Without a map, data cannot be what this release wrote.
+    let disk = formatted(4 << 20);
+    plant(&disk, b"\x01Bucket", b"");
+    let error = refusal(&disk);
+    assert!(matches!(error, VolumeError::Corrupt { .. }), "{error}");
 }
 
 #[test]

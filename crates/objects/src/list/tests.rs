@@ -10,6 +10,7 @@ const BUCKET: BucketId = BucketId(5);
 
 fn walk<'a>(prefix: &'a str, delimiter: Option<&'a str>, max: usize) -> Walk<'a> {
     Walk {
+        slice: SliceId::ROOT,
         bucket: BUCKET,
         prefix,
         delimiter,
@@ -155,6 +156,33 @@ fn a_common_prefix_is_not_walked() {
     assert_eq!((items.len(), more), (10, false));
     let scans = model.scans.load(Ordering::Relaxed);
     assert!(scans <= 2 * 10 + 1, "{scans} pages were fetched");
+}
+
+/// A page of the longest names ends early, and the next one goes on where it ended.
+#[test]
+fn a_page_is_bounded_by_bytes() {
+    let mut model = Model::default();
+    let key = |n: usize| format!("{n:04}{}", "x".repeat(1_020));
+    for n in 0..600 {
+        model.put_object(BUCKET, &key(n), 1, Flags::default());
+    }
+    let (mut seen, mut after) = (0, None::<String>);
+    loop {
+        let mut walk = walk("", None, 1_000);
+        walk.start_after = after.as_deref();
+        let (items, more) = block_on(walk.run(&model)).unwrap();
+        let bytes: usize = items.iter().map(|item| item.name().len()).sum();
+        assert!(!items.is_empty() && bytes < LIST_NAME_BYTES_MAX + 1_024);
+        for item in &items {
+            assert_eq!(item.name(), key(seen));
+            seen += 1;
+        }
+        match items.last().filter(|_| more) {
+            Some(last) => after = Some(last.name().to_owned()),
+            None => break,
+        }
+    }
+    assert_eq!(seen, 600);
 }
 
 #[test]

@@ -1,0 +1,112 @@
+//! Blobs that are being read, and the deletions that wait for their readers.
+//!
+//! A reader holds no view of the engine, which would keep every extent from being reused for
+//! as long as its client takes. It pins the one blob that it reads. The protocol with
+//! deletions:
+//!
+//! - whoever reads pins first, then looks the record up again under a fresh snapshot, and
+//!   reads only if that still refers to the blob;
+//! - a deletion begins only after the batch that ended the record is persistent, and looks
+//!   for pins then.
+//!
+//! So either the second look shows that the record is gone, or the pin was there before the
+//! deletion looked: it is parked until the last reader goes. A crash forgets parked deletions;
+//! whoever asked for them has them noted durably.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Mutex;
+
+use crate::deletion::Deletion;
+use crate::limits::PINNED_BLOBS_MAX;
+use crate::volume::lock;
+use crate::{BlobId, BlobReader, BlobRef, Result, Volume, VolumeError};
+
+/// The blobs that are being read.
+#[derive(Default)]
+pub(crate) struct Pins(Mutex<HashMap<BlobId, Pinned>>);
+
+#[derive(Default)]
+struct Pinned {
+    readers: usize,
+    parked: Vec<Deletion>,
+}
+
+impl Pins {
+    fn pin(&self, blob: BlobId) -> Result<()> {
+        let mut pins = lock(&self.0);
+        if pins.len() >= PINNED_BLOBS_MAX && !pins.contains_key(&blob) {
+            return Err(VolumeError::Busy);
+        }
+        pins.entry(blob).or_default().readers += 1;
+        Ok(())
+    }
+
+    /// What was parked, if that was the last reader.
+    fn unpin(&self, blob: BlobId) -> Vec<Deletion> {
+        let mut pins = lock(&self.0);
+        let Some(pinned) = pins.get_mut(&blob) else {
+            return Vec::new();
+        };
+        pinned.readers = pinned.readers.saturating_sub(1);
+        if pinned.readers > 0 {
+            return Vec::new();
+        }
+        pins.remove(&blob)
+            .map_or_else(Vec::new, |pinned| pinned.parked)
+    }
+
+    /// Leaves a deletion to the blob's last reader. `false`: nobody reads it.
+    pub(crate) fn park(&self, blob: BlobId, deletion: &Deletion) -> bool {
+        match lock(&self.0).get_mut(&blob) {
+            Some(pinned) => {
+                if !pinned.parked.iter().any(|parked| parked.is(deletion)) {
+                    pinned.parked.push(deletion.clone());
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Blobs that are being read, and deletions that wait for it.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let pins = lock(&self.0);
+        let parked: usize = pins.values().map(|pinned| pinned.parked.len()).sum();
+        (pins.len() as u64, parked as u64)
+    }
+}
+
+/// Keeps a blob readable: while this lives, the blob's deletion waits.
+pub struct BlobPin {
+    volume: Volume,
+    blob: BlobRef,
+}
+
+impl BlobPin {
+    pub(crate) fn new(volume: Volume, blob: BlobRef) -> Result<BlobPin> {
+        volume.pins().pin(blob.id)?;
+        Ok(BlobPin { volume, blob })
+    }
+
+    /// Reads `range` of the blob's plain bytes; what lies past the end is left out.
+    pub fn reader(self, range: Range<u64>) -> BlobReader {
+        BlobReader::new(self, range)
+    }
+
+    /// The blob.
+    pub fn blob(&self) -> &BlobRef {
+        &self.blob
+    }
+
+    pub(crate) fn volume(&self) -> &Volume {
+        &self.volume
+    }
+}
+
+impl Drop for BlobPin {
+    fn drop(&mut self) {
+        let parked = self.volume.pins().unpin(self.blob.id);
+        self.volume.unpark(parked);
+    }
+}
