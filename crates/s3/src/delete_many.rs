@@ -93,6 +93,7 @@ async fn delete_one(
 ) -> Result<DeletedObject, Error> {
     let condition = match &object.e_tag {
         None => DeleteCondition::None,
+        Some(tag) if tag.value() == "*" => DeleteCondition::IfMatchAny,
         Some(tag) => DeleteCondition::IfMatch(ETag::new(tag.value())),
     };
     let result = match check_version(object.version_id.as_deref()) {
