@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, SERVER, TRANSFER_ENCODING,
-};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, SERVER};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use objects::{AccountId, Objects};
@@ -23,9 +21,10 @@ use crate::checksums::Watch;
 use crate::context::{Observer, RequestContext, host_id};
 use crate::door::Door;
 use crate::errors::from_failure;
+use crate::framing;
 use crate::limits::{
-    CLOCK_SKEW_SECONDS_MAX, PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX, SIGNED_CHUNK_BYTES_MAX,
-    SMALL_REQUEST_BYTES_MAX, XML_BODY_BYTES_MAX,
+    CLOCK_SKEW_SECONDS_MAX, FORM_FIELDS_BYTES_MAX, PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX,
+    SIGNED_CHUNK_BYTES_MAX, SMALL_REQUEST_BYTES_MAX, XML_BODY_BYTES_MAX,
 };
 use crate::refuse::{Refusal, complete_error};
 use crate::scope::Scope;
@@ -133,7 +132,12 @@ impl Front {
         config.presigned_url_max_expires_secs = PRESIGNED_SECONDS_MAX;
         config.sig_v4_allowed_services = vec!["s3".to_owned()];
         config.enable_sig_v2 = false;
+        // Forms are refused before s3s sees them; should one get through, it finds no room.
         config.allow_post_signature = false;
+        config.form_max_field_size = FORM_FIELDS_BYTES_MAX;
+        config.form_max_fields_size = FORM_FIELDS_BYTES_MAX;
+        config.form_max_parts = 1;
+        config.post_object_max_file_size = 0;
         config.normalize_forward_slash_path = false;
         // The parameter `x-id` would otherwise outweigh the rest of the request.
         config.operation_id_routing = false;
@@ -183,8 +187,9 @@ impl Front {
     {
         let (parts, body) = request.into_parts();
         let context = RequestContext::new(&parts, peer, self.0.observer.clone());
-        context.set_body_unread(!body.is_end_stream());
-        let mut response = match self.refuse(&parts) {
+        let has_body = !body.is_end_stream();
+        context.set_body_unread(has_body);
+        let mut response = match self.refuse(&parts, has_body) {
             Some(refusal) => refusal.render(&context),
             None => self.serve(parts, body, &context).await,
         };
@@ -202,7 +207,7 @@ impl Front {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
         // Bodies of objects are verified as they stream; documents are read by s3s as a whole.
-        let watch = (!is_object_body(&parts)).then(|| Watch::new(&parts.headers));
+        let watch = (!framing::is_object_body(&parts)).then(|| Watch::new(&parts.headers));
         parts.extensions.insert(context.clone());
         let body = Body::http_body_unsync(ClientBody::new(body, context.clone(), watch));
         let answered = self.0.service.call(Request::from_parts(parts, body)).await;
@@ -222,37 +227,20 @@ impl Front {
     }
 
     /// What is refused before a signature is looked at.
-    fn refuse(&self, parts: &Parts) -> Option<Refusal> {
+    fn refuse(&self, parts: &Parts, has_body: bool) -> Option<Refusal> {
         if parts.method == Method::OPTIONS {
             return Some(Refusal::new(
                 S3ErrorCode::NotImplemented,
                 "CORS is not there yet.",
             ));
         }
-        let unframed = parts.headers.contains_key(TRANSFER_ENCODING)
-            && !parts.headers.contains_key(CONTENT_LENGTH);
-        if is_form(parts) {
-            let (code, message) = if unframed {
-                (
-                    S3ErrorCode::MissingContentLength,
-                    "You must provide the Content-Length HTTP header.",
-                )
-            } else {
-                (
-                    S3ErrorCode::NotImplemented,
-                    "Uploads by HTML form are not there yet.",
-                )
-            };
-            return Some(Refusal::new(code, message));
+        if let Some(refusal) = framing::refuse(parts, has_body) {
+            return Some(refusal);
         }
         if let Some(refusal) = self.refuse_scope(Scope::of(parts)) {
             return Some(refusal);
         }
-        if unframed && !parts.headers.contains_key("x-amz-decoded-content-length") {
-            let message = "You must provide the Content-Length HTTP header.";
-            return Some(Refusal::new(S3ErrorCode::MissingContentLength, message));
-        }
-        None
+        framing::refuse_unsaid_length(parts)
     }
 
     fn refuse_scope(&self, scope: Scope) -> Option<Refusal> {
@@ -331,26 +319,6 @@ impl Front {
         };
         Response::from_parts(parts, FrontBody::new(body, context))
     }
-}
-
-/// Whether the body is an object's, which streams, or a document, which `s3s` reads.
-fn is_object_body(parts: &Parts) -> bool {
-    let path = parts.uri.path().trim_start_matches('/');
-    parts.method == Method::PUT && path.split_once('/').is_some_and(|(_, key)| !key.is_empty())
-}
-
-fn is_form(parts: &Parts) -> bool {
-    let content_type = parts
-        .headers
-        .get(CONTENT_TYPE)
-        .map(HeaderValue::as_bytes)
-        .unwrap_or(b"");
-    let form = b"multipart/form-data";
-    parts.method == Method::POST
-        && !parts.headers.contains_key(AUTHORIZATION)
-        && content_type
-            .get(..form.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(form))
 }
 
 fn broken_body(failure: BodyFailure, context: &RequestContext) -> Response<Body> {

@@ -33,6 +33,7 @@ mod delete_many;
 mod digest;
 mod door;
 mod errors;
+mod framing;
 mod front;
 mod get;
 mod head;

@@ -6,6 +6,9 @@ use std::time::Duration;
 /// Largest XML body that is read into memory (S3 itself allows 2 MiB for a multi-delete).
 pub const XML_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// What fields of a form may take in memory. Forms are not there, so that it is next to nothing.
+pub const FORM_FIELDS_BYTES_MAX: usize = 1024;
+
 /// Largest chunk of a signed `aws-chunked` body: it must be held in full before its signature
 /// can be checked. The SDKs send 64 KiB to 1 MiB.
 pub const SIGNED_CHUNK_BYTES_MAX: usize = 4 * 1024 * 1024;
