@@ -9,9 +9,8 @@ use s3s::auth::{S3Auth, SecretKey};
 use s3s::{S3Result, s3_error};
 
 use crate::context::RequestContext;
-use crate::errors::from_overload;
+use crate::document;
 use crate::front::{Budgets, Credentials};
-use crate::limits::{XML_BODY_BYTES_MAX, XML_EXPANSION};
 use crate::names::{percent_decode, query_pairs};
 use crate::unsupported::{canonical_name, check_headers, check_query};
 
@@ -77,7 +76,7 @@ impl S3Access for Gate {
         check_query(operation, query)?;
         check_headers(operation, cx.headers())?;
         if operation == "DeleteObjects" || operation == "CreateBucket" {
-            self.reserve_document(cx, context).await?;
+            self.reserve_document(cx.headers(), context).await?;
         }
         Ok(())
     }
@@ -87,23 +86,15 @@ impl Gate {
     /// `s3s` reads documents into memory next: room for that, before it does.
     async fn reserve_document(
         &self,
-        cx: &S3AccessContext<'_>,
+        headers: &http::HeaderMap,
         context: Option<Arc<RequestContext>>,
     ) -> S3Result<()> {
-        let length = cx.headers().get(http::header::CONTENT_LENGTH);
-        let length = length
-            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
-            .unwrap_or(0);
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if length > XML_BODY_BYTES_MAX {
-            let message = "The request's XML document may have at most 8 MiB.";
-            return Err(s3_error!(MaxMessageLengthExceeded, "{message}"));
-        }
-        let bytes = length.saturating_mul(XML_EXPANSION);
-        let budget = self.budgets.for_write(bytes);
-        let reservation = budget.reserve(bytes).await.map_err(from_overload)?;
+        let Some(bytes) = document::bytes_to_read(headers)? else {
+            return Ok(());
+        };
+        let reservation = self.budgets.reserve_document(bytes).await?;
         if let Some(context) = context {
-            context.hold(reservation);
+            context.hold_document(reservation);
         }
         Ok(())
     }

@@ -68,6 +68,7 @@ pub(crate) struct RequestContext {
 #[derive(Default)]
 struct Late {
     held: Vec<Reservation>,
+    document: Option<Reservation>,
     body_failure: Option<BodyFailure>,
     body_digests: Option<Finished>,
 }
@@ -108,6 +109,18 @@ impl RequestContext {
     /// Keeps memory reserved until the request is over.
     pub(crate) fn hold(&self, reservation: Reservation) {
         self.late().held.push(reservation);
+    }
+
+    /// Keeps the memory of the request's document until it is over, or less is enough.
+    pub(crate) fn hold_document(&self, reservation: Reservation) {
+        self.late().document = Some(reservation);
+    }
+
+    /// The document was parsed: what is left of it needs this much.
+    pub(crate) fn shrink_document(&self, bytes: usize) {
+        if let Some(reservation) = &mut self.late().document {
+            reservation.shrink_to(bytes);
+        }
     }
 
     pub(crate) fn add_bytes_in(&self, bytes: usize) {

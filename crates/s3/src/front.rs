@@ -11,16 +11,16 @@ use objects::{AccountId, Objects};
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::route::S3Route;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{Body, S3ErrorCode, S3Request, S3Response, S3Result};
+use s3s::{Body, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use crate::access::{Gate, Keys};
 use crate::body_in::{BodyFailure, ClientBody};
 use crate::body_out::FrontBody;
-use crate::budget::MemoryBudget;
+use crate::budget::{MemoryBudget, Reservation};
 use crate::checksums::Watch;
 use crate::context::{Observer, RequestContext, host_id};
 use crate::door::Door;
-use crate::errors::from_failure;
+use crate::errors::{from_failure, from_overload};
 use crate::framing;
 use crate::limits::{
     CLOCK_SKEW_SECONDS_MAX, FORM_FIELDS_BYTES_MAX, PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX,
@@ -47,27 +47,32 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// Memory for requests. Small requests, reads and writes draw on different budgets, so that
-/// slow clients of one kind cannot starve the others.
+/// Memory for requests. Small requests, documents, reads and writes draw on different budgets,
+/// so that slow clients of one kind cannot starve the others: whatever up- and downloads do,
+/// objects can be listed and deleted.
 #[derive(Debug, Clone)]
 pub struct Budgets {
     /// Requests that need next to nothing.
     pub small: MemoryBudget,
-    /// Bodies of answers, and listings.
+    /// XML in both directions: listings and multi-deletes.
+    pub documents: MemoryBudget,
+    /// Bodies of answers.
     pub reads: MemoryBudget,
     /// Bodies of requests.
     pub writes: MemoryBudget,
 }
 
 impl Budgets {
-    /// Splits `bytes` among the three.
+    /// Splits `bytes` among the four.
     pub fn split(bytes: usize) -> Budgets {
         let small = bytes / 8;
-        let reads = (bytes - small) / 2;
+        let documents = (bytes - small) / 5;
+        let reads = (bytes - small - documents) / 2;
         Budgets {
             small: MemoryBudget::new("small requests", small),
             reads: MemoryBudget::new("reading", reads),
-            writes: MemoryBudget::new("writing", bytes - small - reads),
+            documents: MemoryBudget::new("listings and documents", documents),
+            writes: MemoryBudget::new("writing", bytes - small - documents - reads),
         }
     }
 
@@ -77,6 +82,21 @@ impl Budgets {
         } else {
             &self.reads
         }
+    }
+
+    /// Listings, whatever their size.
+    pub(crate) fn for_listing(&self) -> &MemoryBudget {
+        &self.documents
+    }
+
+    /// Reserves memory for a document; refuses what would never fit.
+    pub(crate) async fn reserve_document(&self, bytes: usize) -> S3Result<Reservation> {
+        if !self.documents.can_hold(bytes) {
+            let message = "The request's XML document needs more memory than this server has \
+                           for it: send fewer keys, or start it with more --memory.";
+            return Err(s3_error!(MaxMessageLengthExceeded, "{message}"));
+        }
+        self.documents.reserve(bytes).await.map_err(from_overload)
     }
 
     pub(crate) fn for_write(&self, bytes: usize) -> &MemoryBudget {

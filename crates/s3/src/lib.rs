@@ -31,6 +31,7 @@ mod context;
 mod delete;
 mod delete_many;
 mod digest;
+mod document;
 mod door;
 mod errors;
 mod framing;

@@ -124,7 +124,7 @@ pub(crate) async fn reserve_page(
     max_keys: usize,
 ) -> S3Result<()> {
     let bytes = max_keys.max(1) * LIST_ENTRY_BYTES;
-    let budget = door.budgets.for_read(bytes);
+    let budget = door.budgets.for_listing();
     context.hold(budget.reserve(bytes).await.map_err(from_overload)?);
     Ok(())
 }
