@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use objects::AccountId;
+use objects::{AccountId, Objects};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::{S3Result, s3_error};
@@ -11,7 +11,9 @@ use s3s::{S3Result, s3_error};
 use crate::context::RequestContext;
 use crate::document;
 use crate::front::{Budgets, Credentials};
+use crate::host;
 use crate::names::{percent_decode, query_pairs};
+use crate::query_headers;
 use crate::unsupported::{canonical_name, check_headers, check_query};
 
 /// Knows the one access key that there is.
@@ -37,6 +39,7 @@ impl S3Auth for Keys {
 
 /// Lets only what is there through to the operations.
 pub(crate) struct Gate {
+    pub(crate) objects: Objects,
     pub(crate) account: AccountId,
     pub(crate) budgets: Budgets,
 }
@@ -65,7 +68,8 @@ impl S3Access for Gate {
                 "This server hands out no session tokens."
             ));
         }
-        if let Some(owner) = cx.headers().get("x-amz-expected-bucket-owner")
+        let headers = query_headers::merged(operation, cx.uri(), cx.headers())?;
+        if let Some(owner) = headers.get("x-amz-expected-bucket-owner")
             && owner.as_bytes() != self.account.to_string().as_bytes()
         {
             return Err(s3_error!(
@@ -74,7 +78,9 @@ impl S3Access for Gate {
             ));
         }
         check_query(operation, query)?;
-        check_headers(operation, cx.headers())?;
+        check_headers(operation, &headers)?;
+        let (account, path) = (&self.account, cx.s3_path());
+        host::check(&self.objects, account, operation, path, &headers).await?;
         if operation == "DeleteObjects" || operation == "CreateBucket" {
             self.reserve_document(cx.headers(), context).await?;
         }

@@ -11,6 +11,7 @@ use http::{Method, StatusCode};
 use crate::body_in::BodyFailure;
 use crate::budget::Reservation;
 use crate::digest::Finished;
+use crate::names::{fits_xml, percent_decode};
 
 /// Told about each request once, when its answer has been sent or its client is gone.
 pub trait Observer: Send + Sync + 'static {
@@ -52,6 +53,8 @@ pub(crate) struct RequestContext {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) peer: Option<SocketAddr>,
+    /// Whether path and query are without control characters.
+    pub(crate) printable: bool,
     started: Instant,
     operation: OnceLock<&'static str>,
     bytes_in: AtomicU64,
@@ -84,6 +87,7 @@ impl RequestContext {
             method: request.method.clone(),
             path: request.uri.path().to_owned(),
             peer,
+            printable: printable(&request.uri),
             started: Instant::now(),
             operation: OnceLock::new(),
             bytes_in: AtomicU64::new(0),
@@ -192,6 +196,13 @@ impl Drop for RequestContext {
             complete: self.complete.load(Ordering::Relaxed),
         });
     }
+}
+
+/// Whether everything that a client sent in path and query can be sent back.
+fn printable(uri: &http::Uri) -> bool {
+    let text = uri.path_and_query().map_or("", |text| text.as_str());
+    // What is not UTF-8 is refused before it is shown.
+    percent_decode(text).is_none_or(|text| fits_xml(&text) && !text.contains(char::is_control))
 }
 
 /// Sixteen characters, unique within a process and, but for chance, among processes.

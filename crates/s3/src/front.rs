@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, SERVER};
+use http::header::{CONNECTION, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, SERVER};
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use objects::{AccountId, Objects};
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::route::S3Route;
@@ -171,7 +171,7 @@ impl Front {
         config.expected_region = Some(region);
 
         let door = Door {
-            objects,
+            objects: objects.clone(),
             account: options.account,
             region: options.region.clone(),
             budgets: options.budgets.clone(),
@@ -180,6 +180,7 @@ impl Front {
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         builder.set_auth(Keys::new(options.credentials));
         builder.set_access(Gate {
+            objects,
             account: options.account,
             budgets: options.budgets,
         });
@@ -233,6 +234,12 @@ impl Front {
         let answered = self.0.service.call(Request::from_parts(parts, body)).await;
         let response = match answered {
             Ok(response) => response,
+            // What a client sent stands in the answer, where XML and headers have no place for it.
+            Err(error) if !context.printable => {
+                tracing::debug!(request_id = context.id, %error, "control characters");
+                let message = "The request contains control characters that no answer can carry.";
+                return Refusal::new(S3ErrorCode::InvalidArgument, message).render(context);
+            }
             Err(error) => {
                 tracing::error!(request_id = context.id, %error, "an answer could not be made");
                 let message = "The answer could not be made.";
@@ -330,6 +337,13 @@ impl Front {
             parts
                 .headers
                 .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        // s3s gives every HeadObject the status 200, also when it is about a part.
+        if context.method == Method::HEAD
+            && parts.status == StatusCode::OK
+            && parts.headers.contains_key(CONTENT_RANGE)
+        {
+            parts.status = StatusCode::PARTIAL_CONTENT;
         }
         context.set_answered(parts.status);
         let body = if context.method == Method::HEAD {

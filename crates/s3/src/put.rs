@@ -17,6 +17,7 @@ use crate::limits::{
     DIGEST_BATCH_BYTES, GATHER_BYTES, INLINE_DIGEST_BYTES_MAX, PUT_BYTES_MAX,
     SIGNED_CHUNK_BYTES_MAX, STRIPE_BYTES_MAX,
 };
+use crate::query_headers::{METADATA, in_query};
 
 /// Says which failure domains hold the object on stable storage.
 const DURABLE_HEADER: &str = "x-cullet-durable";
@@ -25,7 +26,10 @@ pub(crate) async fn put_object(
     door: &Door,
     mut req: S3Request<PutObjectInput>,
 ) -> S3Result<S3Response<PutObjectOutput>> {
-    let declared = Declared::from_headers(&req.headers)?;
+    let hoisted = in_query("PutObject", &req.uri, &req.headers)?;
+    let mut headers = req.headers.clone();
+    headers.extend(hoisted.clone());
+    let declared = Declared::from_headers(&headers)?;
     let length = content_length(&req.input)?;
     let body = req.input.body.take();
 
@@ -37,7 +41,7 @@ pub(crate) async fn put_object(
         account: door.account,
         condition: condition(&req.input)?,
         content_length: Some(length),
-        metadata: metadata(&mut req.input),
+        metadata: metadata(&mut req.input, &hoisted),
         bucket: std::mem::take(&mut req.input.bucket),
         key: std::mem::take(&mut req.input.key),
     };
@@ -123,13 +127,20 @@ fn condition_not_there(what: &str) -> S3Error {
     )
 }
 
-fn metadata(input: &mut PutObjectInput) -> objects::Metadata {
+/// `hoisted`: headers that a presigner moved into the query.
+fn metadata(input: &mut PutObjectInput, hoisted: &HeaderMap) -> objects::Metadata {
     let mut user: Vec<(String, String)> = input
         .metadata
         .take()
         .unwrap_or_default()
         .into_iter()
         .collect();
+    for (name, value) in hoisted {
+        if let Some(name) = name.as_str().strip_prefix(METADATA) {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            user.push((name.to_owned(), value));
+        }
+    }
     user.sort();
     objects::Metadata {
         content_type: input.content_type.take(),
