@@ -157,7 +157,19 @@ fn not_satisfiable(size: u64) -> S3Error {
 fn not_modified(info: &ObjectInfo) -> S3Error {
     let error = S3Error::new(S3ErrorCode::NotModified);
     let error = with_header(error, "etag", &format!("\"{}\"", info.etag));
-    with_header(error, "last-modified", &http_date(to_dto(info.modified)))
+    let mut error = with_header(error, "last-modified", &http_date(to_dto(info.modified)));
+    // A cache refreshes what it has with these.
+    let metadata = &info.metadata;
+    let kept = [
+        ("cache-control", &metadata.cache_control),
+        ("expires", &metadata.expires),
+    ];
+    for (name, value) in kept {
+        if let Some(value) = value {
+            error = with_header(error, name, value);
+        }
+    }
+    error
 }
 
 /// As headers have it.
