@@ -127,6 +127,24 @@ def test_a_condition_on_a_delete_is_never_ignored(s3, bucket):
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
 
 
+@pytest.mark.parametrize("tag", [OTHER, "*"])
+def test_a_conditional_delete_of_nothing_fails(s3, bucket, tag):
+    """Whoever releases a lock by its tag must hear that it was not there any more."""
+    with pytest.raises(ClientError) as error:
+        s3.delete_object(Bucket=bucket, Key="gone", IfMatch=tag)
+    assert code_of(error) == (404, "NoSuchKey")
+
+
+def test_conditional_deletes_in_bulk(s3, bucket):
+    etag = s3.put_object(Bucket=bucket, Key="same", Body=b"x")["ETag"]
+    s3.put_object(Bucket=bucket, Key="other", Body=b"x")
+    objects = [{"Key": "same", "ETag": etag}, {"Key": "other", "ETag": OTHER}, {"Key": "gone", "ETag": OTHER}]
+    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects})
+    assert [entry["Key"] for entry in answer["Deleted"]] == ["same"]
+    errors = {entry["Key"]: entry["Code"] for entry in answer["Errors"]}
+    assert errors == {"other": "PreconditionFailed", "gone": "NoSuchKey"}
+
+
 def test_reads_follow_writes_at_once(s3, bucket):
     for number in range(50):
         data = str(number).encode()

@@ -1,6 +1,6 @@
 //! Deleting an object.
 
-use crate::change::Change;
+use crate::change::{Change, Current};
 use crate::put::check_key;
 use crate::{AccountId, ETag, Error, Objects, Result};
 
@@ -10,8 +10,32 @@ pub enum DeleteCondition {
     /// Always.
     #[default]
     None,
-    /// Only if the current object has this tag, or there is none (`If-Match`).
+    /// Only if there is an object (`If-Match: *`).
+    IfMatchAny,
+    /// Only if the current object has this tag (`If-Match`).
     IfMatch(ETag),
+}
+
+impl DeleteCondition {
+    /// Whoever names a condition wants to be the one who deletes: that somebody else already
+    /// did is a failure, as it is for a put.
+    fn check(&self, current: Option<&Current>, bucket: &str, key: &str) -> Result<()> {
+        match (self, current.filter(|current| current.is_live())) {
+            (DeleteCondition::None, _) | (DeleteCondition::IfMatchAny, Some(_)) => Ok(()),
+            (_, None) => Err(Error::NoSuchKey {
+                bucket: bucket.to_owned(),
+                key: key.to_owned(),
+            }),
+            (DeleteCondition::IfMatch(etag), Some(current)) => {
+                match *etag == current.record.head.etag {
+                    true => Ok(()),
+                    false => Err(Error::PreconditionFailed {
+                        condition: "If-Match",
+                    }),
+                }
+            }
+        }
+    }
 }
 
 /// A delete that was committed, or had nothing to do.
@@ -22,7 +46,7 @@ pub struct Deleted {
 }
 
 impl Objects {
-    /// Deletes an object; that there is none is no error. Durable when it returns `Ok`.
+    /// Deletes an object; that there is none is no error without a condition. Durable when it returns `Ok`.
     /// Works on a full disk.
     pub async fn delete(
         &self,
@@ -38,22 +62,19 @@ impl Objects {
         let view = inner.meta.view();
         let record = inner.bucket(&*view, *account, bucket).await?;
         let (slice, stem) = inner.object_place(record.id, key);
-        let Some(current) = inner.current(&*view, &stem).await? else {
-            // On a failed disk "nothing" may be an earlier put whose outcome nobody knows: a
-            // restart may show it.
-            return match inner.meta.failure(&stem)? {
-                Some(reason) => Err(Error::DiskFailed(reason)),
-                None => Ok(Deleted { existed: false }),
-            };
-        };
+        let current = inner.current(&*view, &stem).await?;
         drop(view);
-        if let DeleteCondition::IfMatch(etag) = condition
-            && etag != current.record.head.etag
+        // On a failed disk "nothing" may be an earlier put whose outcome nobody knows: a
+        // restart may show it.
+        if current.is_none()
+            && let Some(reason) = inner.meta.failure(&stem)?
         {
-            return Err(Error::PreconditionFailed {
-                condition: "If-Match",
-            });
+            return Err(Error::DiskFailed(reason));
         }
+        condition.check(current.as_ref(), bucket, key)?;
+        let Some(current) = current else {
+            return Ok(Deleted { existed: false });
+        };
         let existed = current.is_live();
         let change = Change {
             slice,

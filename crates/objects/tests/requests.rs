@@ -231,16 +231,25 @@ fn conditions_hold_or_refuse() {
     assert_eq!(world.get("key").unwrap(), b"old");
     put_if(&world, "key", PutCondition::IfMatch(old.clone())).unwrap();
     put_if(&world, "fresh", PutCondition::IfNoneMatchAny).unwrap();
-    let delete = |key: &str, etag: ETag| {
-        let condition = DeleteCondition::IfMatch(etag);
+    let delete_if = |key: &str, condition: DeleteCondition| {
         block_on(world.objects.delete(&ROOT, BUCKET, key, condition)).map(|d| d.existed)
     };
+    let delete = |key: &str, etag: ETag| delete_if(key, DeleteCondition::IfMatch(etag));
     assert!(matches!(
         delete("key", old.clone()),
         Err(Error::PreconditionFailed { .. })
     ));
     assert!(delete("key", etag(b"new")).unwrap());
-    assert!(!delete("key", old).unwrap());
+    // Somebody else's delete is not this one's success.
+    for condition in [DeleteCondition::IfMatch(old), DeleteCondition::IfMatchAny] {
+        assert!(matches!(
+            delete_if("key", condition),
+            Err(Error::NoSuchKey { .. })
+        ));
+    }
+    assert!(!delete_if("key", DeleteCondition::None).unwrap());
+    world.put("key", b"again").unwrap();
+    assert!(delete_if("key", DeleteCondition::IfMatchAny).unwrap());
     world.audit();
 }
 

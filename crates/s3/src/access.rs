@@ -3,16 +3,17 @@
 
 use std::sync::Arc;
 
-use objects::AccountId;
+use objects::{AccountId, Objects};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::{S3Result, s3_error};
 
 use crate::context::RequestContext;
-use crate::errors::from_overload;
+use crate::document;
 use crate::front::{Budgets, Credentials};
-use crate::limits::{XML_BODY_BYTES_MAX, XML_EXPANSION};
+use crate::host;
 use crate::names::{percent_decode, query_pairs};
+use crate::query_headers;
 use crate::unsupported::{canonical_name, check_headers, check_query};
 
 /// Knows the one access key that there is.
@@ -38,6 +39,7 @@ impl S3Auth for Keys {
 
 /// Lets only what is there through to the operations.
 pub(crate) struct Gate {
+    pub(crate) objects: Objects,
     pub(crate) account: AccountId,
     pub(crate) budgets: Budgets,
 }
@@ -66,7 +68,8 @@ impl S3Access for Gate {
                 "This server hands out no session tokens."
             ));
         }
-        if let Some(owner) = cx.headers().get("x-amz-expected-bucket-owner")
+        let headers = query_headers::merged(operation, cx.uri(), cx.headers())?;
+        if let Some(owner) = headers.get("x-amz-expected-bucket-owner")
             && owner.as_bytes() != self.account.to_string().as_bytes()
         {
             return Err(s3_error!(
@@ -75,9 +78,11 @@ impl S3Access for Gate {
             ));
         }
         check_query(operation, query)?;
-        check_headers(operation, cx.headers())?;
+        check_headers(operation, &headers)?;
+        let (account, path) = (&self.account, cx.s3_path());
+        host::check(&self.objects, account, operation, path, &headers).await?;
         if operation == "DeleteObjects" || operation == "CreateBucket" {
-            self.reserve_document(cx, context).await?;
+            self.reserve_document(cx.headers(), context).await?;
         }
         Ok(())
     }
@@ -87,23 +92,15 @@ impl Gate {
     /// `s3s` reads documents into memory next: room for that, before it does.
     async fn reserve_document(
         &self,
-        cx: &S3AccessContext<'_>,
+        headers: &http::HeaderMap,
         context: Option<Arc<RequestContext>>,
     ) -> S3Result<()> {
-        let length = cx.headers().get(http::header::CONTENT_LENGTH);
-        let length = length
-            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
-            .unwrap_or(0);
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if length > XML_BODY_BYTES_MAX {
-            let message = "The request's XML document may have at most 8 MiB.";
-            return Err(s3_error!(MaxMessageLengthExceeded, "{message}"));
-        }
-        let bytes = length.saturating_mul(XML_EXPANSION);
-        let budget = self.budgets.for_write(bytes);
-        let reservation = budget.reserve(bytes).await.map_err(from_overload)?;
+        let Some(bytes) = document::bytes_to_read(headers)? else {
+            return Ok(());
+        };
+        let reservation = self.budgets.reserve_document(bytes).await?;
         if let Some(context) = context {
-            context.hold(reservation);
+            context.hold_document(reservation);
         }
         Ok(())
     }

@@ -10,7 +10,10 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::checksums::Watch;
 use crate::context::RequestContext;
-use crate::limits::{BODY_PROGRESS_BYTES_MIN, BODY_PROGRESS_WINDOW, GATHER_BYTES, PIECE_BYTES_MIN};
+use crate::limits::{
+    BODY_PROGRESS_BYTES_MIN, BODY_PROGRESS_WINDOW, DOCUMENT_PROGRESS_BYTES_MIN, GATHER_BYTES,
+    PIECE_BYTES_MIN,
+};
 use crate::pace::Pace;
 
 /// Why a request's body could not be read to its end.
@@ -22,6 +25,10 @@ pub(crate) enum BodyFailure {
     TooSlow,
     /// The body's SHA-256 is not what `x-amz-content-sha256` says.
     Sha256Mismatch,
+    /// A document has a CDATA section, which its parser drops.
+    CharacterData,
+    /// A document would take too much memory when parsed.
+    TooMuchMarkup,
 }
 
 impl std::fmt::Display for BodyFailure {
@@ -30,6 +37,8 @@ impl std::fmt::Display for BodyFailure {
             BodyFailure::BrokenOff => "the body ended before its announced end",
             BodyFailure::TooSlow => "the client sent too little for too long",
             BodyFailure::Sha256Mismatch => "the body's SHA-256 is not the announced one",
+            BodyFailure::CharacterData => "the document has a CDATA section",
+            BodyFailure::TooMuchMarkup => "the document has too many elements",
         })
     }
 }
@@ -49,10 +58,11 @@ pub(crate) struct ClientBody<B> {
 
 impl<B> ClientBody<B> {
     pub(crate) fn new(inner: B, context: Arc<RequestContext>, watch: Option<Watch>) -> Self {
-        let (gathered, pace) = (
-            BytesMut::new(),
-            Pace::new(BODY_PROGRESS_WINDOW, BODY_PROGRESS_BYTES_MIN),
-        );
+        let bytes_min = match &watch {
+            Some(_) => DOCUMENT_PROGRESS_BYTES_MIN,
+            None => BODY_PROGRESS_BYTES_MIN,
+        };
+        let (gathered, pace) = (BytesMut::new(), Pace::new(BODY_PROGRESS_WINDOW, bytes_min));
         ClientBody {
             inner,
             context,
@@ -102,8 +112,9 @@ where
     fn accept(&mut self, data: Bytes) -> Result<Option<Bytes>, BodyFailure> {
         self.context.add_bytes_in(data.len());
         self.pace.progress(data.len());
-        if let Some(watch) = &mut self.watch {
-            watch.update(&data);
+        let watched = self.watch.as_mut().map(|watch| watch.update(&data));
+        if let Some(Err(failure)) = watched {
+            return Err(self.fail(failure));
         }
         // Whoever reads may stop at the last byte, without asking whether there is more.
         let last = self.inner.is_end_stream();
@@ -115,7 +126,11 @@ where
             return Ok(Some(data));
         }
         if self.gathered.capacity() == 0 {
-            self.gathered.reserve(GATHER_BYTES);
+            // No more than what is to come, so that small bodies stay small.
+            let rest = self.inner.size_hint().upper().unwrap_or(u64::MAX);
+            let rest = usize::try_from(rest).unwrap_or(usize::MAX);
+            let room = rest.saturating_add(data.len()).min(GATHER_BYTES);
+            self.gathered.reserve(room);
         }
         self.gathered.extend_from_slice(&data);
         let enough = self.gathered.len() >= PIECE_BYTES_MIN;

@@ -110,7 +110,7 @@ pub(crate) async fn list(
         // A page at a time, so that few buckets need little memory.
         let wanted = (max - infos.len()).min(PAGE_ENTRIES_MAX);
         let bytes = SCAN_BYTES_MAX + wanted * LIST_BUCKET_BYTES;
-        let budget = door.budgets.for_read(bytes);
+        let budget = door.budgets.for_listing();
         context.hold(budget.reserve(bytes).await.map_err(from_overload)?);
         let page = door
             .objects

@@ -30,7 +30,18 @@ struct Inner {
 /// Bytes that are reserved until this is dropped.
 #[derive(Debug)]
 pub struct Reservation {
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Reservation {
+    /// Gives back what exceeds `bytes`.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let excess = self
+            .permit
+            .num_permits()
+            .saturating_sub(units(bytes) as usize);
+        drop(self.permit.split(excess));
+    }
 }
 
 /// The budget is exhausted, and waiting did not help.
@@ -103,7 +114,7 @@ impl MemoryBudget {
         }
         let acquire = inner.semaphore.clone().acquire_many_owned(wanted);
         match tokio::time::timeout(inner.wait, acquire).await {
-            Ok(Ok(permit)) => Ok(Reservation { _permit: permit }),
+            Ok(Ok(permit)) => Ok(Reservation { permit }),
             // The semaphore is never closed, so that only the time can have run out.
             Ok(Err(_)) | Err(_) => Err(self.overloaded()),
         }
@@ -118,7 +129,12 @@ impl MemoryBudget {
             .clone()
             .try_acquire_many_owned(wanted)
             .ok()?;
-        Some(Reservation { _permit: permit })
+        Some(Reservation { permit })
+    }
+
+    /// Whether `bytes` can be reserved at all.
+    pub fn can_hold(&self, bytes: usize) -> bool {
+        units(bytes) <= self.0.units
     }
 
     /// The whole budget in bytes.
@@ -218,6 +234,19 @@ mod tests {
         assert!(budget.reserve(1).await.is_err());
         assert_eq!(started.elapsed(), Duration::ZERO);
         assert!(first.await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_needed_comes_back() {
+        let budget = budget(8 * 1024, 8);
+        let mut held = budget.reserve(8 * 1024).await.unwrap();
+        held.shrink_to(3 * 1024);
+        assert_eq!(budget.used_bytes(), 3 * 1024);
+        held.shrink_to(8 * 1024);
+        assert_eq!(budget.used_bytes(), 3 * 1024);
+        drop(held);
+        assert_eq!(budget.used_bytes(), 0);
+        assert!(budget.can_hold(8 * 1024) && !budget.can_hold(8 * 1024 + 1));
     }
 
     #[tokio::test]

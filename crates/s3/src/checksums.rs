@@ -10,6 +10,7 @@ use s3s::{S3ErrorCode, S3Result, TrailingHeaders, s3_error};
 
 use crate::body_in::BodyFailure;
 use crate::digest::{Digests, Finished};
+use crate::document::Scan;
 
 /// A checksum algorithm of S3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -318,10 +319,12 @@ fn trailer_names(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .map(str::trim)
 }
 
-/// Digests of a document that `s3s` reads by itself before the operation sees it.
+/// Digests of a document that `s3s` reads by itself before the operation sees it, and the
+/// bounds of what it may be.
 pub(crate) struct Watch {
     digests: Digests,
     sha256: Option<(Sha256, [u8; 32])>,
+    scan: Scan,
 }
 
 impl Watch {
@@ -335,14 +338,16 @@ impl Watch {
         Watch {
             digests: declared.digests(),
             sha256: literal.map(|sum| (Sha256::new(), sum)),
+            scan: Scan::default(),
         }
     }
 
-    pub(crate) fn update(&mut self, data: &[u8]) {
+    pub(crate) fn update(&mut self, data: &[u8]) -> Result<(), BodyFailure> {
         self.digests.update(data);
         if let Some((sha256, _)) = &mut self.sha256 {
             sha256.update(data);
         }
+        self.scan.update(data)
     }
 
     pub(crate) fn finish(self) -> Result<Finished, BodyFailure> {
@@ -474,7 +479,7 @@ mod tests {
         let sum = "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225";
         let check = |body: &[u8]| {
             let mut watch = Watch::new(&headers(&[("x-amz-content-sha256", sum)]));
-            watch.update(body);
+            watch.update(body)?;
             watch.finish().map(|finished| finished.md5.len())
         };
         assert_eq!(check(b"123456789"), Ok(16));

@@ -1,6 +1,6 @@
 //! Conditional reads, with S3's precedence.
 
-use s3s::dto::ETagCondition;
+use s3s::dto::{ETag, ETagCondition};
 
 /// The conditions of a GET or HEAD. Times are whole seconds since the Unix epoch, as HTTP
 /// dates have them.
@@ -28,7 +28,7 @@ impl ReadConditions {
     /// `If-Modified-Since`, and what can fail comes before what can spare the body.
     pub(crate) fn evaluate(&self, etag: &str, modified_seconds: i64) -> Verdict {
         if let Some(condition) = &self.if_match {
-            if !matches(condition, etag) {
+            if !matches(condition, etag, Weak::Differs) {
                 return Verdict::Failed("If-Match");
             }
         } else if self
@@ -38,7 +38,7 @@ impl ReadConditions {
             return Verdict::Failed("If-Unmodified-Since");
         }
         if let Some(condition) = &self.if_none_match {
-            if matches(condition, etag) {
+            if matches(condition, etag, Weak::Matches) {
                 return Verdict::NotModified;
             }
         } else if self
@@ -51,11 +51,30 @@ impl ReadConditions {
     }
 }
 
-fn matches(condition: &ETagCondition, etag: &str) -> bool {
-    match condition {
-        ETagCondition::Any => true,
-        ETagCondition::ETag(wanted) => wanted.value() == etag,
-    }
+/// What a weak tag (`W/"…"`) says of an object, whose own tag is strong.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weak {
+    Matches,
+    Differs,
+}
+
+fn matches(condition: &ETagCondition, etag: &str, weak: Weak) -> bool {
+    let tag = match condition {
+        ETagCondition::Any => return true,
+        ETagCondition::ETag(tag) => tag,
+    };
+    // `s3s` takes a list for one tag with quotes and commas in it. Tags of objects have none.
+    let text = match tag {
+        ETag::Strong(value) => format!("\"{value}\""),
+        ETag::Weak(value) => format!("W/\"{value}\""),
+    };
+    text.split(',').map(str::trim).any(|tag| {
+        let (tag, is_weak) = match tag.strip_prefix("W/") {
+            Some(tag) => (tag, true),
+            None => (tag, false),
+        };
+        tag.trim_matches('"') == etag && (!is_weak || weak == Weak::Matches)
+    })
 }
 
 #[cfg(test)]
@@ -158,6 +177,33 @@ mod tests {
             ),
         ] {
             assert_eq!(verdict(conditions.clone()), expected, "{conditions:?}");
+        }
+    }
+
+    #[test]
+    fn lists_and_weak_tags() {
+        for (list, if_match, if_none_match) in [
+            ("\"x\", \"abc\"", true, true),
+            ("\"abc\",\"x\"", true, true),
+            ("\"x\", \"y\"", false, false),
+            ("W/\"abc\"", false, true),
+            ("\"x\", W/\"abc\"", false, true),
+            ("W/\"x\", \"abc\"", true, true),
+        ] {
+            let matched = verdict(ReadConditions {
+                if_match: tag(list),
+                ..none()
+            });
+            assert_eq!(matched == Verdict::Proceed, if_match, "If-Match: {list}");
+            let unchanged = verdict(ReadConditions {
+                if_none_match: tag(list),
+                ..none()
+            });
+            assert_eq!(
+                unchanged == Verdict::NotModified,
+                if_none_match,
+                "If-None-Match: {list}"
+            );
         }
     }
 

@@ -11,6 +11,7 @@ use http::{Method, StatusCode};
 use crate::body_in::BodyFailure;
 use crate::budget::Reservation;
 use crate::digest::Finished;
+use crate::names::{fits_xml, percent_decode};
 
 /// Told about each request once, when its answer has been sent or its client is gone.
 pub trait Observer: Send + Sync + 'static {
@@ -52,6 +53,8 @@ pub(crate) struct RequestContext {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) peer: Option<SocketAddr>,
+    /// Whether path and query are without control characters.
+    pub(crate) printable: bool,
     started: Instant,
     operation: OnceLock<&'static str>,
     bytes_in: AtomicU64,
@@ -68,6 +71,7 @@ pub(crate) struct RequestContext {
 #[derive(Default)]
 struct Late {
     held: Vec<Reservation>,
+    document: Option<Reservation>,
     body_failure: Option<BodyFailure>,
     body_digests: Option<Finished>,
 }
@@ -83,6 +87,7 @@ impl RequestContext {
             method: request.method.clone(),
             path: request.uri.path().to_owned(),
             peer,
+            printable: printable(&request.uri),
             started: Instant::now(),
             operation: OnceLock::new(),
             bytes_in: AtomicU64::new(0),
@@ -108,6 +113,18 @@ impl RequestContext {
     /// Keeps memory reserved until the request is over.
     pub(crate) fn hold(&self, reservation: Reservation) {
         self.late().held.push(reservation);
+    }
+
+    /// Keeps the memory of the request's document until it is over, or less is enough.
+    pub(crate) fn hold_document(&self, reservation: Reservation) {
+        self.late().document = Some(reservation);
+    }
+
+    /// The document was parsed: what is left of it needs this much.
+    pub(crate) fn shrink_document(&self, bytes: usize) {
+        if let Some(reservation) = &mut self.late().document {
+            reservation.shrink_to(bytes);
+        }
     }
 
     pub(crate) fn add_bytes_in(&self, bytes: usize) {
@@ -179,6 +196,13 @@ impl Drop for RequestContext {
             complete: self.complete.load(Ordering::Relaxed),
         });
     }
+}
+
+/// Whether everything that a client sent in path and query can be sent back.
+fn printable(uri: &http::Uri) -> bool {
+    let text = uri.path_and_query().map_or("", |text| text.as_str());
+    // What is not UTF-8 is refused before it is shown.
+    percent_decode(text).is_none_or(|text| fits_xml(&text) && !text.contains(char::is_control))
 }
 
 /// Sixteen characters, unique within a process and, but for chance, among processes.

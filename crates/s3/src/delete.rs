@@ -15,8 +15,8 @@ pub(crate) async fn delete_object(
     let input = req.input;
     check_version(input.version_id.as_deref())?;
     let condition = match &input.if_match {
-        // Deleting what is not there is no failure, so that `*` always holds.
-        None | Some(ETagCondition::Any) => DeleteCondition::None,
+        None => DeleteCondition::None,
+        Some(ETagCondition::Any) => DeleteCondition::IfMatchAny,
         Some(ETagCondition::ETag(tag)) => DeleteCondition::IfMatch(ETag::new(tag.value())),
     };
     let deleted = door

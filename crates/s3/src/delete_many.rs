@@ -11,8 +11,8 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use crate::checksums::Declared;
 use crate::door::{Door, context};
 use crate::errors::from_objects;
-use crate::limits::PAGE_ENTRIES_MAX;
-use crate::names::fits_xml;
+use crate::limits::{ANSWER_ENTRY_BYTES, PAGE_ENTRIES_MAX};
+use crate::names::{escaped_len, fits_xml};
 use crate::view::check_version;
 
 /// Deletes that are on their way at once, so that they share flushes.
@@ -23,12 +23,17 @@ pub(crate) async fn delete_objects(
     req: S3Request<DeleteObjectsInput>,
 ) -> S3Result<S3Response<DeleteObjectsOutput>> {
     let declared = Declared::from_headers(&req.headers)?;
-    let Some(digests) = context(&req)?.take_body_digests() else {
+    let context = context(&req)?;
+    let Some(digests) = context.take_body_digests() else {
         return Err(s3_error!(IncompleteBody));
     };
     declared.verify(&digests, req.trailing_headers.as_ref())?;
     let delete = req.input.delete;
     check(&delete.objects)?;
+    context.shrink_document(parsed_bytes(&delete.objects));
+    // Before anything is deleted: an answer that cannot be given would leave the client in doubt.
+    let answer = answer_bytes(&delete.objects);
+    context.hold(door.budgets.reserve_document(answer).await?);
     // Fails as a whole, not key by key, when the bucket is not there.
     let bucket = req.input.bucket;
     door.objects
@@ -57,6 +62,27 @@ pub(crate) async fn delete_objects(
         errors: (!errors.is_empty()).then_some(errors),
         request_charged: None,
     }))
+}
+
+/// What the parsed document holds on to.
+fn parsed_bytes(objects: &[ObjectIdentifier]) -> usize {
+    let strings = |object: &ObjectIdentifier| {
+        object.key.len() + object.version_id.as_ref().map_or(0, String::len)
+    };
+    objects
+        .iter()
+        .map(|object| size_of_val(object) + strings(object))
+        .sum()
+}
+
+/// What the answer may need at most: its buffer doubles, so that up to three times its size is
+/// there when it does.
+fn answer_bytes(objects: &[ObjectIdentifier]) -> usize {
+    let entry = |object: &ObjectIdentifier| {
+        let version = object.version_id.as_deref().map_or(0, escaped_len);
+        ANSWER_ENTRY_BYTES + escaped_len(&object.key) + version
+    };
+    3 * objects.iter().map(entry).sum::<usize>()
 }
 
 /// The schema's limits. Keys that XML has no place for cannot have come by XML.
@@ -93,6 +119,7 @@ async fn delete_one(
 ) -> Result<DeletedObject, Error> {
     let condition = match &object.e_tag {
         None => DeleteCondition::None,
+        Some(tag) if tag.value() == "*" => DeleteCondition::IfMatchAny,
         Some(tag) => DeleteCondition::IfMatch(ETag::new(tag.value())),
     };
     let result = match check_version(object.version_id.as_deref()) {
@@ -113,11 +140,24 @@ async fn delete_one(
         Err(error) => Err(Error {
             code: Some(error.code().as_str().to_owned()),
             key: Some(object.key),
-            message: error.message().map(str::to_owned),
+            message: message(&error),
             version_id: object.version_id,
         }),
     }
 }
+
+/// Short: the key stands beside it, and a thousand of them are held at once.
+fn message(error: &s3s::S3Error) -> Option<String> {
+    match error.code() {
+        s3s::S3ErrorCode::NoSuchKey => Some("The specified key does not exist.".to_owned()),
+        _ => error
+            .message()
+            .map(|text| text.chars().take(MESSAGE_CHARS_MAX).collect()),
+    }
+}
+
+/// See [`message`].
+const MESSAGE_CHARS_MAX: usize = 120;
 
 /// Runs futures side by side; their results in the same order.
 async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {

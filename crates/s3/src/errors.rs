@@ -104,6 +104,15 @@ pub(crate) fn from_failure(failure: BodyFailure) -> S3Error {
              timeout period. Idle connections will be closed.",
         ),
         BodyFailure::Sha256Mismatch => sha256_mismatch(),
+        BodyFailure::CharacterData => S3Error::with_message(
+            S3ErrorCode::MalformedXML,
+            "CDATA sections are not supported: escape the text instead.",
+        ),
+        BodyFailure::TooMuchMarkup => S3Error::with_message(
+            S3ErrorCode::MalformedXML,
+            "The document has more elements than any that S3 knows; a multi-delete names 1 to \
+             1000 keys.",
+        ),
     }
 }
 
@@ -159,7 +168,7 @@ fn from_chunks(error: &AwsChunkedStreamError) -> S3Error {
         | AwsChunkedStreamError::ChunkDataTooLarge(..) => {
             return S3Error::with_message(
                 S3ErrorCode::EntityTooLarge,
-                "A signed chunk of the body is too large; send chunks of at most 4 MiB.",
+                "A signed chunk of the body is too large; send chunks of at most 1 MiB.",
             );
         }
     };
@@ -288,6 +297,6 @@ mod tests {
 
     #[test]
     fn the_message_on_chunks_names_the_limit() {
-        assert_eq!(SIGNED_CHUNK_BYTES_MAX, 4 * 1024 * 1024);
+        assert_eq!(SIGNED_CHUNK_BYTES_MAX, 1024 * 1024);
     }
 }

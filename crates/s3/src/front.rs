@@ -4,28 +4,27 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, SERVER, TRANSFER_ENCODING,
-};
+use http::header::{CONNECTION, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, SERVER};
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use objects::{AccountId, Objects};
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::route::S3Route;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{Body, S3ErrorCode, S3Request, S3Response, S3Result};
+use s3s::{Body, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use crate::access::{Gate, Keys};
 use crate::body_in::{BodyFailure, ClientBody};
 use crate::body_out::FrontBody;
-use crate::budget::MemoryBudget;
+use crate::budget::{MemoryBudget, Reservation};
 use crate::checksums::Watch;
 use crate::context::{Observer, RequestContext, host_id};
 use crate::door::Door;
-use crate::errors::from_failure;
+use crate::errors::{from_failure, from_overload};
+use crate::framing;
 use crate::limits::{
-    CLOCK_SKEW_SECONDS_MAX, PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX, SIGNED_CHUNK_BYTES_MAX,
-    SMALL_REQUEST_BYTES_MAX, XML_BODY_BYTES_MAX,
+    CLOCK_SKEW_SECONDS_MAX, FORM_FIELDS_BYTES_MAX, PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX,
+    SIGNED_CHUNK_BYTES_MAX, SMALL_REQUEST_BYTES_MAX, XML_BODY_BYTES_MAX,
 };
 use crate::refuse::{Refusal, complete_error};
 use crate::scope::Scope;
@@ -48,27 +47,32 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// Memory for requests. Small requests, reads and writes draw on different budgets, so that
-/// slow clients of one kind cannot starve the others.
+/// Memory for requests. Small requests, documents, reads and writes draw on different budgets,
+/// so that slow clients of one kind cannot starve the others: whatever up- and downloads do,
+/// objects can be listed and deleted.
 #[derive(Debug, Clone)]
 pub struct Budgets {
     /// Requests that need next to nothing.
     pub small: MemoryBudget,
-    /// Bodies of answers, and listings.
+    /// XML in both directions: listings and multi-deletes.
+    pub documents: MemoryBudget,
+    /// Bodies of answers.
     pub reads: MemoryBudget,
     /// Bodies of requests.
     pub writes: MemoryBudget,
 }
 
 impl Budgets {
-    /// Splits `bytes` among the three.
+    /// Splits `bytes` among the four.
     pub fn split(bytes: usize) -> Budgets {
         let small = bytes / 8;
-        let reads = (bytes - small) / 2;
+        let documents = (bytes - small) / 5;
+        let reads = (bytes - small - documents) / 2;
         Budgets {
             small: MemoryBudget::new("small requests", small),
             reads: MemoryBudget::new("reading", reads),
-            writes: MemoryBudget::new("writing", bytes - small - reads),
+            documents: MemoryBudget::new("listings and documents", documents),
+            writes: MemoryBudget::new("writing", bytes - small - documents - reads),
         }
     }
 
@@ -78,6 +82,21 @@ impl Budgets {
         } else {
             &self.reads
         }
+    }
+
+    /// Listings, whatever their size.
+    pub(crate) fn for_listing(&self) -> &MemoryBudget {
+        &self.documents
+    }
+
+    /// Reserves memory for a document; refuses what would never fit.
+    pub(crate) async fn reserve_document(&self, bytes: usize) -> S3Result<Reservation> {
+        if !self.documents.can_hold(bytes) {
+            let message = "The request's XML document needs more memory than this server has \
+                           for it: send fewer keys, or start it with more --memory.";
+            return Err(s3_error!(MaxMessageLengthExceeded, "{message}"));
+        }
+        self.documents.reserve(bytes).await.map_err(from_overload)
     }
 
     pub(crate) fn for_write(&self, bytes: usize) -> &MemoryBudget {
@@ -133,7 +152,12 @@ impl Front {
         config.presigned_url_max_expires_secs = PRESIGNED_SECONDS_MAX;
         config.sig_v4_allowed_services = vec!["s3".to_owned()];
         config.enable_sig_v2 = false;
+        // Forms are refused before s3s sees them; should one get through, it finds no room.
         config.allow_post_signature = false;
+        config.form_max_field_size = FORM_FIELDS_BYTES_MAX;
+        config.form_max_fields_size = FORM_FIELDS_BYTES_MAX;
+        config.form_max_parts = 1;
+        config.post_object_max_file_size = 0;
         config.normalize_forward_slash_path = false;
         // The parameter `x-id` would otherwise outweigh the rest of the request.
         config.operation_id_routing = false;
@@ -147,7 +171,7 @@ impl Front {
         config.expected_region = Some(region);
 
         let door = Door {
-            objects,
+            objects: objects.clone(),
             account: options.account,
             region: options.region.clone(),
             budgets: options.budgets.clone(),
@@ -156,6 +180,7 @@ impl Front {
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         builder.set_auth(Keys::new(options.credentials));
         builder.set_access(Gate {
+            objects,
             account: options.account,
             budgets: options.budgets,
         });
@@ -183,8 +208,9 @@ impl Front {
     {
         let (parts, body) = request.into_parts();
         let context = RequestContext::new(&parts, peer, self.0.observer.clone());
-        context.set_body_unread(!body.is_end_stream());
-        let mut response = match self.refuse(&parts) {
+        let has_body = !body.is_end_stream();
+        context.set_body_unread(has_body);
+        let mut response = match self.refuse(&parts, has_body) {
             Some(refusal) => refusal.render(&context),
             None => self.serve(parts, body, &context).await,
         };
@@ -202,12 +228,18 @@ impl Front {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
         // Bodies of objects are verified as they stream; documents are read by s3s as a whole.
-        let watch = (!is_object_body(&parts)).then(|| Watch::new(&parts.headers));
+        let watch = (!framing::is_object_body(&parts)).then(|| Watch::new(&parts.headers));
         parts.extensions.insert(context.clone());
         let body = Body::http_body_unsync(ClientBody::new(body, context.clone(), watch));
         let answered = self.0.service.call(Request::from_parts(parts, body)).await;
         let response = match answered {
             Ok(response) => response,
+            // What a client sent stands in the answer, where XML and headers have no place for it.
+            Err(error) if !context.printable => {
+                tracing::debug!(request_id = context.id, %error, "control characters");
+                let message = "The request contains control characters that no answer can carry.";
+                return Refusal::new(S3ErrorCode::InvalidArgument, message).render(context);
+            }
             Err(error) => {
                 tracing::error!(request_id = context.id, %error, "an answer could not be made");
                 let message = "The answer could not be made.";
@@ -222,37 +254,20 @@ impl Front {
     }
 
     /// What is refused before a signature is looked at.
-    fn refuse(&self, parts: &Parts) -> Option<Refusal> {
+    fn refuse(&self, parts: &Parts, has_body: bool) -> Option<Refusal> {
         if parts.method == Method::OPTIONS {
             return Some(Refusal::new(
                 S3ErrorCode::NotImplemented,
                 "CORS is not there yet.",
             ));
         }
-        let unframed = parts.headers.contains_key(TRANSFER_ENCODING)
-            && !parts.headers.contains_key(CONTENT_LENGTH);
-        if is_form(parts) {
-            let (code, message) = if unframed {
-                (
-                    S3ErrorCode::MissingContentLength,
-                    "You must provide the Content-Length HTTP header.",
-                )
-            } else {
-                (
-                    S3ErrorCode::NotImplemented,
-                    "Uploads by HTML form are not there yet.",
-                )
-            };
-            return Some(Refusal::new(code, message));
+        if let Some(refusal) = framing::refuse(parts, has_body) {
+            return Some(refusal);
         }
         if let Some(refusal) = self.refuse_scope(Scope::of(parts)) {
             return Some(refusal);
         }
-        if unframed && !parts.headers.contains_key("x-amz-decoded-content-length") {
-            let message = "You must provide the Content-Length HTTP header.";
-            return Some(Refusal::new(S3ErrorCode::MissingContentLength, message));
-        }
-        None
+        framing::refuse_unsaid_length(parts)
     }
 
     fn refuse_scope(&self, scope: Scope) -> Option<Refusal> {
@@ -323,6 +338,13 @@ impl Front {
                 .headers
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        // s3s gives every HeadObject the status 200, also when it is about a part.
+        if context.method == Method::HEAD
+            && parts.status == StatusCode::OK
+            && parts.headers.contains_key(CONTENT_RANGE)
+        {
+            parts.status = StatusCode::PARTIAL_CONTENT;
+        }
         context.set_answered(parts.status);
         let body = if context.method == Method::HEAD {
             Body::empty()
@@ -331,26 +353,6 @@ impl Front {
         };
         Response::from_parts(parts, FrontBody::new(body, context))
     }
-}
-
-/// Whether the body is an object's, which streams, or a document, which `s3s` reads.
-fn is_object_body(parts: &Parts) -> bool {
-    let path = parts.uri.path().trim_start_matches('/');
-    parts.method == Method::PUT && path.split_once('/').is_some_and(|(_, key)| !key.is_empty())
-}
-
-fn is_form(parts: &Parts) -> bool {
-    let content_type = parts
-        .headers
-        .get(CONTENT_TYPE)
-        .map(HeaderValue::as_bytes)
-        .unwrap_or(b"");
-    let form = b"multipart/form-data";
-    parts.method == Method::POST
-        && !parts.headers.contains_key(AUTHORIZATION)
-        && content_type
-            .get(..form.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(form))
 }
 
 fn broken_body(failure: BodyFailure, context: &RequestContext) -> Response<Body> {

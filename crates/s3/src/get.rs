@@ -14,7 +14,7 @@ use s3s::{S3Request, S3Response, S3Result, StdError, s3_error};
 use crate::door::{Door, context};
 use crate::errors::{from_objects, from_overload};
 use crate::limits::GET_WINDOW_BYTES;
-use crate::view::{ReadInput, View, to_dto};
+use crate::view::{ReadInput, View, if_range, to_dto};
 
 /// What S3 says of an object that was put without a type.
 pub(crate) const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
@@ -23,7 +23,7 @@ pub(crate) async fn get_object(
     door: &Door,
     mut req: S3Request<GetObjectInput>,
 ) -> S3Result<S3Response<GetObjectOutput>> {
-    let wanted = read_input(&mut req.input);
+    let wanted = read_input(&mut req.input, if_range(&req.headers));
     wanted.check()?;
     let (bucket, key) = (&req.input.bucket, &req.input.key);
     let handle = door
@@ -44,7 +44,7 @@ pub(crate) async fn get_object(
     Ok(S3Response::new(answer(info, view, body)?))
 }
 
-fn read_input(input: &mut GetObjectInput) -> ReadInput {
+fn read_input(input: &mut GetObjectInput, if_range: Option<String>) -> ReadInput {
     ReadInput {
         if_match: input.if_match.take(),
         if_none_match: input.if_none_match.take(),
@@ -53,6 +53,7 @@ fn read_input(input: &mut GetObjectInput) -> ReadInput {
         range: input.range.take(),
         part_number: input.part_number,
         version_id: input.version_id.take(),
+        if_range,
     }
 }
 

@@ -6,7 +6,7 @@ use s3s::{S3Request, S3Response, S3Result};
 use crate::door::Door;
 use crate::errors::from_objects;
 use crate::get::{DEFAULT_CONTENT_TYPE, length_header};
-use crate::view::{ReadInput, to_dto};
+use crate::view::{ReadInput, http_date, if_range, to_dto};
 
 pub(crate) async fn head_object(
     door: &Door,
@@ -21,6 +21,7 @@ pub(crate) async fn head_object(
         range: input.range,
         part_number: input.part_number,
         version_id: input.version_id,
+        if_range: if_range(&req.headers),
     };
     wanted.check()?;
     let handle = door
@@ -33,10 +34,6 @@ pub(crate) async fn head_object(
     let content_type = metadata
         .content_type
         .unwrap_or_else(|| DEFAULT_CONTENT_TYPE.into());
-    let status = view
-        .content_range
-        .as_ref()
-        .map(|_| http::StatusCode::PARTIAL_CONTENT);
     let output = HeadObjectOutput {
         accept_ranges: Some("bytes".to_owned()),
         cache_control: input.response_cache_control.or(metadata.cache_control),
@@ -53,12 +50,11 @@ pub(crate) async fn head_object(
         content_range: view.content_range,
         content_type: Some(input.response_content_type.unwrap_or(content_type)),
         e_tag: Some(dto::ETag::Strong(info.etag.as_str().to_owned())),
-        expires: metadata.expires,
+        expires: input.response_expires.map(http_date).or(metadata.expires),
         last_modified: Some(to_dto(info.modified)),
         metadata: (!metadata.user.is_empty()).then(|| metadata.user.into_iter().collect()),
         ..Default::default()
     };
-    let mut response = S3Response::new(output);
-    response.status = status;
-    Ok(response)
+    // The front makes it 206 when there is a Content-Range.
+    Ok(S3Response::new(output))
 }

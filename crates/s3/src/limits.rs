@@ -3,12 +3,24 @@
 
 use std::time::Duration;
 
-/// Largest XML body that is read into memory (S3 itself allows 2 MiB for a multi-delete).
-pub const XML_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest XML body that is read into memory, as S3 has it for a multi-delete.
+pub const XML_BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Most `<` in a document. A multi-delete of all that S3 allows has twelve for each key.
+pub const DOCUMENT_MARKUP_MAX: usize = 16 * PAGE_ENTRIES_MAX;
+
+/// Memory for one entry of a parsed document, without its strings, while their list grows.
+pub const DOCUMENT_ENTRY_BYTES: usize = 512;
+
+/// Memory for one entry of an answer to a multi-delete, beside its names.
+pub const ANSWER_ENTRY_BYTES: usize = 512;
+
+/// What fields of a form may take in memory. Forms are not there, so that it is next to nothing.
+pub const FORM_FIELDS_BYTES_MAX: usize = 1024;
 
 /// Largest chunk of a signed `aws-chunked` body: it must be held in full before its signature
 /// can be checked. The SDKs send 64 KiB to 1 MiB.
-pub const SIGNED_CHUNK_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const SIGNED_CHUNK_BYTES_MAX: usize = 1024 * 1024;
 
 /// Largest body of one PUT, as in S3.
 pub const PUT_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
@@ -26,16 +38,19 @@ pub const INLINE_DIGEST_BYTES_MAX: u64 = 128 * 1024;
 /// Bytes that are hashed in one step beside the write. At most two such steps are held.
 pub const DIGEST_BATCH_BYTES: usize = 256 * 1024;
 
+/// Largest piece that the layer below fills before it sends it to the disks.
+pub const STRIPE_BYTES_MAX: usize = 1024 * 1024;
+
 /// Memory that one large PUT holds: gathered pieces, two digest batches, and a stripe that is
 /// being filled. Stripes on their way to the disks are counted by the layer below.
-pub const PUT_WINDOW_BYTES: usize = 2 * 1024 * 1024;
+pub const PUT_WINDOW_BYTES: usize = GATHER_BYTES + 2 * DIGEST_BATCH_BYTES + STRIPE_BYTES_MAX;
 
 /// Memory that one large GET holds: the reader's read-ahead and what waits for the socket.
 pub const GET_WINDOW_BYTES: usize = 3 * 1024 * 1024;
 
 /// Requests that need at most this much memory draw on a budget of their own, so that large
 /// transfers cannot starve small ones.
-pub const SMALL_REQUEST_BYTES_MAX: usize = 160 * 1024;
+pub const SMALL_REQUEST_BYTES_MAX: usize = 192 * 1024;
 
 /// Memory that one entry of a listing may need besides its name, from the record to the XML.
 pub const LIST_ENTRY_BYTES: usize = 1_024;
@@ -47,11 +62,11 @@ pub const LIST_NAME_COPIES: usize = 7;
 /// Memory that one bucket may need in a listing of buckets, its name included.
 pub const LIST_BUCKET_BYTES: usize = 1_024;
 
-/// A parsed XML body needs about this many times its own size.
-pub const XML_EXPANSION: usize = 8;
-
 /// Least bytes a client must send in [`BODY_PROGRESS_WINDOW`], or its request ends.
 pub const BODY_PROGRESS_BYTES_MIN: u64 = 1024;
+
+/// The same for documents: they are small, and what they hold others wait for.
+pub const DOCUMENT_PROGRESS_BYTES_MIN: u64 = 32 * 1024;
 
 /// See [`BODY_PROGRESS_BYTES_MIN`].
 pub const BODY_PROGRESS_WINDOW: Duration = Duration::from_secs(30);
@@ -72,7 +87,6 @@ pub const CLOCK_SKEW_SECONDS_MAX: u32 = 15 * 60;
 pub const PRESIGNED_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
 
 const _: () = assert!(PIECE_BYTES_MIN <= GATHER_BYTES);
-const _: () = assert!(GATHER_BYTES + 2 * DIGEST_BATCH_BYTES <= PUT_WINDOW_BYTES);
-const _: () = assert!(INLINE_DIGEST_BYTES_MAX as usize <= SMALL_REQUEST_BYTES_MAX);
+const _: () = assert!(INLINE_DIGEST_BYTES_MAX as usize + GATHER_BYTES <= SMALL_REQUEST_BYTES_MAX);
 const _: () = assert!(SMALL_REQUEST_BYTES_MAX < PUT_WINDOW_BYTES);
 const _: () = assert!(SMALL_REQUEST_BYTES_MAX < GET_WINDOW_BYTES);

@@ -126,7 +126,7 @@ pub(crate) async fn reserve_page(
 ) -> S3Result<()> {
     let names = (max_keys * OBJECT_KEY_BYTES_MAX).min(LIST_NAME_BYTES_MAX + OBJECT_KEY_BYTES_MAX);
     let bytes = SCAN_BYTES_MAX + max_keys * LIST_ENTRY_BYTES + names * LIST_NAME_COPIES;
-    let budget = door.budgets.for_read(bytes);
+    let budget = door.budgets.for_listing();
     context.hold(budget.reserve(bytes).await.map_err(from_overload)?);
     Ok(())
 }

@@ -106,6 +106,15 @@ pub(crate) fn escape_xml(text: &str) -> String {
     escaped
 }
 
+/// How long text is in an XML element, at most.
+pub(crate) fn escaped_len(text: &str) -> usize {
+    let length = |byte| match byte {
+        b'&' | b'<' | b'>' | b'"' | b'\'' | b'\r' | b'\n' | b'\t' => "&quot;".len(),
+        _ => 1,
+    };
+    text.bytes().map(length).sum()
+}
+
 /// What a continuation token begins with, so that a token of another kind is noticed.
 const TOKEN_VERSION: u8 = 1;
 
@@ -163,6 +172,14 @@ mod tests {
             escape_xml("<a & 'b'>\u{0}"),
             "&lt;a &amp; &apos;b&apos;&gt;\u{fffd}"
         );
+    }
+
+    #[test]
+    fn escaped_text_is_as_long_as_announced() {
+        for text in ["", "plain ü", "<a & \"b\" 'c'>\r\n\t"] {
+            assert!(escape_xml(text).len() <= escaped_len(text), "{text:?}");
+        }
+        assert_eq!(escaped_len("ab"), 2);
     }
 
     #[test]

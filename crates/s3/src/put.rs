@@ -12,9 +12,12 @@ use crate::checksums::Declared;
 use crate::digest::DigestLane;
 use crate::door::{Door, context};
 use crate::errors::{from_lane, from_objects, from_overload, from_stream};
+use crate::framing::is_streaming_payload;
 use crate::limits::{
-    INLINE_DIGEST_BYTES_MAX, PUT_BYTES_MAX, PUT_WINDOW_BYTES, SIGNED_CHUNK_BYTES_MAX,
+    DIGEST_BATCH_BYTES, GATHER_BYTES, INLINE_DIGEST_BYTES_MAX, PUT_BYTES_MAX,
+    SIGNED_CHUNK_BYTES_MAX, STRIPE_BYTES_MAX,
 };
+use crate::query_headers::{METADATA, in_query};
 
 /// Says which failure domains hold the object on stable storage.
 const DURABLE_HEADER: &str = "x-cullet-durable";
@@ -23,7 +26,10 @@ pub(crate) async fn put_object(
     door: &Door,
     mut req: S3Request<PutObjectInput>,
 ) -> S3Result<S3Response<PutObjectOutput>> {
-    let declared = Declared::from_headers(&req.headers)?;
+    let hoisted = in_query("PutObject", &req.uri, &req.headers)?;
+    let mut headers = req.headers.clone();
+    headers.extend(hoisted.clone());
+    let declared = Declared::from_headers(&headers)?;
     let length = content_length(&req.input)?;
     let body = req.input.body.take();
 
@@ -35,7 +41,7 @@ pub(crate) async fn put_object(
         account: door.account,
         condition: condition(&req.input)?,
         content_length: Some(length),
-        metadata: metadata(&mut req.input),
+        metadata: metadata(&mut req.input, &hoisted),
         bucket: std::mem::take(&mut req.input.bucket),
         key: std::mem::take(&mut req.input.key),
     };
@@ -89,16 +95,18 @@ fn content_length(input: &PutObjectInput) -> S3Result<u64> {
 
 /// The memory that this put needs.
 fn window_bytes(length: u64, headers: &HeaderMap) -> usize {
+    let hashed_beside = length > INLINE_DIGEST_BYTES_MAX;
     let length = usize::try_from(length).unwrap_or(usize::MAX);
-    let signed_chunks = headers
-        .get("x-amz-content-sha256")
-        .is_some_and(|value| value.as_bytes().starts_with(b"STREAMING-AWS4-"));
-    let chunk = if signed_chunks {
-        length.min(SIGNED_CHUNK_BYTES_MAX)
-    } else {
-        0
+    let digests = match hashed_beside {
+        true => length.min(2 * DIGEST_BATCH_BYTES),
+        false => 0,
     };
-    length.min(PUT_WINDOW_BYTES) + chunk
+    // `s3s` holds a chunk with a signature until its end, also where none has to have one.
+    let chunk = match is_streaming_payload(headers) {
+        true => length.min(SIGNED_CHUNK_BYTES_MAX),
+        false => 0,
+    };
+    length.min(STRIPE_BYTES_MAX) + length.min(GATHER_BYTES) + digests + chunk
 }
 
 fn condition(input: &PutObjectInput) -> S3Result<PutCondition> {
@@ -119,13 +127,20 @@ fn condition_not_there(what: &str) -> S3Error {
     )
 }
 
-fn metadata(input: &mut PutObjectInput) -> objects::Metadata {
+/// `hoisted`: headers that a presigner moved into the query.
+fn metadata(input: &mut PutObjectInput, hoisted: &HeaderMap) -> objects::Metadata {
     let mut user: Vec<(String, String)> = input
         .metadata
         .take()
         .unwrap_or_default()
         .into_iter()
         .collect();
+    for (name, value) in hoisted {
+        if let Some(name) = name.as_str().strip_prefix(METADATA) {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            user.push((name.to_owned(), value));
+        }
+    }
     user.sort();
     objects::Metadata {
         content_type: input.content_type.take(),
@@ -179,6 +194,7 @@ fn answer(outcome: PutOutcome, sums: dto::Checksum) -> S3Response<PutObjectOutpu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{PUT_WINDOW_BYTES, SMALL_REQUEST_BYTES_MAX};
 
     #[test]
     fn the_transfer_encoding_is_not_stored() {
@@ -189,6 +205,20 @@ mod tests {
             Some("gzip")
         );
         assert_eq!(stored_encoding("br, gzip").as_deref(), Some("br,gzip"));
+    }
+
+    #[test]
+    fn memory_for_bodies() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(window_bytes(0, &headers), 0);
+        assert_eq!(window_bytes(100, &headers), 200);
+        assert!(window_bytes(INLINE_DIGEST_BYTES_MAX, &headers) <= SMALL_REQUEST_BYTES_MAX);
+        assert_eq!(window_bytes(PUT_BYTES_MAX, &headers), PUT_WINDOW_BYTES);
+        // A chunk may be signed although the header says that none is.
+        let unsigned = HeaderValue::from_static("STREAMING-UNSIGNED-PAYLOAD-TRAILER");
+        headers.insert("x-amz-content-sha256", unsigned);
+        let streamed = PUT_WINDOW_BYTES + SIGNED_CHUNK_BYTES_MAX;
+        assert_eq!(window_bytes(PUT_BYTES_MAX, &headers), streamed);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use s3s::{S3Error, S3Result, s3_error};
 
-use crate::names::{percent_decode, query_pairs};
+use crate::names::{fits_xml, for_xml, percent_decode, query_pairs};
 
 /// Query parameters that turn a plain operation into another one.
 const SUBRESOURCES: [&str; 53] = [
@@ -129,6 +129,7 @@ pub(crate) fn check_query(operation: &str, query: &str) -> S3Result<()> {
                 "{operation} with ?{name} is not there yet."
             ));
         }
+        check_characters(operation, &name, value)?;
         if name == "list-type" && value != "2" {
             return Err(s3_error!(
                 InvalidArgument,
@@ -137,6 +138,28 @@ pub(crate) fn check_query(operation: &str, query: &str) -> S3Result<()> {
         }
     }
     Ok(())
+}
+
+/// Parameters of listings that are encoded in the answer when they have to be.
+const ENCODED: [&str; 5] = ["delimiter", "key-marker", "marker", "prefix", "start-after"];
+
+/// Refuses values that would stand in an answer which has no place for them.
+fn check_characters(operation: &str, name: &str, value: &str) -> S3Result<()> {
+    let encoded = ENCODED.contains(&name) && operation.starts_with("ListObject");
+    let fits = match percent_decode(value) {
+        _ if encoded => true,
+        None => false,
+        Some(value) if name.starts_with("response-") => !value.contains(char::is_control),
+        Some(value) => fits_xml(&value),
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(s3_error!(
+            InvalidArgument,
+            "The value of the query parameter {} has characters that it cannot have.",
+            for_xml(name)
+        )),
+    }
 }
 
 /// What a header that would change the outcome may say.
@@ -274,6 +297,29 @@ mod tests {
             query("ListObjects", "list-type=1"),
             Some("InvalidArgument".into())
         );
+    }
+
+    #[test]
+    fn values_can_be_sent_back() {
+        let refused = Some("InvalidArgument".to_owned());
+        for (operation, text) in [
+            ("ListObjectsV2", "max-keys=%01"),
+            ("ListObjectsV2", "continuation-token=%00"),
+            ("ListObjectVersions", "key-marker=a&version-id-marker=%01"),
+            ("ListBuckets", "prefix=%01"),
+            ("GetObject", "partNumber=%01"),
+            ("HeadObject", "response-content-type=a%0Ab"),
+            ("HeadObject", "response-expires=%01"),
+        ] {
+            assert_eq!(query(operation, text), refused, "{operation} ?{text}");
+        }
+        for (operation, text) in [
+            ("ListObjectsV2", "prefix=%01&delimiter=%0A&start-after=%02"),
+            ("ListObjectVersions", "versions&key-marker=%01"),
+            ("GetObject", "response-content-type=text%2Fplain"),
+        ] {
+            assert_eq!(query(operation, text), None, "{operation} ?{text}");
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(crate) struct ReadInput {
     pub(crate) range: Option<dto::Range>,
     pub(crate) part_number: Option<i32>,
     pub(crate) version_id: Option<String>,
+    /// `s3s` does not know this header.
+    pub(crate) if_range: Option<String>,
 }
 
 /// The bytes that the answer is about.
@@ -56,7 +58,12 @@ impl ReadInput {
     /// Evaluates conditions, then the range.
     pub(crate) fn view(self, info: &ObjectInfo) -> S3Result<View> {
         let modified = to_seconds(info.modified);
-        let (range, part_number) = (self.range, self.part_number);
+        // A range is for whoever has the rest of this very object; others get it whole.
+        let same = |validator: &str| is_current(validator, info.etag.as_str(), modified);
+        let range = self
+            .range
+            .filter(|_| self.if_range.as_deref().is_none_or(same));
+        let part_number = self.part_number;
         let conditions = ReadConditions {
             if_match: self.if_match,
             if_none_match: self.if_none_match,
@@ -71,6 +78,25 @@ impl ReadInput {
                 "At least one of the pre-conditions you specified did not hold: {header}"
             )),
         }
+    }
+}
+
+/// The header `If-Range`; one that cannot be read matches nothing.
+pub(crate) fn if_range(headers: &http::HeaderMap) -> Option<String> {
+    let value = headers.get(http::header::IF_RANGE)?;
+    Some(value.to_str().unwrap_or("").trim().to_owned())
+}
+
+/// Whether a validator is this object's: its strong tag, or exactly its date.
+fn is_current(validator: &str, etag: &str, modified_seconds: i64) -> bool {
+    let tag = validator
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    match tag {
+        Some(tag) => tag == etag,
+        None if validator == etag => true,
+        None => dto::Timestamp::parse(dto::TimestampFormat::HttpDate, validator)
+            .is_ok_and(|date| seconds(date) == modified_seconds),
     }
 }
 
@@ -131,13 +157,26 @@ fn not_satisfiable(size: u64) -> S3Error {
 fn not_modified(info: &ObjectInfo) -> S3Error {
     let error = S3Error::new(S3ErrorCode::NotModified);
     let error = with_header(error, "etag", &format!("\"{}\"", info.etag));
-    with_header(error, "last-modified", &http_date(info.modified))
+    let mut error = with_header(error, "last-modified", &http_date(to_dto(info.modified)));
+    // A cache refreshes what it has with these.
+    let metadata = &info.metadata;
+    let kept = [
+        ("cache-control", &metadata.cache_control),
+        ("expires", &metadata.expires),
+    ];
+    for (name, value) in kept {
+        if let Some(value) = value {
+            error = with_header(error, name, value);
+        }
+    }
+    error
 }
 
-fn http_date(timestamp: Timestamp) -> String {
+/// As headers have it.
+pub(crate) fn http_date(timestamp: dto::Timestamp) -> String {
     let mut text = Vec::with_capacity(32);
     // Writing to memory cannot fail; a date past the year 9999 has no HTTP form.
-    let _ = to_dto(timestamp).format(dto::TimestampFormat::HttpDate, &mut text);
+    let _ = timestamp.format(dto::TimestampFormat::HttpDate, &mut text);
     String::from_utf8(text).unwrap_or_default()
 }
 
@@ -210,10 +249,31 @@ mod tests {
     }
 
     #[test]
+    fn a_range_is_for_the_same_object() {
+        let date = "Wed, 21 Oct 2015 07:28:00 GMT";
+        for (validator, same) in [
+            ("\"abc\"", true),
+            ("abc", true),
+            (date, true),
+            ("\"abd\"", false),
+            ("W/\"abc\"", false),
+            ("Wed, 21 Oct 2015 07:28:01 GMT", false),
+            ("yesterday", false),
+            ("", false),
+        ] {
+            let current = is_current(validator, "abc", 1_445_412_480);
+            assert_eq!(current, same, "{validator}");
+        }
+    }
+
+    #[test]
     fn times_round_down_to_seconds() {
         let timestamp = Timestamp::from_millis(1_445_412_480_999);
         assert_eq!(seconds(to_dto(timestamp)), to_seconds(timestamp));
-        assert_eq!(http_date(timestamp), "Wed, 21 Oct 2015 07:28:00 GMT");
+        assert_eq!(
+            http_date(to_dto(timestamp)),
+            "Wed, 21 Oct 2015 07:28:00 GMT"
+        );
         let parsed = dto::Timestamp::parse(
             dto::TimestampFormat::HttpDate,
             "Wed, 21 Oct 2015 07:28:00 GMT",

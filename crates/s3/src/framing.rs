@@ -1,0 +1,155 @@
+//! How a request's body is framed, and what is refused for it before anything else is looked at.
+//!
+//! What must always hold: `s3s` never sees a body whose length is unknown, but the one kind
+//! that it streams; and it never sees a form. It parses forms into memory before anybody has
+//! asked who sent them.
+
+use http::Method;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
+use http::request::Parts;
+use s3s::S3ErrorCode;
+
+use crate::refuse::Refusal;
+
+/// The refusal of a body that must not be read, if it is one. `has_body`: bytes follow the head.
+pub(crate) fn refuse(parts: &Parts, has_body: bool) -> Option<Refusal> {
+    let unframed = !parts.headers.contains_key(CONTENT_LENGTH)
+        && (has_body || parts.headers.contains_key(TRANSFER_ENCODING));
+    // What else the request carries makes no difference: `s3s` looks at the type alone.
+    if is_form(parts) {
+        return Some(match unframed {
+            true => length_required(),
+            false => Refusal::new(
+                S3ErrorCode::NotImplemented,
+                "Uploads by HTML form are not there yet.",
+            ),
+        });
+    }
+    let streams = is_object_body(parts) && is_aws_chunked(parts);
+    (unframed && !streams).then(length_required)
+}
+
+/// The refusal of an object whose length nobody said: not even that it is empty. After the
+/// credential scope was looked at, because it costs nothing.
+pub(crate) fn refuse_unsaid_length(parts: &Parts) -> Option<Refusal> {
+    let said =
+        parts.headers.contains_key(CONTENT_LENGTH) || parts.headers.contains_key(TRANSFER_ENCODING);
+    (is_object_body(parts) && !said).then(length_required)
+}
+
+/// Whether the body is an object's, which streams, or a document, which `s3s` reads.
+pub(crate) fn is_object_body(parts: &Parts) -> bool {
+    let path = parts.uri.path().trim_start_matches('/');
+    parts.method == Method::PUT && path.split_once('/').is_some_and(|(_, key)| !key.is_empty())
+}
+
+/// Whether the body says its own length in chunks, whose sum stands in a header.
+fn is_aws_chunked(parts: &Parts) -> bool {
+    is_streaming_payload(&parts.headers)
+        && parts.headers.contains_key("x-amz-decoded-content-length")
+}
+
+/// Whether `x-amz-content-sha256` announces the `aws-chunked` encoding.
+pub(crate) fn is_streaming_payload(headers: &http::HeaderMap) -> bool {
+    headers
+        .get_all("x-amz-content-sha256")
+        .into_iter()
+        .any(|value| value.as_bytes().starts_with(b"STREAMING-"))
+}
+
+fn is_form(parts: &Parts) -> bool {
+    let multipart = |value: &HeaderValue| {
+        let kind = b"multipart/";
+        let value = value.as_bytes().trim_ascii_start();
+        value
+            .get(..kind.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(kind))
+    };
+    let mut types = parts.headers.get_all(CONTENT_TYPE).into_iter();
+    parts.method == Method::POST && types.any(multipart)
+}
+
+fn length_required() -> Refusal {
+    Refusal::new(
+        S3ErrorCode::MissingContentLength,
+        "You must provide the Content-Length HTTP header.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(method: Method, path: &str, headers: &[(&str, &str)]) -> Option<u16> {
+        let mut request = http::Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let parts = request.body(()).unwrap().into_parts().0;
+        refuse(&parts, parts.headers.contains_key(TRANSFER_ENCODING))
+            .map(|refusal| refusal.status.as_u16())
+    }
+
+    const CHUNKED: (&str, &str) = ("transfer-encoding", "chunked");
+    const DECODED: (&str, &str) = ("x-amz-decoded-content-length", "1");
+    const STREAMING: (&str, &str) = ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER");
+
+    /// An invented `Authorization` header once let a form through to a parser that holds 5 GiB
+    /// before it asks who is there.
+    #[test]
+    fn a_form_is_refused_whatever_else_it_says() {
+        let authorization = (
+            "authorization",
+            "AWS4-HMAC-SHA256 Credential=A/20260101/us-east-1/s3/aws4_request, \
+             SignedHeaders=host, Signature=0",
+        );
+        for kind in [
+            "multipart/form-data; boundary=b",
+            "Multipart/Form-Data;boundary=b",
+            "multipart/mixed; boundary=b",
+        ] {
+            let kind = ("content-type", kind);
+            let framed = [kind, authorization, ("content-length", "9")];
+            assert_eq!(refused(Method::POST, "/b", &framed), Some(501), "{kind:?}");
+            let unframed = [kind, authorization, CHUNKED, DECODED, STREAMING];
+            assert_eq!(refused(Method::POST, "/b", &unframed), Some(411));
+        }
+        let twice = [
+            ("content-type", "text/plain"),
+            ("content-type", "multipart/form-data; boundary=b"),
+            ("content-length", "9"),
+        ];
+        assert_eq!(refused(Method::POST, "/b", &twice), Some(501));
+    }
+
+    #[test]
+    fn only_chunks_of_an_object_come_without_a_length() {
+        let chunked = [CHUNKED, DECODED, STREAMING];
+        assert_eq!(refused(Method::PUT, "/b/k", &chunked), None);
+        assert_eq!(refused(Method::PUT, "/b", &chunked), Some(411));
+        assert_eq!(refused(Method::POST, "/b?delete", &chunked), Some(411));
+        assert_eq!(refused(Method::POST, "/b/k", &chunked), Some(411));
+        assert_eq!(refused(Method::PUT, "/b/k", &[CHUNKED, DECODED]), Some(411));
+        assert_eq!(
+            refused(Method::PUT, "/b/k", &[CHUNKED, STREAMING]),
+            Some(411)
+        );
+        assert_eq!(refused(Method::GET, "/b/k", &[CHUNKED]), Some(411));
+        assert_eq!(refused(Method::GET, "/b/k", &[]), None);
+    }
+
+    #[test]
+    fn an_empty_object_says_so() {
+        let unsaid = |method: Method, path: &str, length: Option<&str>| {
+            let mut request = http::Request::builder().method(method).uri(path);
+            if let Some(length) = length {
+                request = request.header("content-length", length);
+            }
+            refuse_unsaid_length(&request.body(()).unwrap().into_parts().0).is_some()
+        };
+        assert!(unsaid(Method::PUT, "/b/k", None));
+        assert!(!unsaid(Method::PUT, "/b/k", Some("0")));
+        assert!(!unsaid(Method::PUT, "/b", None));
+        assert!(!unsaid(Method::GET, "/b/k", None));
+    }
+}
