@@ -58,6 +58,8 @@ Environment:
 Pages:
   GET /_cullet/health     200 once requests are accepted
   GET /_cullet/metrics    for Prometheus; from other machines only with a signed request
+  Behind a proxy on the same machine, let it add X-Forwarded-For, as most do, or keep /_cullet/
+  from the outside: without it every client looks local.
 
 Signals:
   SIGTERM, SIGINT         finish what was begun (at most 30 seconds), then stop; a second one

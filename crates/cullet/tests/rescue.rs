@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use objects::rescue::{
     BlobLabel, Body, BucketId, Entry, Flags, ObjectHead, ObjectRecord, decode_entry,
@@ -21,15 +21,20 @@ use volume::Volume;
 
 const MIB: u64 = 1024 * 1024;
 
-struct Scratch(PathBuf);
+/// A disk's lock lives until the last process that has the file closes it; and a process that
+/// one test starts has the files of all tests, until it becomes another program.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+struct Scratch(PathBuf, MutexGuard<'static, ()>);
 
 impl Scratch {
     fn new(name: &str) -> Scratch {
+        let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let path =
             std::env::temp_dir().join(format!("cullet-rescue-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).unwrap();
-        Scratch(path)
+        Scratch(path, guard)
     }
 
     fn join(&self, name: &str) -> PathBuf {
