@@ -124,7 +124,8 @@ Examples:
       Every object that can be read, and everything that is damaged.
 
   cullet rescue export --to ./rescued ./data
-      Writes the objects as files: ./rescued/BUCKET/KEY.
+      Writes the objects as files: ./rescued/BUCKET/KEY. Whole bodies whose record is lost go to
+      ./rescued/_no-record; ./rescued/objects.jsonl says what each file is.
 
 The disks are only read. The server must not run on them meanwhile.";
 

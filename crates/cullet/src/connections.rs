@@ -70,6 +70,7 @@ pub(crate) async fn serve(
             _ = stop.changed() => break,
         }
     }
+    tracing::info!("stopping: finishing what was begun");
     drop(listener);
     drop(alive);
     app.pages.stopping.store(true, Ordering::Relaxed);

@@ -208,6 +208,10 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let directory = std::env::temp_dir().join(format!("cullet-keys-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
+        // Once what a crash had left lent its mode to the new key.
+        let left = directory.join("cullet.new");
+        std::fs::write(&left, "left").unwrap();
+        std::fs::set_permissions(&left, std::fs::Permissions::from_mode(0o644)).unwrap();
         let first = load_or_make(&directory).unwrap();
         let path = first.made_in.unwrap();
         assert_eq!(

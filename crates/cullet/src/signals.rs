@@ -1,6 +1,8 @@
 //! Signals, from before the disk is touched until the process ends: the first one asks for an
 //! orderly end, a second one ends at once, whatever the process is waiting for then.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -10,6 +12,9 @@ use crate::access_log::AccessLog;
 
 /// Exit status when a second signal ends the process at once.
 const INTERRUPTED: i32 = 1;
+
+/// How long saying so may take.
+const SAYING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Begins to listen on `runtime`'s threads. What is returned turns true at the first signal.
 pub(crate) fn listen(
@@ -31,17 +36,29 @@ async fn end(mut terminate: Signal, mut interrupt: Signal, stop: watch::Sender<b
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!("stopping: finishing what was begun");
     stop.send_replace(true);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    eprintln!(
-        "cullet: a second signal: ending at once, with requests unfinished; nothing that was \
-         acknowledged is lost"
-    );
+    say_the_end();
     std::process::exit(INTERRUPTED);
+}
+
+/// Says why, on a thread of its own: whoever reads standard error may be stuck, and the end does
+/// not wait for it.
+fn say_the_end() {
+    let (said, heard) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new().spawn(move || {
+        eprintln!(
+            "cullet: a second signal: ending at once, with requests unfinished; nothing that was \
+             acknowledged is lost"
+        );
+        let _ = said.send(());
+    });
+    if thread.is_ok() {
+        let _ = heard.recv_timeout(SAYING_TIMEOUT);
+    }
 }
 
 async fn rotate(mut hangup: Signal, access_log: Option<AccessLog>) {

@@ -25,7 +25,10 @@ const MIB: u64 = 1024 * 1024;
 /// one test starts has the files of all tests, until it becomes another program.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-struct Scratch(PathBuf, MutexGuard<'static, ()>);
+struct Scratch {
+    path: PathBuf,
+    _alone: MutexGuard<'static, ()>,
+}
 
 impl Scratch {
     fn new(name: &str) -> Scratch {
@@ -34,17 +37,20 @@ impl Scratch {
             std::env::temp_dir().join(format!("cullet-rescue-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).unwrap();
-        Scratch(path, guard)
+        Scratch {
+            path,
+            _alone: guard,
+        }
     }
 
     fn join(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path.join(name)
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
