@@ -1,33 +1,49 @@
 //! The access log: one line for every request, written by a thread of its own, so that no
 //! request waits for a log.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::SystemTime;
 
 use anyhow::Context as _;
 use s3::RequestSummary;
 
 use crate::cli::LogFormat;
-use crate::limits::ACCESS_LOG_LINES_MAX;
+use crate::limits::{
+    ACCESS_LOG_FLUSH_TIMEOUT, ACCESS_LOG_LINE_OVERHEAD, ACCESS_LOG_PATH_BYTES_MAX,
+    ACCESS_LOG_QUEUE_BYTES_MAX,
+};
 use crate::time_text::rfc3339;
 
 /// Hands lines to the writer. Clones share it.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
-    sender: SyncSender<Message>,
+    sender: Sender<Message>,
     format: LogFormat,
-    dropped: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+}
+
+/// What the writer and those who log have in common.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Bytes of lines that wait for the writer: bounds the queue.
+    queued: AtomicUsize,
+    dropped: AtomicU64,
+    /// The file is to be opened anew. A flag beside the queue, so that it is never lost.
+    reopen: AtomicBool,
 }
 
 #[derive(Debug)]
 enum Message {
     Line(String),
-    Reopen,
+    /// Look at the flags.
+    Wake,
     Flush(SyncSender<()>),
 }
 
@@ -47,15 +63,17 @@ impl AccessLog {
         } else {
             Target::File(path.to_owned(), open(path)?)
         };
-        let (sender, receiver) = sync_channel(ACCESS_LOG_LINES_MAX);
+        let (sender, receiver) = channel();
+        let shared = Arc::new(Shared::default());
+        let of_writer = shared.clone();
         std::thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write_lines(target, &receiver))
+            .spawn(move || write_lines(target, &receiver, &of_writer))
             .context("cannot start the access log's thread")?;
         Ok(AccessLog {
             sender,
             format,
-            dropped: Arc::default(),
+            shared,
         })
     }
 
@@ -66,42 +84,56 @@ impl AccessLog {
             LogFormat::Human => human(SystemTime::now(), request),
             LogFormat::Json => json(SystemTime::now(), request),
         };
-        if let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Line(line)) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        let cost = line_cost(&line);
+        let before = self.shared.queued.fetch_add(cost, Ordering::Relaxed);
+        let fits = before + cost <= ACCESS_LOG_QUEUE_BYTES_MAX;
+        if !fits || self.sender.send(Message::Line(line)).is_err() {
+            self.shared.queued.fetch_sub(cost, Ordering::Relaxed);
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Lines that were dropped since the start.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.shared.dropped.load(Ordering::Relaxed)
     }
 
     /// Opens the file anew, after it was renamed.
     pub fn reopen(&self) {
-        let _ = self.sender.try_send(Message::Reopen);
+        // Only the first to ask wakes the writer, which bounds the queue.
+        if !self.shared.reopen.swap(true, Ordering::AcqRel) {
+            let _ = self.sender.send(Message::Wake);
+        }
     }
 
-    /// Waits until everything so far is written.
-    pub fn flush(&self) {
+    /// Waits until everything so far is written, or the writer is not worth waiting for;
+    /// returns whether it was written. For the end of the process.
+    pub fn flush(&self) -> bool {
         let (sender, receiver) = sync_channel(1);
-        if self.sender.send(Message::Flush(sender)).is_ok() {
-            let _ = receiver.recv();
-        }
+        let sent = self.sender.send(Message::Flush(sender)).is_ok();
+        sent && receiver.recv_timeout(ACCESS_LOG_FLUSH_TIMEOUT).is_ok()
     }
 }
 
+/// What a line costs in the queue.
+fn line_cost(line: &String) -> usize {
+    line.capacity() + ACCESS_LOG_LINE_OVERHEAD
+}
+
 fn open(path: &Path) -> anyhow::Result<BufWriter<File>> {
-    let file = OpenOptions::new().create(true).append(true).open(path);
+    // Names of objects are not for everybody.
+    let mut options = OpenOptions::new();
+    let file = options.create(true).append(true).mode(0o640).open(path);
     let file = file.with_context(|| format!("cannot open the access log {}", path.display()))?;
     Ok(BufWriter::new(file))
 }
 
 /// Writes until the last sender is gone. Lines are flushed whenever none waits.
-fn write_lines(mut target: Target, receiver: &Receiver<Message>) {
+fn write_lines(mut target: Target, receiver: &Receiver<Message>, shared: &Shared) {
     while let Ok(first) = receiver.recv() {
         let mut next = Some(first);
         while let Some(message) = next {
-            if let Err(error) = target.handle(message) {
+            if let Err(error) = target.handle(message, shared) {
                 tracing::warn!(%error, "the access log cannot be written");
             }
             next = receiver.try_recv().ok();
@@ -113,18 +145,23 @@ fn write_lines(mut target: Target, receiver: &Receiver<Message>) {
 }
 
 impl Target {
-    fn handle(&mut self, message: Message) -> anyhow::Result<()> {
+    fn handle(&mut self, message: Message, shared: &Shared) -> anyhow::Result<()> {
+        if shared.reopen.swap(false, Ordering::AcqRel)
+            && let Target::File(path, writer) = self
+        {
+            writer.flush()?;
+            *writer = open(path)?;
+        }
         match message {
-            Message::Line(line) => match self {
-                Target::Output => writeln!(std::io::stdout().lock(), "{line}")?,
-                Target::File(_, writer) => writeln!(writer, "{line}")?,
-            },
-            Message::Reopen => {
-                if let Target::File(path, writer) = self {
-                    writer.flush()?;
-                    *writer = open(path)?;
-                }
+            Message::Line(line) => {
+                let written = match self {
+                    Target::Output => writeln!(std::io::stdout().lock(), "{line}"),
+                    Target::File(_, writer) => writeln!(writer, "{line}"),
+                };
+                shared.queued.fetch_sub(line_cost(&line), Ordering::Relaxed);
+                written?;
             }
+            Message::Wake => {}
             Message::Flush(done) => {
                 self.flush()?;
                 let _ = done.send(());
@@ -139,6 +176,15 @@ impl Target {
             Target::File(_, writer) => writer.flush(),
         }
     }
+}
+
+/// A path as it is logged: as long as any key can make it, but not as long as a request can.
+fn shown(path: &str) -> Cow<'_, str> {
+    if path.len() <= ACCESS_LOG_PATH_BYTES_MAX {
+        return Cow::Borrowed(path);
+    }
+    let cut = path.floor_char_boundary(ACCESS_LOG_PATH_BYTES_MAX);
+    Cow::Owned(format!("{}…", &path[..cut]))
 }
 
 fn human(now: SystemTime, request: &RequestSummary<'_>) -> String {
@@ -156,7 +202,7 @@ fn human(now: SystemTime, request: &RequestSummary<'_>) -> String {
         request.duration.as_secs_f64() * 1e3,
         request.first_byte.unwrap_or_default().as_secs_f64() * 1e3,
         request.method,
-        request.path,
+        shown(request.path),
         if request.complete { "" } else { " aborted" },
     )
 }
@@ -180,7 +226,7 @@ fn json(now: SystemTime, request: &RequestSummary<'_>) -> String {
         request.duration.as_micros(),
         request.first_byte.unwrap_or_default().as_micros(),
         request.method,
-        json_string(request.path),
+        json_string(&shown(request.path)),
         request.complete,
     )
 }
@@ -239,6 +285,36 @@ mod tests {
              \"duration_us\":1500,\"first_byte_us\":250,\"peer\":\"127.0.0.1:5555\",\
              \"method\":\"GET\",\"path\":\"/b/\\\"k\\\\\",\"complete\":true}"
         );
+    }
+
+    /// Once the queue was bounded in lines, each as long as a request's head may be; and the
+    /// process could not end while nobody read its output.
+    #[test]
+    fn a_writer_that_stands_still_costs_little_and_holds_nothing_up() {
+        let directory = std::env::temp_dir();
+        let path = directory.join(format!("cullet-access-fifo-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        // Read and write, so that opening does not wait; nobody ever reads.
+        let _end = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let log = AccessLog::start(&path, LogFormat::Json).unwrap();
+        let long = format!("/b/{}", "x".repeat(30_000));
+        for _ in 0..2_000 {
+            log.log(&summary(&long));
+        }
+        log.reopen();
+        assert!(log.dropped() > 0);
+        let queued = log.shared.queued.load(Ordering::Relaxed);
+        assert!(queued <= ACCESS_LOG_QUEUE_BYTES_MAX, "{queued}");
+        let started = std::time::Instant::now();
+        assert!(!log.flush());
+        assert!(started.elapsed() < 2 * ACCESS_LOG_FLUSH_TIMEOUT);
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -58,6 +58,8 @@ Environment:
 Pages:
   GET /_cullet/health     200 once requests are accepted
   GET /_cullet/metrics    for Prometheus; from other machines only with a signed request
+  Behind a proxy on the same machine, let it add X-Forwarded-For, as most do, or keep /_cullet/
+  from the outside: without it every client looks local.
 
 Signals:
   SIGTERM, SIGINT         finish what was begun (at most 30 seconds), then stop; a second one
@@ -122,7 +124,8 @@ Examples:
       Every object that can be read, and everything that is damaged.
 
   cullet rescue export --to ./rescued ./data
-      Writes the objects as files: ./rescued/BUCKET/KEY.
+      Writes the objects as files: ./rescued/BUCKET/KEY. Whole bodies whose record is lost go to
+      ./rescued/_no-record; ./rescued/objects.jsonl says what each file is.
 
 The disks are only read. The server must not run on them meanwhile.";
 

@@ -2,46 +2,48 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use s3::{Front, FrontBody, MemoryBudget};
+use s3::{Front, FrontBody, MemoryBudget, Overloaded, Reservation};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
-use crate::limits::{CONNECTION_BUFFER_BYTES, CONNECTION_BYTES, HEAD_TIMEOUT, HEADERS_MAX};
+use crate::limits::{
+    CONNECTION_BUFFER_BYTES, CONNECTION_BYTES, HEAD_COST_INCLUDED, HEADER_COPIES,
+    HEADER_STATE_BYTES, HEADERS_MAX, IDLE_TIMEOUT, MAKE_ROOM_PAUSE, PATH_COPIES, REFUSED_MAX,
+};
 use crate::pace::Paced;
 use crate::pages::{Page, Pages};
+use crate::places::{End, Occupant, Places};
+use crate::refusals;
 
 /// How long to wait after a failure to accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// What a client is told for whom there is no place. Written by hand, because it must not
-/// need what is lacking.
-const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\
-content-type: application/xml\r\nretry-after: 1\r\nx-amz-request-id: 0000000000000000\r\n\
-content-length: 173\r\n\r\n<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
-<Error><Code>SlowDown</Code><Message>Too many connections; try again shortly.</Message>\
-<RequestId>0000000000000000</RequestId></Error>";
 
 /// What serves requests.
 pub(crate) struct App {
     pub(crate) front: Front,
     pub(crate) pages: Pages,
-    /// Each connection reserves [`CONNECTION_BYTES`].
+    /// Each connection reserves [`CONNECTION_BYTES`], and more while it serves a request with a
+    /// large head.
     pub(crate) connections: MemoryBudget,
-    /// Tells the connection that is open for the longest time to end with its next answer, or
-    /// at once if it is idle: somebody else waits for its place.
-    pub(crate) pressure: Notify,
+    pub(crate) places: Places,
+    /// Connections that are refused and not closed yet.
+    pub(crate) refused: AtomicUsize,
 }
 
 /// Accepts connections until `stop` says so, then waits for those that are open.
@@ -68,6 +70,7 @@ pub(crate) async fn serve(
             _ = stop.changed() => break,
         }
     }
+    tracing::info!("stopping: finishing what was begun");
     drop(listener);
     drop(alive);
     app.pages.stopping.store(true, Ordering::Relaxed);
@@ -76,28 +79,49 @@ pub(crate) async fn serve(
 
 /// Serves a connection once there is a place for it.
 async fn admit(
-    mut socket: TcpStream,
+    socket: TcpStream,
     peer: SocketAddr,
     app: Arc<App>,
     stop: watch::Receiver<bool>,
     alive: mpsc::Sender<Infallible>,
 ) {
-    let place = match app.connections.try_reserve(CONNECTION_BYTES) {
-        Some(place) => Ok(place),
-        None => {
-            app.pressure.notify_one();
-            app.connections.reserve(CONNECTION_BYTES).await
-        }
-    };
-    match place {
-        Ok(_place) => serve_connection(socket, peer, &app, stop).await,
+    match reserve_place(&app).await {
+        // In a box, because many tasks wait and few serve.
+        Ok(_reserved) => Box::pin(serve_connection(socket, peer, &app, stop)).await,
         Err(overloaded) => {
             tracing::debug!(%peer, %overloaded, "a connection was refused");
-            let _ = socket.write_all(REFUSAL).await;
-            let _ = Paced::new(socket).shutdown().await;
+            refuse(socket, &app).await;
         }
     }
     drop(alive);
+}
+
+/// Waits for a place, and has others make room meanwhile.
+async fn reserve_place(app: &App) -> Result<Reservation, Overloaded> {
+    if let Some(reserved) = app.connections.try_reserve(CONNECTION_BYTES) {
+        return Ok(reserved);
+    }
+    let mut reserved = std::pin::pin!(app.connections.reserve(CONNECTION_BYTES));
+    loop {
+        app.places.make_room(app.connections.waiting().max(1));
+        tokio::select! {
+            reserved = &mut reserved => return reserved,
+            () = tokio::time::sleep(MAKE_ROOM_PAUSE) => {}
+        }
+    }
+}
+
+/// Says that there is no place, unless too many are being told already.
+async fn refuse(mut socket: TcpStream, app: &App) {
+    if app.refused.fetch_add(1, Ordering::Relaxed) < REFUSED_MAX {
+        let answer = refusals::raw(StatusCode::SERVICE_UNAVAILABLE);
+        // The buffer of a new socket takes it at once, or the client is gone.
+        let _ = socket.write_all(&answer).await;
+        let _ = Paced::new(socket, Arc::new(Occupant::new()))
+            .shutdown()
+            .await;
+    }
+    app.refused.fetch_sub(1, Ordering::Relaxed);
 }
 
 async fn serve_connection(
@@ -109,23 +133,32 @@ async fn serve_connection(
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%peer, %error, "TCP_NODELAY cannot be set");
     }
+    let place = app.places.take();
+    let occupant = place.occupant.clone();
     let service = service_fn(|request| {
-        let app = app.clone();
-        async move { Ok::<_, Infallible>(answer(&app, request, peer).await) }
+        let (app, occupant) = (app.clone(), occupant.clone());
+        async move { Ok::<_, Infallible>(answer(&app, request, peer, occupant).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // Also ends connections that are silent between requests.
-        .header_read_timeout(HEAD_TIMEOUT)
+        // For silence between requests; a head's own time is shorter, see `Paced`.
+        .header_read_timeout(IDLE_TIMEOUT)
         .max_buf_size(CONNECTION_BUFFER_BYTES)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(Paced::new(socket)), service);
+        .serve_connection(TokioIo::new(Paced::new(socket, occupant.clone())), service);
     let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = ended(&mut stop, &app.pressure) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut drain = false;
+    let result = loop {
+        tokio::select! {
+            result = connection.as_mut() => break result,
+            end = ended(&mut stop, &occupant), if !drain => {
+                if end == End::Now {
+                    tracing::debug!(%peer, "a connection made room before its request was whole");
+                    break Ok(());
+                }
+                drain = true;
+                connection.as_mut().graceful_shutdown();
+            }
         }
     };
     if let Err(error) = result {
@@ -134,26 +167,95 @@ async fn serve_connection(
 }
 
 /// Waits until the server stops or another connection needs this one's place.
-async fn ended(stop: &mut watch::Receiver<bool>, pressure: &Notify) {
+async fn ended(stop: &mut watch::Receiver<bool>, occupant: &Occupant) -> End {
     tokio::select! {
         // An error means that the sender is gone, which is the end as well.
-        _ = stop.wait_for(|stopping| *stopping) => {}
-        () = pressure.notified() => {}
+        _ = stop.wait_for(|stopping| *stopping) => End::Gracefully,
+        end = occupant.told() => end,
     }
+}
+
+/// What a request's head costs, in all the forms in which it is held until the answer's end.
+fn head_cost(parts: &Parts) -> usize {
+    let uri = parts
+        .uri
+        .path_and_query()
+        .map_or(0, |uri| uri.as_str().len());
+    let headers: usize = parts
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            HEADER_COPIES * (name.as_str().len() + value.len()) + HEADER_STATE_BYTES
+        })
+        .sum();
+    PATH_COPIES * uri + headers
 }
 
 async fn answer(
     app: &App,
     request: Request<Incoming>,
     peer: SocketAddr,
-) -> Response<Either<FrontBody, Full<Bytes>>> {
+    occupant: Arc<Occupant>,
+) -> Response<Answer> {
+    occupant.begun();
     let (parts, body) = request.into_parts();
-    match app.pages.serve(&parts, peer) {
+    let mut reserved = None;
+    let response = match app.pages.serve(&parts, peer) {
         Page::Answer(response) => response.map(Either::Right),
-        Page::Elsewhere => {
-            let request = Request::from_parts(parts, body);
-            app.front.call(request, Some(peer)).await.map(Either::Left)
-        }
+        Page::Elsewhere => match reserve_head(app, head_cost(&parts)).await {
+            Ok(head) => {
+                reserved = head;
+                let request = Request::from_parts(parts, body);
+                app.front.call(request, Some(peer)).await.map(Either::Left)
+            }
+            Err(overloaded) => refusals::slow_down(&overloaded.to_string()).map(Either::Right),
+        },
+    };
+    response.map(|body| Answer {
+        body,
+        occupant,
+        _reserved: reserved,
+    })
+}
+
+/// Reserves what a head costs beyond what every connection has reserved for it.
+async fn reserve_head(app: &App, cost: usize) -> Result<Option<Reservation>, Overloaded> {
+    match cost.saturating_sub(HEAD_COST_INCLUDED) {
+        0 => Ok(None),
+        more => app.connections.reserve(more).await.map(Some),
+    }
+}
+
+/// An answer's body; when it was handed over, its connection is between requests.
+struct Answer {
+    body: Either<FrontBody, Full<Bytes>>,
+    occupant: Arc<Occupant>,
+    _reserved: Option<Reservation>,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = <Either<FrontBody, Full<Bytes>> as Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.occupant.answered();
     }
 }
 
@@ -162,13 +264,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_refusal_has_the_length_that_it_says() {
-        let text = std::str::from_utf8(REFUSAL).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(
-            head.contains(&format!("content-length: {}", body.len())),
-            "{}",
-            body.len()
-        );
+    fn usual_heads_cost_nothing_more_and_large_ones_do() {
+        let usual = Request::get(format!("/bucket/{}", "k".repeat(100)))
+            .header("authorization", "x".repeat(300))
+            .header("x-amz-content-sha256", "x".repeat(64));
+        let (usual, ()) = usual.body(()).unwrap().into_parts();
+        assert!(head_cost(&usual) < HEAD_COST_INCLUDED);
+        let mut large = Request::get(format!("/bucket/{}", "k".repeat(3_000)));
+        for number in 0..500 {
+            large = large.header(format!("x-amz-meta-{number}"), "v");
+        }
+        let (large, ()) = large.body(()).unwrap().into_parts();
+        assert!(head_cost(&large) > 6 * HEAD_COST_INCLUDED);
     }
 }

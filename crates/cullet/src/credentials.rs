@@ -83,23 +83,42 @@ fn checked(variable: &str, value: OsString, chars_min: usize) -> Result<String, 
 
 /// The key kept in `directory`, made if there is none yet.
 pub(crate) fn load_or_make(directory: &Path) -> anyhow::Result<Found> {
+    match load(directory)? {
+        Some(credentials) => Ok(Found {
+            credentials,
+            made_in: None,
+        }),
+        None => make(directory.join(FILE_NAME)),
+    }
+}
+
+/// The key kept in `directory`, if there is one.
+pub(crate) fn load(directory: &Path) -> anyhow::Result<Option<Credentials>> {
     let path = directory.join(FILE_NAME);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            let credentials = parse(&text).with_context(|| {
-                format!(
-                    "{} does not hold {KEY_VARIABLE}=… and {SECRET_VARIABLE}=…; restore it, or \
-                     delete it to have a new key made",
-                    path.display()
-                )
-            })?;
-            Ok(Found {
-                credentials,
-                made_in: None,
-            })
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(path),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let credentials = parse(&text).with_context(|| {
+        format!(
+            "{} does not hold {KEY_VARIABLE}=… and {SECRET_VARIABLE}=…; restore it, or delete it \
+             to have a new key made",
+            path.display()
+        )
+    })?;
+    warn_if_readable(&path);
+    Ok(Some(credentials))
+}
+
+fn warn_if_readable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let others = |metadata: std::fs::Metadata| metadata.permissions().mode() & 0o077 != 0;
+    if std::fs::metadata(path).is_ok_and(others) {
+        tracing::warn!(
+            path = %path.display(),
+            "others than its owner may read the file of the access key; `chmod 600` it"
+        );
     }
 }
 
@@ -189,6 +208,10 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let directory = std::env::temp_dir().join(format!("cullet-keys-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
+        // Once what a crash had left lent its mode to the new key.
+        let left = directory.join("cullet.new");
+        std::fs::write(&left, "left").unwrap();
+        std::fs::set_permissions(&left, std::fs::Permissions::from_mode(0o644)).unwrap();
         let first = load_or_make(&directory).unwrap();
         let path = first.made_in.unwrap();
         assert_eq!(

@@ -5,7 +5,9 @@
 //!                      │   ├──► memory       --memory, split
 //!                      │   ├──► credentials  from the environment, or made once
 //!                      │   ├──► background   sweep and scrub
+//!                      │   ├──► signals      the orderly end, and the other
 //!                      │   └──► connections  sockets in, hyper, slow clients, draining
+//!                      │             ├──► places  who makes room when there is none
 //!                      │             └──► pages   /_cullet/health and /_cullet/metrics
 //!                      └──► rescue       disks without a server
 //! ```
@@ -24,8 +26,11 @@ pub mod memory;
 mod metrics;
 mod pace;
 mod pages;
+mod places;
+mod refusals;
 pub mod rescue;
 pub mod server;
+mod signals;
 mod size;
 mod storage;
 mod time_text;

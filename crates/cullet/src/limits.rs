@@ -9,15 +9,36 @@ pub const MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Least `--disk-capacity`.
 pub const DISK_CAPACITY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
-/// Memory that one connection may hold besides bodies: its buffers, a request's head, and the
-/// state of one request.
-pub const CONNECTION_BYTES: usize = 48 * 1024;
+/// Most bytes that a connection reads ahead or queues for its socket. Bounds a request's head:
+/// the longest that S3 has are listings whose prefix, marker and token are all long keys.
+pub const CONNECTION_BUFFER_BYTES: usize = 16 * 1024;
 
-/// Most bytes that a connection reads ahead or queues for its socket. Bounds a request's head.
-pub const CONNECTION_BUFFER_BYTES: usize = 32 * 1024;
+/// What hyper keeps per connection for the heads of answers.
+const ANSWER_HEAD_BYTES: usize = 8 * 1024;
 
-/// Most headers of a request.
-pub const HEADERS_MAX: usize = 128;
+/// Tasks, timers, sockets and what is known about a request.
+const CONNECTION_STATE_BYTES: usize = 8 * 1024;
+
+/// A request whose head costs no more than this needs no reservation of its own.
+pub const HEAD_COST_INCLUDED: usize = 16 * 1024;
+
+/// Memory that one connection may hold besides bodies: the buffer that a head is in and stays
+/// in, the next one with a piece of the body, its answer's head, and the state of a request.
+pub const CONNECTION_BYTES: usize = 64 * 1024;
+
+/// How many times a request's path and query are held: as they came, for the log, decoded, and
+/// as the names that the operation works with.
+pub const PATH_COPIES: usize = 5;
+
+/// How many times a header's text is held.
+pub const HEADER_COPIES: usize = 3;
+
+/// What a header costs besides its text.
+pub const HEADER_STATE_BYTES: usize = 192;
+
+/// Most headers of a request; more than the 2 KiB of metadata that S3 allows can make, so that
+/// it is S3's own error that a client with too much of it gets.
+pub const HEADERS_MAX: usize = 700;
 
 /// Connections that wait for a free place; more are refused at once.
 pub const CONNECTIONS_WAITING_MAX: usize = 256;
@@ -25,8 +46,20 @@ pub const CONNECTIONS_WAITING_MAX: usize = 256;
 /// How long a connection waits for a free place.
 pub const CONNECTION_WAIT: Duration = Duration::from_secs(5);
 
-/// How long a connection may be silent between requests, and a request's head may take.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a connection may be silent between requests.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a request's head may take from its first byte.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection without a whole head is spared when others wait for its place.
+pub const HEAD_GRACE: Duration = Duration::from_secs(1);
+
+/// How often those that wait for a place look for one that can be made.
+pub const MAKE_ROOM_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that are refused and not closed yet; more are closed without an answer.
+pub const REFUSED_MAX: usize = 64;
 
 /// Least bytes of its answer that a client must take in [`WRITE_WINDOW`] of waiting for it.
 pub const WRITE_BYTES_MIN: u64 = 16 * 1024;
@@ -45,8 +78,20 @@ pub const LINGER_TOTAL: Duration = Duration::from_secs(5);
 /// How long requests may go on after the first signal.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Lines that wait for the access log's writer; more are dropped and counted.
-pub const ACCESS_LOG_LINES_MAX: usize = 4_096;
+/// Bytes of lines that wait for the access log's writer; what is more is dropped and counted.
+pub const ACCESS_LOG_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+
+/// What a line in that queue costs besides its text.
+pub const ACCESS_LOG_LINE_OVERHEAD: usize = 64;
+
+/// Longest path in the access log: a bucket, and a key with every byte percent-encoded.
+pub const ACCESS_LOG_PATH_BYTES_MAX: usize = 64 + 3 * 1024 + 8;
+
+/// How long the end of the process waits for the access log's writer.
+pub const ACCESS_LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest name of a region; every bucket's record keeps it.
+pub const REGION_BYTES_MAX: usize = 64;
 
 /// Threads for hashing large bodies, at most.
 pub const BLOCKING_THREADS_MAX: usize = 16;
@@ -54,10 +99,17 @@ pub const BLOCKING_THREADS_MAX: usize = 16;
 /// Threads for reads that must wait for a disk.
 pub const IO_THREADS: usize = 4;
 
-/// Files that the process keeps open besides connections.
-pub const FILES_RESERVED: u64 = 64;
+/// Files that the process keeps open besides connections that are served: its own, and those
+/// of connections that wait or are refused.
+pub const FILES_RESERVED: u64 = 64 + CONNECTIONS_WAITING_MAX as u64 + REFUSED_MAX as u64;
 
 const _: () = assert!(CONNECTION_BUFFER_BYTES >= 8 * 1024);
-const _: () = assert!(CONNECTION_BUFFER_BYTES < CONNECTION_BYTES);
+const _: () = assert!(
+    2 * CONNECTION_BUFFER_BYTES + ANSWER_HEAD_BYTES + CONNECTION_STATE_BYTES + HEAD_COST_INCLUDED
+        <= CONNECTION_BYTES
+);
+const _: () = assert!(HEAD_GRACE.as_millis() < HEAD_TIMEOUT.as_millis());
+const _: () = assert!(HEAD_GRACE.as_millis() < CONNECTION_WAIT.as_millis());
+const _: () = assert!(ACCESS_LOG_PATH_BYTES_MAX * 8 < ACCESS_LOG_QUEUE_BYTES_MAX);
 const _: () = assert!(LINGER_FIRST.as_millis() < LINGER_NEXT.as_millis());
 const _: () = assert!(LINGER_NEXT.as_millis() < LINGER_TOTAL.as_millis());

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::Full;
 use objects::Objects;
+use s3::new_request_id;
 
 use crate::metrics::Metrics;
+use crate::refusals::add_ids;
 
 /// What all pages begin with.
 const PREFIX: &str = "/_cullet/";
@@ -52,9 +54,16 @@ impl Pages {
             return Page::Answer(response);
         }
         match path {
-            HEALTH => Page::Answer(self.health()),
-            METRICS if peer.ip().to_canonical().is_loopback() => {
+            HEALTH => {
+                let (status, page) = self.health(is_local(&request.headers, peer));
+                Page::Answer(text(status, page))
+            }
+            METRICS if is_local(&request.headers, peer) => {
                 Page::Answer(text(StatusCode::OK, self.metrics.render()))
+            }
+            // Only GET can be signed for.
+            METRICS if request.method == Method::HEAD => {
+                Page::Answer(text(StatusCode::FORBIDDEN, String::new()))
             }
             METRICS => Page::Elsewhere,
             _ => Page::Answer(text(
@@ -64,19 +73,40 @@ impl Pages {
         }
     }
 
-    fn health(&self) -> Response<Full<Bytes>> {
-        if self.stopping.load(Ordering::Relaxed) {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
-        }
+    fn health(&self, is_local: bool) -> (StatusCode, String) {
         let disks = self.objects.stats().volume.disks;
-        match disks.iter().find_map(|disk| disk.failure.as_deref()) {
-            None => text(StatusCode::OK, "ok\n".to_owned()),
-            Some(reason) => text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!("a disk failed: {reason}\n"),
-            ),
-        }
+        let failure = disks.iter().find_map(|disk| disk.failure.as_deref());
+        health(self.stopping.load(Ordering::Relaxed), failure, is_local)
     }
+}
+
+/// What fails, and how, is for this machine only.
+fn health(stopping: bool, failure: Option<&str>, is_local: bool) -> (StatusCode, String) {
+    match failure {
+        _ if stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned()),
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(reason) if is_local => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("failed: {reason}\n"),
+        ),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "failed\n".to_owned()),
+    }
+}
+
+/// Whether a request comes from this machine, and was not handed on for another: a proxy on
+/// this machine makes every client look like it. One that adds none of these headers cannot be
+/// told; it must keep `/_cullet/` to itself.
+fn is_local(headers: &HeaderMap, peer: SocketAddr) -> bool {
+    const HANDED_ON: [&str; 6] = [
+        "forwarded",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
+    ];
+    let handed_on = HANDED_ON.iter().any(|name| headers.contains_key(*name));
+    peer.ip().to_canonical().is_loopback() && !handed_on
 }
 
 fn text(status: StatusCode, page: String) -> Response<Full<Bytes>> {
@@ -86,5 +116,40 @@ fn text(status: StatusCode, page: String) -> Response<Full<Bytes>> {
     let plain = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     headers.insert(CONTENT_TYPE, plain);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    add_ids(headers, &new_request_id());
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_for_this_machine_only() {
+        let (status, page) = health(false, Some("EIO on /dev/sdx"), true);
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(page.contains("EIO"), "{page}");
+        let (status, page) = health(false, Some("EIO on /dev/sdx"), false);
+        assert_eq!(
+            (status, page.as_str()),
+            (StatusCode::SERVICE_UNAVAILABLE, "failed\n")
+        );
+        assert_eq!(health(false, None, false).0, StatusCode::OK);
+        assert_eq!(health(true, None, true).1, "stopping\n");
+    }
+
+    #[test]
+    fn what_a_proxy_hands_on_is_not_local() {
+        let at = |address: &str| address.parse::<SocketAddr>().unwrap();
+        let none = HeaderMap::new();
+        assert!(is_local(&none, at("127.0.0.1:5")));
+        assert!(is_local(&none, at("[::1]:5")));
+        assert!(is_local(&none, at("[::ffff:127.0.0.1]:5")));
+        assert!(!is_local(&none, at("192.0.2.1:5")));
+        for name in ["forwarded", "x-forwarded-for", "via"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static("192.0.2.1"));
+            assert!(!is_local(&headers, at("127.0.0.1:5")), "{name}");
+        }
+    }
 }

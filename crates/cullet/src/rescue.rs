@@ -30,7 +30,7 @@ pub fn run(args: RescueArgs) -> anyhow::Result<()> {
             let rescue = read(&disks)?;
             let inventory = Inventory::new(&rescue);
             let damaged = list(&inventory, quick)?;
-            conclude(&rescue, &inventory, damaged)
+            conclude(&rescue, &inventory, damaged, 0)
         }
         RescueAction::Export {
             to,
@@ -44,8 +44,12 @@ pub fn run(args: RescueArgs) -> anyhow::Result<()> {
                 bucket.as_ref().is_none_or(|bucket| *bucket == item.bucket)
                     && item.key.starts_with(&prefix)
             };
-            let damaged = export::export(&inventory, &to, wanted)?;
-            conclude(&rescue, &inventory, damaged)
+            let exported = export::export(&inventory, &to, wanted);
+            if exported.is_err() {
+                report_damage(&rescue, &inventory);
+            }
+            let exported = exported?;
+            conclude(&rescue, &inventory, exported.damaged, exported.failed)
         }
     }
 }
@@ -105,8 +109,10 @@ fn list(inventory: &Inventory<'_>, quick: bool) -> anyhow::Result<usize> {
         } else {
             item.verify(inventory.rescue)
         } {
-            Ok(()) if item.is_orphan => "no-record".to_owned(),
-            Ok(()) => "ok".to_owned(),
+            Ok(()) => match &item.orphan {
+                None => "ok".to_owned(),
+                Some(orphan) => format!("{} (body {})", orphan.relation, orphan.blob),
+            },
             Err(what) => {
                 damaged += 1;
                 format!("DAMAGED ({what})")
@@ -138,8 +144,7 @@ fn printable(key: &str) -> String {
     line
 }
 
-/// The summary on standard error, and the verdict.
-fn conclude(rescue: &Rescue, inventory: &Inventory<'_>, damaged: usize) -> anyhow::Result<()> {
+fn report_damage(rescue: &Rescue, inventory: &Inventory<'_>) {
     for damage in rescue
         .damage()
         .iter()
@@ -154,11 +159,29 @@ fn conclude(rescue: &Rescue, inventory: &Inventory<'_>, damaged: usize) -> anyho
              overwritten may show up"
         );
     }
+}
+
+/// The summary on standard error, and the verdict.
+fn conclude(
+    rescue: &Rescue,
+    inventory: &Inventory<'_>,
+    damaged: usize,
+    failed: usize,
+) -> anyhow::Result<()> {
+    report_damage(rescue, inventory);
     let entries = rescue.damage_count() + inventory.unreadable().count();
     eprintln!("{} objects, {damaged} of them damaged", inventory.len());
     anyhow::ensure!(
         damaged == 0 && entries == 0,
-        "{damaged} objects are damaged, and {entries} places of the disk could not be read"
+        "{damaged} objects are damaged, and {entries} places of the disk could not be read{}",
+        match failed {
+            0 => String::new(),
+            _ => format!("; {failed} whole objects could not be written"),
+        }
+    );
+    anyhow::ensure!(
+        failed == 0,
+        "{failed} objects are whole, but could not be written: what is said of each stands above"
     );
     Ok(())
 }

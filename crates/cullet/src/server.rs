@@ -4,15 +4,14 @@ use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use anyhow::Context as _;
 use objects::AccountId;
 use s3::{Budgets, Credentials, Front, FrontOptions, MemoryBudget};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::access_log::AccessLog;
 use crate::background::Background;
@@ -21,17 +20,15 @@ use crate::connections::{App, serve};
 use crate::credentials;
 use crate::limits::{
     BLOCKING_THREADS_MAX, CONNECTION_BYTES, CONNECTION_WAIT, CONNECTIONS_WAITING_MAX,
-    DISK_CAPACITY_BYTES_MIN, DRAIN_TIMEOUT, FILES_RESERVED,
+    DISK_CAPACITY_BYTES_MIN, DRAIN_TIMEOUT, FILES_RESERVED, REGION_BYTES_MAX,
 };
 use crate::memory::{MemorySplit, as_usize};
 use crate::metrics::Metrics;
 use crate::pages::{METRICS, Pages};
+use crate::places::Places;
 pub use crate::storage::OpenDisk;
 use crate::storage::{Storage, open_file_disk};
-use crate::{ByteSize, UsageError, logging, storage};
-
-/// Exit status when a second signal ends the process at once.
-const INTERRUPTED: i32 = 1;
+use crate::{ByteSize, UsageError, logging, signals, storage};
 
 /// Runs the server on files or block devices, until a signal ends it.
 ///
@@ -56,6 +53,7 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
     };
 
     let runtime = runtime()?;
+    let stopping = signals::listen(&runtime, access_log.clone())?;
     // Before the disk, so that a port in use is noticed before anything is touched.
     let listener = runtime.block_on(bind(&plan.addresses, &args.listen))?;
     let disk = open(disk_path, args.disk_capacity.map(|size| size.0))?;
@@ -74,7 +72,7 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
     )?;
 
     let app = assemble(&args, &plan, &storage, credentials, access_log.clone())?;
-    let served = runtime.block_on(serve_until_signal(listener, app, access_log.clone()));
+    let served = runtime.block_on(serve_until_signal(listener, app, stopping));
 
     drop(background);
     // Also when serving failed: what was acknowledged is safe, but a checkpoint saves time.
@@ -82,10 +80,13 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
         .objects
         .close()
         .context("cannot close the disk in good order");
-    runtime.shutdown_background();
-    if let Some(log) = access_log {
-        log.flush();
+    if let Some(log) = access_log
+        && !log.flush()
+    {
+        tracing::warn!("the access log takes no lines; what waited for it is lost");
     }
+    // Last, because the signals are waited for on it.
+    runtime.shutdown_background();
     served?;
     closed
 }
@@ -102,7 +103,8 @@ impl Plan {
     fn new(args: &ServerArgs) -> anyhow::Result<Plan> {
         let log = logging::filter(&args.log)?;
         let memory = MemorySplit::new(args.memory)?;
-        only_disk(args)?;
+        let disk = only_disk(args)?;
+        check_region(&args.region)?;
         let smallest = ByteSize(DISK_CAPACITY_BYTES_MIN);
         if let Some(capacity) = args.disk_capacity
             && capacity < smallest
@@ -122,13 +124,46 @@ impl Plan {
                 .into());
             }
         };
+        let credentials = credentials::from_environment()?;
+        if credentials.is_none() {
+            check_place_for_key(disk)?;
+        }
         Ok(Plan {
             log,
             memory,
-            credentials: credentials::from_environment()?,
+            credentials,
             addresses,
         })
     }
+}
+
+/// Signatures name the region, and each bucket's record keeps it.
+fn check_region(region: &str) -> Result<(), UsageError> {
+    let usable = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if !region.is_empty() && region.len() <= REGION_BYTES_MAX && region.bytes().all(usable) {
+        return Ok(());
+    }
+    Err(UsageError::new(format!(
+        "--region {region:?} is not a region's name: use small letters, digits and hyphens, at \
+         most {REGION_BYTES_MAX}"
+    )))
+}
+
+/// Without a key from the environment there must be a place for one, and the one that is there
+/// must be whole.
+fn check_place_for_key(disk: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    if std::fs::metadata(disk).is_ok_and(|disk| disk.file_type().is_block_device()) {
+        return Err(UsageError::new(
+            "a block device has no place for a generated access key: set CULLET_ACCESS_KEY_ID \
+             and CULLET_SECRET_ACCESS_KEY",
+        )
+        .into());
+    }
+    if disk.is_dir() {
+        credentials::load(disk)?;
+    }
+    Ok(())
 }
 
 fn only_disk(args: &ServerArgs) -> Result<&Path, UsageError> {
@@ -168,13 +203,6 @@ async fn bind(addresses: &[SocketAddr], listen: &str) -> anyhow::Result<TcpListe
 fn access_key(given: Option<Credentials>, disk: &Path) -> anyhow::Result<Credentials> {
     if let Some(credentials) = given {
         return Ok(credentials);
-    }
-    if !disk.is_dir() {
-        return Err(UsageError::new(
-            "a block device has no place for a generated access key: set CULLET_ACCESS_KEY_ID \
-             and CULLET_SECRET_ACCESS_KEY",
-        )
-        .into());
     }
     let found = credentials::load_or_make(disk)?;
     if let Some(path) = &found.made_in {
@@ -232,7 +260,8 @@ fn assemble(
         front,
         pages,
         connections,
-        pressure: Notify::new(),
+        places: Places::default(),
+        refused: AtomicUsize::new(0),
     }))
 }
 
@@ -248,7 +277,9 @@ fn connections_max(memory: &MemorySplit) -> anyhow::Result<usize> {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
     };
-    let files = files.unwrap_or(u64::MAX).saturating_sub(FILES_RESERVED);
+    let files = files.unwrap_or(u64::MAX);
+    // Where few files may be open, half of them are for clients that are served.
+    let files = files.saturating_sub(FILES_RESERVED.min(files / 2));
     let connections = memory.connections_max().min(as_usize(files));
     anyhow::ensure!(
         connections > 0,
@@ -260,36 +291,20 @@ fn connections_max(memory: &MemorySplit) -> anyhow::Result<usize> {
 async fn serve_until_signal(
     listener: TcpListener,
     app: Arc<App>,
-    access_log: Option<AccessLog>,
+    stopping: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
-    tokio::spawn(rotate(hangup, access_log));
-
+    if *stopping.borrow() {
+        return Ok(());
+    }
     let address = listener
         .local_addr()
         .context("cannot tell the listening address")?;
-    let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(serve(listener, app, stopping, DRAIN_TIMEOUT));
     announce(address)?;
-
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    if !serving.await.context("serving ended in a panic")? {
+        tracing::warn!("some clients were still busy and were cut off");
     }
-    tracing::info!("stopping: finishing what was begun");
-    stop.send_replace(true);
-    tokio::select! {
-        drained = serving => {
-            if !drained.context("serving ended in a panic")? {
-                tracing::warn!("some clients were still busy and were cut off");
-            }
-            Ok(())
-        }
-        _ = terminate.recv() => std::process::exit(INTERRUPTED),
-        _ = interrupt.recv() => std::process::exit(INTERRUPTED),
-    }
+    Ok(())
 }
 
 fn announce(address: SocketAddr) -> anyhow::Result<()> {
@@ -299,10 +314,24 @@ fn announce(address: SocketAddr) -> anyhow::Result<()> {
         .context("cannot write to standard output")
 }
 
-async fn rotate(mut hangup: Signal, access_log: Option<AccessLog>) {
-    while hangup.recv().await.is_some() {
-        if let Some(log) = &access_log {
-            log.reopen();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_that_cannot_be_signed_for_are_refused() {
+        for region in ["us-east-1", "x", &"r".repeat(REGION_BYTES_MAX)] {
+            assert!(check_region(region).is_ok(), "{region}");
+        }
+        for region in [
+            "",
+            "EU",
+            "a b",
+            "a/b",
+            "ü",
+            &"r".repeat(REGION_BYTES_MAX + 1),
+        ] {
+            assert!(check_region(region).is_err(), "{region}");
         }
     }
 }

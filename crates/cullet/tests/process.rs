@@ -177,6 +177,11 @@ fn wrong_usage_ends_with_status_2() {
         &["at least 64MiB"],
     );
     refused(server(&disk).args(["--log", "x=y"]), &["--log"]);
+    // Once these were found only after the disk was formatted and a key was made.
+    let long = "r".repeat(65);
+    for region in ["EU", "", "a b", &long] {
+        refused(server(&disk).args(["--region", region]), &["--region"]);
+    }
     refused(server(&disk).env(KEY, "key"), &[SECRET, "is not"]);
     refused(server(&disk).env(SECRET, "secret-secret"), &[KEY, "is not"]);
     refused(
@@ -340,21 +345,175 @@ fn pages_answer_and_signals_end_it() {
 }
 
 #[test]
+fn a_damaged_key_file_is_found_before_anything_is_touched() {
+    let scratch = Scratch::new("key-file");
+    let disk = scratch.join("disk");
+    let mut first = Running::start(&mut server(&disk));
+    first.signal("TERM");
+    assert_eq!(first.wait(), 0);
+    std::fs::write(disk.join("cullet.credentials"), "nonsense").unwrap();
+    let before = std::fs::read(disk.join("cullet.disk")).unwrap();
+    assert_refused(
+        &server(&disk).output().unwrap(),
+        1,
+        &["cullet.credentials", "restore it"],
+    );
+    assert!(std::fs::read(disk.join("cullet.disk")).unwrap() == before);
+}
+
+/// A server whose standard error goes to a file.
+fn start_with_stderr(command: &mut Command, file: &Path) -> Running {
+    Running::start(command.stderr(std::fs::File::create(file).unwrap()))
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once() {
     let scratch = Scratch::new("second");
-    let mut server = Running::start(&mut server(&scratch.join("disk")));
+    let said = scratch.join("stderr");
+    let mut server = start_with_stderr(&mut server(&scratch.join("disk")), &said);
     // A request that is never finished.
     let mut socket = TcpStream::connect(server.address).unwrap();
     write!(socket, "GET / HTTP/1.1\r\nhost: x\r\n").unwrap();
     std::thread::sleep(Duration::from_millis(200));
     server.signal("TERM");
     std::thread::sleep(Duration::from_millis(200));
-    if server.child.try_wait().unwrap().is_none() {
-        server.signal("TERM");
-        let started = Instant::now();
-        assert_eq!(server.wait(), 1);
-        assert!(started.elapsed() < Duration::from_secs(2));
+    assert!(server.child.try_wait().unwrap().is_none());
+    server.signal("TERM");
+    let started = Instant::now();
+    assert_eq!(server.wait(), 1);
+    assert!(started.elapsed() < Duration::from_secs(2));
+    let said = std::fs::read_to_string(&said).unwrap();
+    assert!(said.contains("a second signal"), "{said}");
+}
+
+/// Once signals were waited for only while requests were served: while the disk was closed, or
+/// the access log stood still, a second one did nothing.
+#[test]
+fn a_second_signal_ends_it_at_once_while_it_closes() {
+    let scratch = Scratch::new("second-close");
+    let fifo = scratch.join("log");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut options = std::fs::OpenOptions::new();
+    // Opened so that the server's opening does not wait. Nobody ever reads.
+    let _end = options.read(true).write(true).open(&fifo).unwrap();
+    let start = |disk: &str| {
+        let mut command = server(&scratch.join(disk));
+        let running = Running::start(command.arg("--access-log").arg(&fifo));
+        let path = format!("/{}", "x".repeat(2_000));
+        for _ in 0..60 {
+            running.get(&path);
+        }
+        running
+    };
+    // The log alone does not hold the end up for long.
+    let mut patient = start("patient");
+    patient.signal("TERM");
+    let started = Instant::now();
+    assert_eq!(patient.wait(), 0);
+    assert!(started.elapsed() < Duration::from_secs(10));
+    let mut hasty = start("hasty");
+    hasty.signal("TERM");
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(
+        hasty.child.try_wait().unwrap().is_none(),
+        "it waits for its log"
+    );
+    hasty.signal("INT");
+    let started = Instant::now();
+    assert_eq!(hasty.wait(), 1);
+    assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+/// Once the server's own pages, and whatever was refused before a request was understood, came
+/// without a request id.
+#[test]
+fn every_answer_has_an_id_of_its_own() {
+    let scratch = Scratch::new("ids");
+    let server = Running::start(&mut server(&scratch.join("disk")));
+    let mut ids = std::collections::BTreeSet::new();
+    let mut check = |answer: &str| {
+        let id = answer.split("x-amz-request-id: ").nth(1).expect(answer);
+        assert!(ids.insert(id[..16].to_owned()), "{answer}");
+    };
+    for path in [
+        "/_cullet/health",
+        "/_cullet/health",
+        "/_cullet/metrics",
+        "/_cullet/no",
+        "/b/k",
+    ] {
+        check(&server.get(path).1);
     }
+    let many: String = (0..900).map(|number| format!("h{number}: v\r\n")).collect();
+    for (sent, status) in [
+        ("GET / HTTP/9.9\r\n\r\n".to_owned(), "400"),
+        ("nonsense\r\n\r\n".to_owned(), "400"),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(20_000)), "4"),
+        (format!("GET / HTTP/1.1\r\n{many}\r\n"), "431"),
+    ] {
+        let mut socket = TcpStream::connect(server.address).unwrap();
+        socket.write_all(sent.as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        check(&answer);
+        assert!(answer.ends_with("</Error>"), "{answer}");
+    }
+}
+
+/// A proxy on this machine makes every client look local.
+#[test]
+fn metrics_are_not_for_those_behind_a_proxy() {
+    let scratch = Scratch::new("proxy");
+    let server = Running::start(&mut server(&scratch.join("disk")));
+    for (method, status) in [("GET", "403"), ("HEAD", "403")] {
+        let mut socket = TcpStream::connect(server.address).unwrap();
+        write!(
+            socket,
+            "{method} /_cullet/metrics HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 192.0.2.1\r\n\
+             connection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        assert!(!answer.contains("cullet_memory"), "{answer}");
+    }
+}
+
+/// Once a few hundred connections with half a head each kept everybody else out for a minute.
+#[test]
+fn half_heads_keep_nobody_out() {
+    let scratch = Scratch::new("half-heads");
+    let server = Running::start(&mut server(&scratch.join("disk")));
+    let half: Vec<TcpStream> = (0..300)
+        .map(|_| {
+            let mut socket = TcpStream::connect(server.address).unwrap();
+            // Some are refused, as there are more than may wait.
+            let _ = socket.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n");
+            socket
+        })
+        .collect();
+    let started = Instant::now();
+    assert_eq!(server.get("/_cullet/health").0, 200);
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
+    drop(half);
 }
 
 #[test]

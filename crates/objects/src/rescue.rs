@@ -48,7 +48,12 @@ pub enum Entry {
         /// The last stripe: a copy of the object's record.
         record: Option<ObjectRecord>,
     },
-    /// Counters, notes and settings, or of a newer release: nothing to export.
+    /// A note that a blob is deleted, whose parts may still be there.
+    Deleted {
+        /// The blob.
+        blob: BlobId,
+    },
+    /// Counters and settings, or of a newer release: nothing to export.
     Other,
 }
 
@@ -73,6 +78,7 @@ pub fn decode_entry(key: &[u8], value: &[u8]) -> Result<Entry> {
                     record,
                 })
             }
+            MetaKey::Garbage { blob } => Ok(Entry::Deleted { blob }),
             _ => Ok(Entry::Other),
         },
         RawKey::Shard {

@@ -206,7 +206,7 @@ fn printable(uri: &http::Uri) -> bool {
 }
 
 /// Sixteen characters, unique within a process and, but for chance, among processes.
-pub(crate) fn new_request_id() -> String {
+pub fn new_request_id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!(
         "{:016X}",
@@ -215,7 +215,7 @@ pub(crate) fn new_request_id() -> String {
 }
 
 /// Names this process in `x-amz-id-2`.
-pub(crate) fn host_id() -> &'static str {
+pub fn host_id() -> &'static str {
     static ID: OnceLock<String> = OnceLock::new();
     ID.get_or_init(|| format!("cullet-{:016x}", mix(!process_seed())))
 }

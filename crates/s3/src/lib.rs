@@ -53,6 +53,6 @@ mod view;
 
 pub use body_out::FrontBody;
 pub use budget::{MemoryBudget, Overloaded, Reservation};
-pub use context::{Observer, RequestSummary};
+pub use context::{Observer, RequestSummary, host_id, new_request_id};
 pub use front::{Budgets, Credentials, Front, FrontOptions};
 pub use pace::Pace;

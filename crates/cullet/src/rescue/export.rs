@@ -8,14 +8,17 @@
 //! | control characters, `%` | `%XX` |
 //! | nothing between two slashes, or before the first | `%` |
 //! | `.` and `..` between slashes | `%2E`, `%2E%2E` |
-//! | more than 200 bytes between slashes | pieces of 200 bytes that end in `%-` |
+//! | more than 200 bytes between slashes | pieces of 200 bytes at most; all but the last end in `%-` |
 //! | a key that is also the beginning of others, as `a` beside `a/b` | `a%object` |
+//! | a body without a record, of which one key may have many | `_no-record/BUCKET/KEY%body-NAME` |
 //!
-//! `objects.jsonl` says which file is which object, with its metadata.
+//! `objects.jsonl` says which file is which object, with its metadata. What goes wrong with one
+//! file (its path is too long for the target, say) is that file's: it is told and counted, and
+//! the export goes on. Only when the target takes nothing more does it end.
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -34,50 +37,90 @@ const ORPHANS: &str = "_no-record";
 /// The list of everything that was exported.
 const LIST: &str = "objects.jsonl";
 
-/// Writes every object that is `wanted` below `to`; returns how many are damaged. Those are
-/// not written.
+/// What became of an export.
+pub(super) struct Exported {
+    /// Objects that are damaged. They are not written.
+    pub(super) damaged: usize,
+    /// Whole objects that could not be written.
+    pub(super) failed: usize,
+}
+
+/// Writes every object that is `wanted` below `to`.
+///
+/// # Errors
+/// A sentence, if the target cannot be used or takes nothing more.
 pub(super) fn export(
     inventory: &Inventory<'_>,
     to: &Path,
     wanted: impl Fn(&Item<'_>) -> bool,
-) -> anyhow::Result<usize> {
+) -> anyhow::Result<Exported> {
     prepare(to)?;
     let list_path = to.join(LIST);
     let list = File::create_new(&list_path);
     let list = list.with_context(|| format!("cannot create {}", list_path.display()))?;
     let mut list = BufWriter::new(list);
-    let keys: BTreeSet<(&str, bool, &str)> = inventory.items().map(name_of).collect();
-    let (mut written, mut damaged) = (0, 0);
+    let keys: BTreeSet<(&str, &str)> = inventory
+        .items()
+        .filter(|item| item.orphan.is_none())
+        .map(|item| (item.bucket.as_str(), item.key.as_str()))
+        .collect();
+    let mut written = 0;
+    let mut exported = Exported {
+        damaged: 0,
+        failed: 0,
+    };
     for item in inventory.items().filter(|item| wanted(item)) {
         let relative = relative_path(item, is_directory_too(&keys, item));
+        let name = || format!("{}/{}", item.bucket, item.key.escape_debug());
         match write_object(inventory, item, &to.join(&relative)) {
             Ok(()) => {
-                writeln!(list, "{}", line(item, &relative))?;
+                writeln!(list, "{}", line(item, &relative))
+                    .with_context(|| gave_up(&list_path, written))?;
                 written += 1;
             }
             Err(Failure::Damaged(what)) => {
-                eprintln!(
-                    "damage: {}/{} was not written: {what}",
-                    item.bucket,
-                    item.key.escape_debug()
-                );
-                damaged += 1;
+                eprintln!("damage: {} was not written: {what}", name());
+                exported.damaged += 1;
             }
-            Err(Failure::Io(error)) => return Err(error),
+            Err(Failure::Io(error)) if ends_everything(&error) => {
+                // What was written is of use only with its list.
+                let _ = list.flush();
+                return Err(error).with_context(|| gave_up(&to.join(&relative), written));
+            }
+            Err(Failure::Io(error)) => {
+                eprintln!("{} is whole, but was not written: {error}", name());
+                exported.failed += 1;
+            }
         }
     }
-    list.flush()?;
+    list.flush().with_context(|| gave_up(&list_path, written))?;
     eprintln!("{written} objects were written below {}", to.display());
-    Ok(damaged)
+    Ok(exported)
+}
+
+fn gave_up(path: &Path, written: usize) -> String {
+    format!(
+        "the export ended after {written} objects, because {} cannot be written; make room, and \
+         export again into an empty directory (--bucket and --prefix choose a part)",
+        path.display()
+    )
+}
+
+/// Whether every further file would meet the same error.
+fn ends_everything(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 enum Failure {
     Damaged(String),
-    Io(anyhow::Error),
+    Io(std::io::Error),
 }
 
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Failure {
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
         Failure::Io(error)
     }
 }
@@ -101,88 +144,87 @@ fn prepare(to: &Path) -> anyhow::Result<()> {
 /// piece by piece, so that an object's size never matters.
 fn write_object(inventory: &Inventory<'_>, item: &Item<'_>, path: &Path) -> Result<(), Failure> {
     item.verify(inventory.rescue).map_err(Failure::Damaged)?;
-    let what = || format!("cannot write {}", path.display());
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).with_context(what)?;
+        std::fs::create_dir_all(parent)?;
     }
-    let mut file = File::create_new(path).with_context(what)?;
+    let mut file = File::create_new(path)?;
+    let written = write_pieces(inventory, item, &mut file);
+    if written.is_err() {
+        // Half a file would look like a whole one. Should removing it fail, the object is not
+        // in the list all the same.
+        let _ = std::fs::remove_file(path);
+    }
+    written
+}
+
+fn write_pieces(
+    inventory: &Inventory<'_>,
+    item: &Item<'_>,
+    file: &mut File,
+) -> Result<(), Failure> {
     for piece in item.pieces(inventory.rescue) {
-        file.write_all(&piece.map_err(Failure::Damaged)?)
-            .with_context(what)?;
+        file.write_all(&piece.map_err(Failure::Damaged)?)?;
     }
     Ok(())
 }
 
-fn name_of<'a>(item: &'a Item<'_>) -> (&'a str, bool, &'a str) {
-    (item.bucket.as_str(), item.is_orphan, item.key.as_str())
-}
-
-/// Whether other keys make a directory of this key's path.
-fn is_directory_too(keys: &BTreeSet<(&str, bool, &str)>, item: &Item<'_>) -> bool {
+/// Whether other keys make a directory of this key's path. Orphans have names of their own.
+fn is_directory_too(keys: &BTreeSet<(&str, &str)>, item: &Item<'_>) -> bool {
+    if item.orphan.is_some() {
+        return false;
+    }
     let below = format!("{}/", item.key);
-    let from = (item.bucket.as_str(), item.is_orphan, below.as_str());
-    keys.range(from..)
+    keys.range((item.bucket.as_str(), below.as_str())..)
         .next()
-        .is_some_and(|(bucket, is_orphan, key)| {
-            *bucket == item.bucket && *is_orphan == item.is_orphan && key.starts_with(&below)
-        })
+        .is_some_and(|(bucket, key)| *bucket == item.bucket && key.starts_with(&below))
 }
 
 fn relative_path(item: &Item<'_>, is_directory_too: bool) -> PathBuf {
-    let mut path = PathBuf::new();
-    if item.is_orphan {
-        path.push(ORPHANS);
+    let bucket: PathBuf = names(&item.bucket).into_iter().collect();
+    match &item.orphan {
+        None => bucket.join(key_path(
+            &item.key,
+            if is_directory_too { "%object" } else { "" },
+        )),
+        Some(orphan) => Path::new(ORPHANS)
+            .join(bucket)
+            .join(key_path(&item.key, &format!("%body-{}", orphan.blob))),
     }
-    path.push(escape(&item.bucket));
-    path.push(key_path(&item.key, is_directory_too));
-    path
 }
 
-fn key_path(key: &str, is_directory_too: bool) -> PathBuf {
-    let mut path: PathBuf = key
-        .split('/')
-        .flat_map(|segment| pieces(&escape(segment)))
-        .collect();
-    if is_directory_too {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push("%object");
-        path.set_file_name(name);
+/// The path of a key; `suffix` is added to its last name.
+fn key_path(key: &str, suffix: &str) -> PathBuf {
+    let mut path: Vec<String> = key.split('/').flat_map(names).collect();
+    if let Some(last) = path.last_mut() {
+        last.push_str(suffix);
     }
-    path
+    path.into_iter().collect()
 }
 
-fn escape(segment: &str) -> String {
-    match segment {
-        "" => return "%".to_owned(),
-        "." => return "%2E".to_owned(),
-        ".." => return "%2E%2E".to_owned(),
-        _ => {}
-    }
-    let mut escaped = String::with_capacity(segment.len());
+/// The names that stand for what is between two slashes: first cut, then escaped, so that no
+/// piece is `.` or `..` because of where the cut fell.
+fn names(segment: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut name = String::new();
     for character in segment.chars() {
-        if character == '%' || character.is_ascii_control() {
-            escaped.push_str(&format!("%{:02X}", u32::from(character)));
-        } else {
-            escaped.push(character);
+        let mut bytes = [0; 4];
+        let escaped = match character {
+            '%' | '/' => format!("%{:02X}", u32::from(character)),
+            control if control.is_ascii_control() => format!("%{:02X}", u32::from(control)),
+            other => other.encode_utf8(&mut bytes).to_owned(),
+        };
+        if name.len() + escaped.len() > NAME_BYTES_MAX {
+            names.push(std::mem::take(&mut name) + "%-");
         }
+        name.push_str(&escaped);
     }
-    escaped
-}
-
-/// Cuts a name that is too long, at characters.
-fn pieces(mut name: &str) -> Vec<String> {
-    let mut pieces = Vec::new();
-    while name.len() > NAME_BYTES_MAX {
-        let mut at = NAME_BYTES_MAX;
-        while !name.is_char_boundary(at) {
-            at -= 1;
-        }
-        let (head, tail) = name.split_at(at);
-        pieces.push(format!("{head}%-"));
-        name = tail;
-    }
-    pieces.push(name.to_owned());
-    pieces
+    names.push(match name.as_str() {
+        "" => "%".to_owned(),
+        "." => "%2E".to_owned(),
+        ".." => "%2E%2E".to_owned(),
+        _ => name,
+    });
+    names
 }
 
 fn line(item: &Item<'_>, path: &Path) -> String {
@@ -211,14 +253,18 @@ fn line(item: &Item<'_>, path: &Path) -> String {
         .collect();
     format!(
         "{{\"bucket\":{},\"key\":{},\"path\":{},\"size\":{},\"etag\":{},\"modified\":\"{}\",\
-         \"has_record\":{},\"headers\":{{{}}}}}",
+         \"has_record\":{},{}\"headers\":{{{}}}}}",
         json_string(&item.bucket),
         json_string(&item.key),
         json_string(&path.to_string_lossy()),
         head.size,
         json_string(head.etag.as_str()),
         rfc3339_millis(head.modified.as_millis()),
-        !item.is_orphan,
+        item.orphan.is_none(),
+        item.orphan.map_or(String::new(), |orphan| format!(
+            "\"body\":\"{}\",\"state\":\"{}\",",
+            orphan.blob, orphan.relation
+        )),
         headers.join(",")
     )
 }
@@ -228,7 +274,7 @@ mod tests {
     use super::*;
 
     fn path(key: &str) -> String {
-        key_path(key, false).to_string_lossy().into_owned()
+        key_path(key, "").to_string_lossy().into_owned()
     }
 
     #[test]
@@ -247,7 +293,7 @@ mod tests {
             assert_eq!(path(key), expected, "{key:?}");
             assert!(Path::new(&path(key)).is_relative());
         }
-        assert_eq!(key_path("a", true), Path::new("a%object"));
+        assert_eq!(key_path("a", "%object"), Path::new("a%object"));
         let long = "ü".repeat(512);
         let cut = path(&long);
         assert!(
@@ -255,5 +301,42 @@ mod tests {
             "{cut}"
         );
         assert_eq!(cut.replace("%-/", ""), long);
+    }
+
+    /// Once names were escaped first and cut then, so that a cut before `..` made a path that
+    /// led back: two objects met in one path, and the whole export ended there.
+    #[test]
+    fn no_cut_makes_a_name_that_leads_elsewhere() {
+        let long = "x".repeat(NAME_BYTES_MAX);
+        for (tail, expected) in [(".", "%2E"), ("..", "%2E%2E"), ("../y", "%2E%2E/y")] {
+            assert_eq!(
+                path(&format!("{long}{tail}")),
+                format!("{long}%-/{expected}")
+            );
+        }
+        let mut seen = BTreeSet::new();
+        for alphabet in [".", "%", "\n", "2E", "é"] {
+            for len in NAME_BYTES_MAX - 4..NAME_BYTES_MAX + 4 {
+                for tail in ["", ".", "..", "%2E", "%", "/", "/."] {
+                    let key = format!("{}{tail}", alphabet.repeat(len));
+                    seen.insert((path(&key), key));
+                }
+            }
+        }
+        let paths: BTreeSet<&String> = seen.iter().map(|(path, _)| path).collect();
+        let keys: BTreeSet<&String> = seen.iter().map(|(_, key)| key).collect();
+        assert_eq!(paths.len(), keys.len());
+    }
+
+    #[test]
+    fn only_a_target_that_takes_nothing_more_ends_an_export() {
+        assert!(ends_everything(&ErrorKind::StorageFull.into()));
+        for one in [
+            ErrorKind::AlreadyExists,
+            ErrorKind::InvalidFilename,
+            ErrorKind::NotADirectory,
+        ] {
+            assert!(!ends_everything(&one.into()), "{one:?}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What belongs together: records with their bodies, and bodies whose record is lost.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 
 use objects::rescue::{
     BlobLabel, Body, BucketId, Entry, Flags, ObjectHead, ObjectRecord, decode_entry,
@@ -20,9 +21,42 @@ pub(super) struct Item<'a> {
     pub(super) bucket: String,
     pub(super) key: String,
     pub(super) record: ObjectRecord,
-    /// The record is lost; this is the copy in the body's last frame.
-    pub(super) is_orphan: bool,
+    /// `None`: the record is there. Else it is lost or never was, and [`Item::record`] is the
+    /// copy in the body's last frame.
+    pub(super) orphan: Option<Orphan>,
     parts: Vec<Part<'a>>,
+}
+
+/// A whole body to which no record refers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Orphan {
+    /// When its last piece was committed: puts the orphans of one key in order, and them and
+    /// its record.
+    seq: u64,
+    /// The body's name, which no other body has.
+    pub(super) blob: BlobId,
+    pub(super) relation: Relation,
+}
+
+/// What an orphan is to the record that its key has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Relation {
+    /// The key has no record that can be read.
+    Alone,
+    /// The record was written after the body was.
+    Older,
+    /// The record was written before the body was: a newer record is likely to be lost.
+    Newer,
+}
+
+impl fmt::Display for Relation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Relation::Alone => "no-record",
+            Relation::Older => "no-record, older than the object",
+            Relation::Newer => "no-record, newer than the object",
+        })
+    }
 }
 
 /// A piece of a body, in order; `None`: it is not there.
@@ -31,6 +65,8 @@ type Part<'a> = Option<Rescued<'a>>;
 /// What is on the disk of one blob.
 #[derive(Default)]
 struct Blob<'a> {
+    /// When its newest piece was committed.
+    seq: u64,
     stripes: BTreeMap<u32, Rescued<'a>>,
     label: Option<BlobLabel>,
     record: Option<ObjectRecord>,
@@ -43,8 +79,13 @@ struct Found<'a> {
     /// The newest version of each key.
     objects: BTreeMap<(BucketId, String), (u64, ObjectRecord, Rescued<'a>)>,
     blobs: BTreeMap<BlobId, Blob<'a>>,
+    /// Bodies whose deletion was decided, though it may not be through.
+    deleted: BTreeSet<BlobId>,
     unreadable: Vec<String>,
 }
+
+/// The keys that have a record, and when it was committed.
+type Known = BTreeMap<(BucketId, String), u64>;
 
 impl<'a> Found<'a> {
     fn read(rescue: &'a Rescue) -> Found<'a> {
@@ -84,9 +125,13 @@ impl<'a> Found<'a> {
                 ..
             } => {
                 let blob = self.blobs.entry(blob).or_default();
+                blob.seq = blob.seq.max(rescued.seq);
                 blob.stripes.insert(stripe, rescued);
                 blob.label = label.or(blob.label.take());
                 blob.record = record.or(blob.record.take());
+            }
+            Entry::Deleted { blob } => {
+                self.deleted.insert(blob);
             }
             Entry::Other => {}
         }
@@ -98,7 +143,7 @@ impl<'a> Inventory<'a> {
     pub(super) fn new(rescue: &'a Rescue) -> Inventory<'a> {
         let mut found = Found::read(rescue);
         let mut items = Vec::with_capacity(found.objects.len());
-        let mut known = BTreeSet::new();
+        let mut known = Known::new();
         for ((id, key), (_, record, rescued)) in std::mem::take(&mut found.objects) {
             let parts = match &record.body {
                 Body::Inline => vec![Some(rescued)],
@@ -109,7 +154,7 @@ impl<'a> Inventory<'a> {
                         .collect()
                 }
             };
-            known.insert((id, key.clone()));
+            known.insert((id, key.clone()), rescued.seq);
             if record.head.flags.contains(Flags::DELETE_MARKER) {
                 continue;
             }
@@ -122,12 +167,13 @@ impl<'a> Inventory<'a> {
                 bucket,
                 key,
                 record,
-                is_orphan: false,
+                orphan: None,
                 parts,
             });
         }
-        items.extend(orphans(found.blobs, &known));
-        items.sort_by(|a, b| (&a.bucket, &a.key).cmp(&(&b.bucket, &b.key)));
+        items.extend(orphans(found.blobs, &found.deleted, &known));
+        let order = |item: &Item<'a>| (item.bucket.clone(), item.key.clone(), item.orphan);
+        items.sort_by_cached_key(order);
         Inventory {
             rescue,
             items,
@@ -151,21 +197,23 @@ impl<'a> Inventory<'a> {
     }
 }
 
-/// Whole bodies to which no record refers, and whose key has no other record. They may also
-/// come from a put that was never acknowledged.
+/// Whole bodies to which no record refers, and whose deletion nobody noted. They may come from
+/// a put that was never acknowledged; but also from one whose record is damaged while an older
+/// record of the key is not, so that a record of the key hides none of them.
 fn orphans<'a>(
     blobs: BTreeMap<BlobId, Blob<'a>>,
-    known: &BTreeSet<(BucketId, String)>,
+    deleted: &BTreeSet<BlobId>,
+    known: &Known,
 ) -> Vec<Item<'a>> {
     let mut orphans = Vec::new();
-    for blob in blobs.into_values() {
+    for (id, blob) in blobs {
         let (Some(label), Some(record)) = (blob.label, blob.record) else {
             continue;
         };
         let Body::Blob(reference) = &record.body else {
             continue;
         };
-        if known.contains(&(label.bucket, label.key.clone())) {
+        if deleted.contains(&id) {
             continue;
         }
         let stripes = 0..reference.stripes();
@@ -173,11 +221,21 @@ fn orphans<'a>(
             .map(|stripe| blob.stripes.get(&stripe).copied())
             .collect();
         let (bucket, key) = (label.bucket_name, label.key);
+        let recorded = known.get(&(label.bucket, key.clone()));
+        let relation = match recorded {
+            None => Relation::Alone,
+            Some(&recorded) if recorded > blob.seq => Relation::Older,
+            Some(_) => Relation::Newer,
+        };
         orphans.push(Item {
             bucket,
             key,
             record,
-            is_orphan: true,
+            orphan: Some(Orphan {
+                seq: blob.seq,
+                blob: id,
+                relation,
+            }),
             parts,
         });
     }
@@ -226,5 +284,77 @@ impl Item<'_> {
                 .read_payload(part, 0..part.payload_len())
                 .map_err(|error| error.to_string())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use objects::{AccountId, ETag, Metadata, Timestamp};
+    use volume::{BlobRef, Scheme};
+
+    use super::*;
+
+    const BUCKET: BucketId = BucketId(1);
+
+    fn blob(counter: u64, seq: u64) -> (BlobId, Blob<'static>) {
+        let id = BlobId { epoch: 1, counter };
+        let reference = BlobRef {
+            id,
+            plain_len: 9,
+            stored_len: 9,
+            transforms: Vec::new(),
+            scheme: Scheme { k: 1, m: 0 },
+            shard_bytes: 1024,
+        };
+        let record = ObjectRecord {
+            head: ObjectHead {
+                flags: Flags::NULL_VERSION,
+                size: 9,
+                modified: Timestamp::from_millis(1),
+                owner: AccountId::ROOT,
+                etag: ETag::new("e"),
+            },
+            body: Body::Blob(reference),
+            metadata: Metadata::default(),
+            unknown: Vec::new(),
+        };
+        let label = BlobLabel {
+            bucket: BUCKET,
+            bucket_name: "b".to_owned(),
+            key: "k".to_owned(),
+        };
+        let blob = Blob {
+            seq,
+            stripes: BTreeMap::new(),
+            label: Some(label),
+            record: Some(record),
+        };
+        (id, blob)
+    }
+
+    /// Once a body whose deletion was acknowledged, but was not through, came back.
+    #[test]
+    fn a_deleted_body_is_no_orphan() {
+        let (deleted, _) = blob(1, 10);
+        let blobs = || BTreeMap::from([blob(1, 10), blob(2, 20), blob(3, 40)]);
+        let known = Known::from([((BUCKET, "k".to_owned()), 30)]);
+        let relations = |deleted: &[BlobId], known: &Known| -> Vec<(u64, Relation)> {
+            let deleted = deleted.iter().copied().collect();
+            let orphans = orphans(blobs(), &deleted, known);
+            let orphans = orphans.iter().filter_map(|item| item.orphan);
+            orphans
+                .map(|orphan| (orphan.blob.counter, orphan.relation))
+                .collect()
+        };
+        assert_eq!(
+            relations(&[deleted], &known),
+            [(2, Relation::Older), (3, Relation::Newer)]
+        );
+        assert_eq!(relations(&[], &Known::new()).len(), 3);
+        assert!(
+            relations(&[], &Known::new())
+                .iter()
+                .all(|(_, relation)| *relation == Relation::Alone)
+        );
     }
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use bytes::Bytes;
-use objects::rescue::{Body, Entry, MetaKey, decode_entry, decode_meta_key};
+use objects::rescue::{Body, Entry, decode_entry};
 use objects::{
     AccountId, ETag, Error, ListEntry, ListRequest, Metadata, Objects, ObjectsOptions,
     PutCondition, PutOutcome, PutRequest,
@@ -208,10 +208,10 @@ impl World {
                     stored.insert(blob);
                 }
                 Entry::Bucket { .. } => {}
-                Entry::Other => {
-                    let note = matches!(decode_meta_key(&key[1..]), Ok(MetaKey::Garbage { .. }));
-                    assert!(!note, "a note of a deletion that is done");
+                Entry::Deleted { blob } => {
+                    panic!("a note of the deletion of {blob}, which is done")
                 }
+                Entry::Other => {}
             }
         }
         assert_eq!(

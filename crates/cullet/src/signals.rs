@@ -1,0 +1,70 @@
+//! Signals, from before the disk is touched until the process ends: the first one asks for an
+//! orderly end, a second one ends at once, whatever the process is waiting for then.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::access_log::AccessLog;
+
+/// Exit status when a second signal ends the process at once.
+const INTERRUPTED: i32 = 1;
+
+/// How long saying so may take.
+const SAYING_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Begins to listen on `runtime`'s threads. What is returned turns true at the first signal.
+pub(crate) fn listen(
+    runtime: &Runtime,
+    access_log: Option<AccessLog>,
+) -> anyhow::Result<watch::Receiver<bool>> {
+    let _entered = runtime.enter();
+    let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+    let (stop, stopping) = watch::channel(false);
+    runtime.spawn(rotate(hangup, access_log));
+    runtime.spawn(end(terminate, interrupt, stop));
+    Ok(stopping)
+}
+
+async fn end(mut terminate: Signal, mut interrupt: Signal, stop: watch::Sender<bool>) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    stop.send_replace(true);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    say_the_end();
+    std::process::exit(INTERRUPTED);
+}
+
+/// Says why, on a thread of its own: whoever reads standard error may be stuck, and the end does
+/// not wait for it.
+fn say_the_end() {
+    let (said, heard) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new().spawn(move || {
+        eprintln!(
+            "cullet: a second signal: ending at once, with requests unfinished; nothing that was \
+             acknowledged is lost"
+        );
+        let _ = said.send(());
+    });
+    if thread.is_ok() {
+        let _ = heard.recv_timeout(SAYING_TIMEOUT);
+    }
+}
+
+async fn rotate(mut hangup: Signal, access_log: Option<AccessLog>) {
+    while hangup.recv().await.is_some() {
+        if let Some(log) = &access_log {
+            log.reopen();
+        }
+    }
+}
