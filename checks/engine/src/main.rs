@@ -9,11 +9,12 @@
 //! Exit status 0: everything holds; 1: something does not; 2: wrong usage.
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use engine_checks::checks::Check;
-use engine_checks::mutants::{self, Bug, Effort};
+use engine_checks::mutants::{self, Bug, Effort, End, Said};
 use engine_checks::prove::{self, Plan};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
@@ -200,7 +201,7 @@ fn hunt(arguments: &Arguments, mutant: &str, seed: &str) -> Result<bool, String>
     Ok(true)
 }
 
-fn hunt_in_child(mutant: &str, seed: u64, effort: Effort) -> String {
+fn hunt_in_child(mutant: &str, seed: u64, effort: Effort) -> Said {
     let numbers = [effort.budget.as_secs(), effort.threads as u64].map(|n| n.to_string());
     let said = std::env::current_exe().and_then(|me| {
         std::process::Command::new(me)
@@ -209,10 +210,20 @@ fn hunt_in_child(mutant: &str, seed: u64, effort: Effort) -> String {
             .stderr(std::process::Stdio::null())
             .output()
     });
-    said.map_or_else(
-        |error| format!("no process: {error}"),
-        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
-    )
+    match said {
+        Err(error) => Said {
+            text: format!("no process: {error}"),
+            end: End::Badly,
+        },
+        Ok(output) => Said {
+            text: String::from_utf8_lossy(&output.stdout).into_owned(),
+            end: match (output.status.success(), output.status.signal()) {
+                (true, _) => End::Well,
+                (false, Some(signal)) => End::Signal(signal),
+                (false, None) => End::Badly,
+            },
+        },
+    }
 }
 
 fn run_mutants(arguments: &Arguments) -> Result<bool, String> {
@@ -221,9 +232,19 @@ fn run_mutants(arguments: &Arguments) -> Result<bool, String> {
         budget: Duration::from_secs(arguments.number("budget", 60)?),
         threads: threads(arguments)?,
     };
+    if effort.seeds == 0 {
+        return Err("--seeds 0 looks for nothing".to_owned());
+    }
     let only = arguments.text("only");
-    println!("{}", mutants::header());
     let mut good = true;
+    match mutants::control(effort, on_hang) {
+        Ok(sequences) => println!("without a bug {sequences} sequences of the same seeds hold"),
+        Err(found) => {
+            println!("without a bug: {found}");
+            good = false;
+        }
+    }
+    println!("{}", mutants::header());
     for target in mutants::TARGETS {
         if only.is_some_and(|only| !only.eq_ignore_ascii_case(target.name)) {
             continue;
