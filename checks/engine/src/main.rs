@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use engine_checks::checks::Check;
-use engine_checks::mutants::{self, Bug, Effort, End, Said};
+use engine_checks::mutants::{self, Bug, Effort, End, Said, Target};
 use engine_checks::prove::{self, Plan};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
@@ -236,8 +236,14 @@ fn run_mutants(arguments: &Arguments) -> Result<bool, String> {
         return Err("--seeds 0 looks for nothing".to_owned());
     }
     let only = arguments.text("only");
+    let is_wanted =
+        |target: &Target| only.is_none_or(|only| only.eq_ignore_ascii_case(target.name));
+    let targets: Vec<Target> = mutants::TARGETS.into_iter().filter(is_wanted).collect();
+    if targets.is_empty() {
+        return Err("no such mutant".to_owned());
+    }
     let mut good = true;
-    match mutants::control(effort, on_hang) {
+    match mutants::control(&targets, effort, on_hang) {
         Ok(sequences) => println!("without a bug {sequences} sequences of the same seeds hold"),
         Err(found) => {
             println!("without a bug: {found}");
@@ -245,10 +251,7 @@ fn run_mutants(arguments: &Arguments) -> Result<bool, String> {
         }
     }
     println!("{}", mutants::header());
-    for target in mutants::TARGETS {
-        if only.is_some_and(|only| !only.eq_ignore_ascii_case(target.name)) {
-            continue;
-        }
+    for target in targets {
         let kill = mutants::hunt(target, effort, |seed| {
             hunt_in_child(target.name, seed, effort)
         });

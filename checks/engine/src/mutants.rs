@@ -48,7 +48,7 @@ const fn model(name: &'static str, bug: ModelBug, checks: &'static [Check]) -> T
 
 /// The seeded bugs that need no concurrency. M4 needs several disks; M11 to M14 and M16 are
 /// for the model checker for schedules (`checks/schedules`).
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 21] = [
     engine("M1", Mutant::M1, &[Check::C1]),
     engine("M2", Mutant::M2, &[Check::C1]),
     engine("M3", Mutant::M3, &[Check::C2]),
@@ -68,6 +68,8 @@ pub const TARGETS: [Target; 19] = [
     engine("M23", Mutant::M23, &[Check::C1]),
     engine("M24", Mutant::M24, &[Check::C1]),
     engine("M25", Mutant::M25, &[Check::C2]),
+    engine("M26", Mutant::M26, &[Check::C2]),
+    engine("M27", Mutant::M27, &[Check::C2]),
 ];
 
 /// What is wrong in it.
@@ -227,9 +229,9 @@ pub enum End {
     Badly,
 }
 
-/// The checks that hunt, each once.
-fn killers() -> Vec<Check> {
-    let mut checks: Vec<Check> = TARGETS
+/// The checks that hunt for these, each once.
+fn killers(targets: &[Target]) -> Vec<Check> {
+    let mut checks: Vec<Check> = targets
         .iter()
         .flat_map(|target| target.checks)
         .copied()
@@ -244,9 +246,13 @@ const CONTROL_PART: u32 = 6;
 
 /// The same seeds without any bug: every check that hunts must find nothing. Returns how many
 /// sequences there were, or what was found.
-pub fn control(effort: Effort, on_hang: fn(Check, u64) -> !) -> Result<u64, String> {
+pub fn control(
+    targets: &[Target],
+    effort: Effort,
+    on_hang: fn(Check, u64) -> !,
+) -> Result<u64, String> {
     let mut sequences = 0;
-    for check in killers() {
+    for check in killers(targets) {
         for seed in 0..effort.seeds {
             let plan = Plan {
                 base: base_of(seed),
