@@ -1,5 +1,7 @@
 //! What the threads do, each scenario with the property that it shows.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use shardstore::Error;
 use shardstore::sync::{Arc, thread};
 use simdisk::{Crash, Rng};
@@ -81,6 +83,15 @@ impl Scenario {
             Scenario::PowerCut => power_cut(&mut rng),
         }
     }
+}
+
+/// Runs in which the power went while something was being written, since the last call: one
+/// that ends before its cut crashes a disk on which all is flushed.
+static CUTS: AtomicU64 = AtomicU64::new(0);
+
+/// How many runs since the last call had their power cut in the middle.
+pub fn crashes_that_cut() -> u64 {
+    CUTS.swap(0, Ordering::Relaxed)
 }
 
 /// What a client thread does.
@@ -377,6 +388,9 @@ fn power_cut(rng: &mut Rng) {
     }));
     world.disk.cut_after(cut_after);
     together(&world, bodies);
+    if world.disk.is_cut() {
+        CUTS.fetch_add(1, Ordering::Relaxed);
+    }
     let disk = Arc::new(world.disk.crash(rng, mode));
     let after = World::open(disk, rng).expect("a power cut leaves a disk that opens");
     let state = World::read_all(&after.store.snapshot()).expect("what is there can be read");
