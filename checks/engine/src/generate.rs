@@ -179,8 +179,9 @@ impl<'a> Generator<'a> {
             if is_cut {
                 let mut cut = self.op(Draw::CutAfter);
                 if let Op::CutAfter { ios, .. } = &mut cut {
-                    // No more than what follows is sure to issue.
-                    *ios %= 6;
+                    // The write, if an extent is prepared before it, and else the flush: either
+                    // way something is unflushed. The others are free to strike anywhere.
+                    *ios = 1;
                 }
                 ops.push(cut);
             }
