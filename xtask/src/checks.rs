@@ -9,6 +9,12 @@ use crate::workspace::{Outcome, build_executable, cargo, run_through};
 /// Of each minute of `prove`, the seconds that go to schedules.
 const SCHEDULES_SECONDS: f64 = 15.0;
 
+/// From so many minutes on, `prove` is the long run.
+const LONG_MINUTES: f64 = 30.0;
+
+/// From so many minutes on, each scenario must have been tried in a thousand schedules.
+const CI_MINUTES: f64 = 5.0;
+
 /// `prove`, `mutants` and `replay`: two programs, because the one for schedules is built with
 /// other threads and locks.
 pub fn engine(command: &str, args: &[String]) -> Outcome<ExitCode> {
@@ -42,6 +48,9 @@ pub fn engine(command: &str, args: &[String]) -> Outcome<ExitCode> {
             .map_err(|_| format!("--minutes: `{text}` is no number"))?,
     };
     let both = sequences && schedules;
+    // By the whole, of which each program gets a part.
+    let is_long = command == "prove" && minutes >= LONG_MINUTES;
+    let is_ci_length = command == "prove" && both && minutes >= CI_MINUTES;
     let mut result = ExitCode::SUCCESS;
     if sequences {
         let share = if both {
@@ -52,6 +61,9 @@ pub fn engine(command: &str, args: &[String]) -> Outcome<ExitCode> {
         let mut program = Command::new(engine_program()?);
         program.arg(command);
         program.args(replaced(&args, "--minutes", "--minutes", minutes * share));
+        if is_long && !args.iter().any(|arg| arg == "--thorough") {
+            program.arg("--thorough");
+        }
         let code = run_through(&mut program)?;
         if code != ExitCode::SUCCESS {
             result = code;
@@ -63,6 +75,9 @@ pub fn engine(command: &str, args: &[String]) -> Outcome<ExitCode> {
         program.arg(command);
         let seconds = (minutes * share).ceil();
         program.args(replaced(&args, "--minutes", "--seconds", seconds));
+        if is_ci_length && !args.iter().any(|arg| arg == "--schedules-min") {
+            program.args(["--schedules-min", "1000"]);
+        }
         let code = run_through(&mut program)?;
         if code != ExitCode::SUCCESS {
             result = code;

@@ -62,6 +62,7 @@ Runs everything, in sections, and ends with one summary:
   release     dist/cullet is static and holds no seeded bug; the checks' program holds them
   clients     boto3 and the aws CLI against dist/cullet (Python, in .venv)
   prove       a short run of `cargo xtask prove`
+  mutants     `cargo xtask mutants`, one seed of each and briefly
   torture     short runs of `cargo xtask torture`: on a disk that lies, to see that it is
               noticed, on the volatile disk, and on the file disk
 

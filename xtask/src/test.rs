@@ -8,13 +8,14 @@ use crate::dist;
 use crate::report::{Report, Tally};
 use crate::workspace::{self, Outcome, cargo, in_ci, root, run_watched};
 
-const SECTIONS: [&str; 7] = [
+const SECTIONS: [&str; 8] = [
     "crates",
     "engine",
     "schedules",
     "release",
     "clients",
     "prove",
+    "mutants",
     "torture",
 ];
 
@@ -66,6 +67,17 @@ fn run_all(request: &Request) -> ExitCode {
             let minutes = ["--minutes".to_owned(), request.prove_minutes.clone()];
             if checks::engine("prove", &minutes)? != ExitCode::SUCCESS {
                 return Err("a property is violated; the replay command stands above".to_owned());
+            }
+            tally.add(Tally::ONE_PASSED);
+            Ok(String::new())
+        });
+    }
+    if wanted("mutants") {
+        // One seed each, briefly: enough to notice a check that has gone blind.
+        report.section("mutants", |tally| {
+            let args = ["--seeds", "1", "--budget", "20"].map(str::to_owned);
+            if checks::engine("mutants", &args)? != ExitCode::SUCCESS {
+                return Err("a seeded bug was not found, or the hunt itself failed".to_owned());
             }
             tally.add(Tally::ONE_PASSED);
             Ok(String::new())

@@ -140,7 +140,7 @@ impl<'a> Generator<'a> {
             Profile::Conform => {}
             Profile::Crash | Profile::CrashRecovery => {
                 alphabet.push((Draw::DirtyReboot, 4, true));
-                alphabet.push((Draw::CutAfter, 4, false));
+                alphabet.push((Draw::CutAfter, 5, true));
             }
             Profile::Faults => {
                 alphabet.push((Draw::DirtyReboot, 2, false));
@@ -173,6 +173,26 @@ impl<'a> Generator<'a> {
                 frees_space: false,
             },
         );
+        // Between two calls everything is flushed, so a crash that is to tear something must
+        // strike within one, while it writes.
+        for is_cut in [false, true] {
+            if is_cut {
+                let mut cut = self.op(Draw::CutAfter);
+                if let Op::CutAfter { ios, .. } = &mut cut {
+                    // The write, if an extent is prepared before it, and else the flush: either
+                    // way something is unflushed. The others are free to strike anywhere.
+                    *ios = 1;
+                }
+                ops.push(cut);
+            }
+            let change = self.put();
+            ops.push(Op::Submit {
+                changes: vec![change],
+                frees_space: false,
+            });
+            ops.push(Op::Pump { groups: 8 });
+        }
+        ops.extend([Op::Checkpoint, Op::Reclaim { extent: None }]);
         let crashes = ops.iter().any(|op| matches!(op, Op::DirtyReboot { .. }));
         if !crashes {
             let op = self.op(Draw::DirtyReboot);
@@ -262,6 +282,11 @@ impl<'a> Generator<'a> {
     fn mishap(&mut self, draw: Draw) -> Op {
         let seed = self.rng.bits();
         let mode = *self.rng.pick(&Crash::ALL);
+        let depth = match (draw, self.profile) {
+            (Draw::CutAfter | Draw::DirtyReboot, Profile::CrashRecovery) => self.rng.between(1, 3),
+            _ => 0,
+        };
+        let recovery = (0..depth).map(|_| self.rng.below(12) as u8).collect();
         match draw {
             Draw::CleanReboot => {
                 let calm = matches!(self.profile, Profile::Conform | Profile::Faults);
@@ -274,6 +299,7 @@ impl<'a> Generator<'a> {
                 ios: self.rng.below(14) as u8,
                 seed,
                 mode,
+                recovery,
             },
             Draw::Fault => Op::Fault(self.fault()),
             Draw::Rot => {
@@ -288,18 +314,11 @@ impl<'a> Generator<'a> {
             }
             Draw::Remove => Op::DiskRemove,
             Draw::Return => Op::DiskReturn { seed },
-            _ => {
-                let depth = match self.profile {
-                    Profile::CrashRecovery => self.rng.between(1, 3),
-                    _ => 0,
-                };
-                let recovery = (0..depth).map(|_| self.rng.below(12) as u8).collect();
-                Op::DirtyReboot {
-                    seed,
-                    mode,
-                    recovery,
-                }
-            }
+            _ => Op::DirtyReboot {
+                seed,
+                mode,
+                recovery,
+            },
         }
     }
 

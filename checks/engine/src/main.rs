@@ -9,11 +9,12 @@
 //! Exit status 0: everything holds; 1: something does not; 2: wrong usage.
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use engine_checks::checks::Check;
-use engine_checks::mutants::{self, Bug, Effort};
+use engine_checks::mutants::{self, Bug, Effort, End, Said, Target};
 use engine_checks::prove::{self, Plan};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
@@ -113,9 +114,10 @@ fn prove_all(arguments: &Arguments) -> Result<bool, String> {
     let minutes: f64 = minutes
         .parse()
         .map_err(|_| format!("--minutes: {minutes}"))?;
-    let base = arguments.number("seed", 0)?;
+    let base = arguments.number("seed", drawn_seed())?;
+    println!("base seed {base:#x}");
     let threads = threads(arguments)?;
-    let thorough = arguments.text("thorough").is_some() || minutes >= 30.0;
+    let thorough = arguments.text("thorough").is_some();
     let survey = arguments.text("survey").is_some();
     let checks: Vec<Check> = match arguments.text("check") {
         None => Check::ALL.to_vec(),
@@ -166,7 +168,12 @@ fn prove_all(arguments: &Arguments) -> Result<bool, String> {
     reports
         .iter()
         .for_each(|report| println!("{}", report.notes()));
-    Ok(reports.iter().all(|report| report.failures.is_empty()))
+    Ok(reports.iter().all(prove::Report::is_good))
+}
+
+fn drawn_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(1, |since| since.as_nanos() as u64)
 }
 
 fn on_hang(check: Check, number: u64) -> ! {
@@ -200,7 +207,7 @@ fn hunt(arguments: &Arguments, mutant: &str, seed: &str) -> Result<bool, String>
     Ok(true)
 }
 
-fn hunt_in_child(mutant: &str, seed: u64, effort: Effort) -> String {
+fn hunt_in_child(mutant: &str, seed: u64, effort: Effort) -> Said {
     let numbers = [effort.budget.as_secs(), effort.threads as u64].map(|n| n.to_string());
     let said = std::env::current_exe().and_then(|me| {
         std::process::Command::new(me)
@@ -209,10 +216,20 @@ fn hunt_in_child(mutant: &str, seed: u64, effort: Effort) -> String {
             .stderr(std::process::Stdio::null())
             .output()
     });
-    said.map_or_else(
-        |error| format!("no process: {error}"),
-        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
-    )
+    match said {
+        Err(error) => Said {
+            text: format!("no process: {error}"),
+            end: End::Badly,
+        },
+        Ok(output) => Said {
+            text: String::from_utf8_lossy(&output.stdout).into_owned(),
+            end: match (output.status.success(), output.status.signal()) {
+                (true, _) => End::Well,
+                (false, Some(signal)) => End::Signal(signal),
+                (false, None) => End::Badly,
+            },
+        },
+    }
 }
 
 fn run_mutants(arguments: &Arguments) -> Result<bool, String> {
@@ -221,13 +238,26 @@ fn run_mutants(arguments: &Arguments) -> Result<bool, String> {
         budget: Duration::from_secs(arguments.number("budget", 60)?),
         threads: threads(arguments)?,
     };
+    if effort.seeds == 0 {
+        return Err("--seeds 0 looks for nothing".to_owned());
+    }
     let only = arguments.text("only");
-    println!("{}", mutants::header());
+    let is_wanted =
+        |target: &Target| only.is_none_or(|only| only.eq_ignore_ascii_case(target.name));
+    let targets: Vec<Target> = mutants::TARGETS.into_iter().filter(is_wanted).collect();
+    if targets.is_empty() {
+        return Err("no such mutant".to_owned());
+    }
     let mut good = true;
-    for target in mutants::TARGETS {
-        if only.is_some_and(|only| !only.eq_ignore_ascii_case(target.name)) {
-            continue;
+    match mutants::control(&targets, effort, on_hang) {
+        Ok(sequences) => println!("without a bug {sequences} sequences of the same seeds hold"),
+        Err(found) => {
+            println!("without a bug: {found}");
+            good = false;
         }
+    }
+    println!("{}", mutants::header());
+    for target in targets {
         let kill = mutants::hunt(target, effort, |seed| {
             hunt_in_child(target.name, seed, effort)
         });

@@ -48,7 +48,7 @@ const fn model(name: &'static str, bug: ModelBug, checks: &'static [Check]) -> T
 
 /// The seeded bugs that need no concurrency. M4 needs several disks; M11 to M14 and M16 are
 /// for the model checker for schedules (`checks/schedules`).
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 21] = [
     engine("M1", Mutant::M1, &[Check::C1]),
     engine("M2", Mutant::M2, &[Check::C1]),
     engine("M3", Mutant::M3, &[Check::C2]),
@@ -68,6 +68,8 @@ pub const TARGETS: [Target; 19] = [
     engine("M23", Mutant::M23, &[Check::C1]),
     engine("M24", Mutant::M24, &[Check::C1]),
     engine("M25", Mutant::M25, &[Check::C2]),
+    engine("M26", Mutant::M26, &[Check::C2]),
+    engine("M27", Mutant::M27, &[Check::C2]),
 ];
 
 /// What is wrong in it.
@@ -107,9 +109,14 @@ pub struct Kill {
     pub shrunk: Option<usize>,
     /// The first violated property.
     pub property: String,
-    /// The sequences on which the bug was found fail without it as well.
-    pub false_alarm: Option<String>,
+    /// Why the hunt shows nothing: a sequence fails without the bug as well, or a process
+    /// ended without saying whether it found anything.
+    pub trouble: Option<String>,
 }
+
+/// What ends a process that takes too much: an allocation that fails aborts, and so does an
+/// overflow of the stack; the machine itself kills.
+const DEADLY_SIGNALS: [i32; 2] = [6, 9];
 
 /// Switches a bug on, for as long as it lives.
 struct Switched;
@@ -147,8 +154,8 @@ pub fn with_bug<T>(bug: Bug, run: impl FnOnce(Option<ModelBug>) -> T) -> T {
     result
 }
 
-/// Looks for one bug on one seed, in this process, and tells `say`: first
-/// `killed SEQUENCES CHECK NUMBER PROPERTY`, then `shrunk STEPS`; or nothing.
+/// Looks for one bug on one seed, in this process, and tells `say`: first `started`, then
+/// `killed SEQUENCES CHECK NUMBER PROPERTY` and `shrunk STEPS`, or `survived`.
 ///
 /// A seeded bug may make the engine loop or allocate without end, so this runs in a process
 /// of its own, which limits its memory and is ended by `on_hang`.
@@ -159,11 +166,12 @@ pub fn hunt_here(
     on_hang: fn(Check, u64) -> !,
     say: impl Fn(String),
 ) {
+    say("started".to_owned());
     let deadline = Instant::now() + effort.budget;
     let found = with_bug(target.bug, |bug| {
         target.checks.iter().any(|&check| {
             let budget = deadline.saturating_duration_since(Instant::now());
-            let base = 0xB0_0000 + seed;
+            let base = base_of(seed);
             let (threads, total) = (effort.threads, check.total(false));
             let plan = Plan {
                 base,
@@ -196,9 +204,81 @@ pub fn hunt_here(
     }
 }
 
+/// Where the sequences of a seed begin, with a bug and without.
+fn base_of(seed: u64) -> u64 {
+    0xB0_0000 + seed
+}
+
+/// How a process that hunted ended, and what it said.
+#[derive(Debug)]
+pub struct Said {
+    /// What it printed.
+    pub text: String,
+    /// How it ended.
+    pub end: End,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With status 0.
+    Well,
+    /// Killed by this signal.
+    Signal(i32),
+    /// In any other way, or it never began.
+    Badly,
+}
+
+/// The checks that hunt for these, each once.
+fn killers(targets: &[Target]) -> Vec<Check> {
+    let mut checks: Vec<Check> = targets
+        .iter()
+        .flat_map(|target| target.checks)
+        .copied()
+        .collect();
+    checks.sort_by_key(|check| check.name());
+    checks.dedup();
+    checks
+}
+
+/// Part of a hunt's time that the control gets, for each check.
+const CONTROL_PART: u32 = 6;
+
+/// The same seeds without any bug: every check that hunts must find nothing. Returns how many
+/// sequences there were, or what was found.
+pub fn control(
+    targets: &[Target],
+    effort: Effort,
+    on_hang: fn(Check, u64) -> !,
+) -> Result<u64, String> {
+    let mut sequences = 0;
+    for check in killers(targets) {
+        for seed in 0..effort.seeds {
+            let plan = Plan {
+                base: base_of(seed),
+                budget: effort.budget / CONTROL_PART,
+                threads: effort.threads,
+                total: check.total(false),
+                bug: None,
+                survey: false,
+                on_hang,
+            };
+            let report = prove::run(check, &plan);
+            if let Some((number, failure)) = report.failures.first() {
+                return Err(prove::explain(check, *number, failure, None));
+            }
+            if report.sequences() == 0 {
+                return Err(format!("{} did not run a single sequence", check.name()));
+            }
+            sequences += report.sequences();
+        }
+    }
+    Ok(sequences)
+}
+
 /// Looks for one bug on every seed. `hunt_seed` runs [`hunt_here`] in another process and
 /// returns what it said.
-pub fn hunt(target: Target, effort: Effort, hunt_seed: impl Fn(u64) -> String) -> Kill {
+pub fn hunt(target: Target, effort: Effort, hunt_seed: impl Fn(u64) -> Said) -> Kill {
     let mut kill = Kill {
         target,
         killed: 0,
@@ -206,7 +286,7 @@ pub fn hunt(target: Target, effort: Effort, hunt_seed: impl Fn(u64) -> String) -
         sequences: Vec::new(),
         shrunk: None,
         property: String::new(),
-        false_alarm: None,
+        trouble: None,
     };
     for seed in 0..effort.seeds {
         kill.seeds += 1;
@@ -216,13 +296,15 @@ pub fn hunt(target: Target, effort: Effort, hunt_seed: impl Fn(u64) -> String) -
 }
 
 impl Kill {
-    /// Enters what a hunt said.
-    fn enter(&mut self, said: &str) {
-        let mut property = "the process died (memory)".to_owned();
-        for line in said.lines() {
+    /// Enters what a hunt said. Only two things are a kill: a process that says so, and one
+    /// that the bug made take so much memory, or stack, that it was ended after it had begun.
+    fn enter(&mut self, said: &Said) {
+        let (mut started, mut property) = (false, None);
+        for line in said.text.lines() {
             let words: Vec<&str> = line.splitn(5, ' ').collect();
             match words[..] {
-                ["survived"] => return,
+                ["started"] => started = true,
+                ["survived"] if said.end == End::Well => return,
                 ["shrunk", steps] => {
                     let steps = steps.parse().ok();
                     self.shrunk = [self.shrunk, steps].into_iter().flatten().min();
@@ -231,12 +313,20 @@ impl Kill {
                     if self.fails_without(check, number) {
                         return;
                     }
-                    property = what.to_owned();
+                    property = Some(what.to_owned());
                     self.sequences.extend(sequences.parse::<u64>());
                 }
                 _ => {}
             }
         }
+        if started && DEADLY_SIGNALS.map(End::Signal).contains(&said.end) {
+            property.get_or_insert_with(|| "the process died (memory)".to_owned());
+        }
+        let Some(property) = property else {
+            let text = said.text.replace('\n', " ");
+            self.trouble = Some(format!("a hunt ended with {:?} and said: {text}", said.end));
+            return;
+        };
         self.killed += 1;
         if self.property.is_empty() {
             self.property = property;
@@ -253,14 +343,14 @@ impl Kill {
         };
         let failure = check.run(number, None, false).failure;
         if let Some(failure) = &failure {
-            self.false_alarm = Some(format!("{} {number:#x}: {}", check.name(), failure.detail));
+            self.trouble = Some(format!("{} {number:#x}: {}", check.name(), failure.detail));
         }
         failure.is_some()
     }
 
     /// Whether it was found on at least nine of ten seeds, and not by a false alarm.
     pub fn is_good(&self) -> bool {
-        self.killed * 10 >= self.seeds * 9 && self.false_alarm.is_none()
+        self.seeds > 0 && self.killed * 10 >= self.seeds * 9 && self.trouble.is_none()
     }
 
     /// One line of the table.
@@ -277,7 +367,7 @@ impl Kill {
              {} |",
             self.target.name,
             describe(self.target.bug),
-            self.false_alarm.as_ref().unwrap_or(&self.property),
+            self.trouble.as_ref().unwrap_or(&self.property),
         )
     }
 
@@ -305,4 +395,46 @@ pub fn header() -> String {
         "seeds",
         "-".repeat(72),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entered(text: &str, end: End) -> Kill {
+        hunt(TARGETS[0], EFFORT, |_| Said {
+            text: text.to_owned(),
+            end,
+        })
+    }
+
+    const EFFORT: Effort = Effort {
+        seeds: 1,
+        budget: Duration::ZERO,
+        threads: 1,
+    };
+
+    #[test]
+    fn only_a_find_or_a_death_after_the_start_is_a_kill() {
+        assert!(entered("started\nkilled 3 C1 0x1 it\n", End::Well).is_good());
+        assert!(entered("started\n", End::Signal(6)).is_good());
+        for (text, end) in [
+            ("", End::Badly),
+            ("", End::Signal(6)),
+            ("started\n", End::Badly),
+            ("started\n", End::Well),
+            ("no such command\n", End::Well),
+        ] {
+            let kill = entered(text, end);
+            assert!(!kill.is_good() && kill.trouble.is_some(), "{text} {end:?}");
+        }
+        let survived = entered("started\nsurvived\n", End::Well);
+        assert!(!survived.is_good() && survived.trouble.is_none());
+        let none = hunt(
+            TARGETS[0],
+            Effort { seeds: 0, ..EFFORT },
+            |_| unreachable!(),
+        );
+        assert!(!none.is_good(), "no seed shows nothing");
+    }
 }

@@ -169,6 +169,8 @@ pub enum Op {
         seed: u64,
         /// How the disk treats unflushed writes.
         mode: Crash,
+        /// After how many writes and flushes each attempt to recover is cut as well.
+        recovery: Vec<u8>,
     },
     /// Schedules a fault.
     Fault(Fault),

@@ -19,6 +19,11 @@ use crate::tally::Tally;
 /// How long a failing case is shrunk.
 const SHRINK_BUDGET: Duration = Duration::from_secs(30);
 
+/// Of sequences with crashes, the part that may show nothing.
+const VACUOUS_PERCENT: u64 = 5;
+
+const HOLDS: &str = "holds";
+
 /// What came of a check.
 #[derive(Debug)]
 pub struct Report {
@@ -40,6 +45,21 @@ fn number(check: Check, base: u64, index: u64) -> u64 {
     let mut rng =
         Rng::new(base ^ (check as u64 + 1) << 56 ^ index.wrapping_mul(0x0000_0100_0000_01b3));
     rng.bits()
+}
+
+/// Every number below `total` once, in an order that depends on the base: what there is no time
+/// for must not always be the same.
+fn permuted(base: u64, index: u64, total: u64) -> u64 {
+    let is_coprime = |step: &u64| {
+        let (mut a, mut b) = (*step, total);
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a == 1
+    };
+    let step = (total / 2 + base % total.max(1)..).find(is_coprime);
+    let at = u128::from(index) * u128::from(step.unwrap_or(1)) + u128::from(base);
+    (at % u128::from(total.max(1))) as u64
 }
 
 /// How to run a check.
@@ -102,9 +122,10 @@ pub fn run(check: Check, plan: &Plan) -> Report {
             if plan.total.is_some_and(|total| index >= total) {
                 break;
             }
-            let number = plan
-                .total
-                .map_or_else(|| number(check, plan.base, index), |_| index);
+            let number = plan.total.map_or_else(
+                || number(check, plan.base, index),
+                |total| permuted(plan.base, index, total),
+            );
             enter_slot(Some((number, Instant::now())));
             let Outcome {
                 failure,
@@ -179,6 +200,26 @@ impl Report {
         self.tally.sequences
     }
 
+    /// In a word or two: whether it holds, and whether enough was tried to say so.
+    pub fn result(&self) -> &'static str {
+        let is_vacuous = matches!(self.check, Check::C2 | Check::C5)
+            && self.tally.vacuous * 100 >= self.tally.sequences * VACUOUS_PERCENT;
+        if !self.failures.is_empty() {
+            "VIOLATED"
+        } else if self.tally.sequences == 0 {
+            "NOT RUN"
+        } else if is_vacuous {
+            "VACUOUS"
+        } else {
+            HOLDS
+        }
+    }
+
+    /// Whether it holds, and enough was tried.
+    pub fn is_good(&self) -> bool {
+        self.result() == HOLDS
+    }
+
     /// One line of the table.
     pub fn line(&self) -> String {
         let tally = &self.tally;
@@ -186,11 +227,7 @@ impl Report {
             Some(total) => format!("{}/{total}", tally.sequences),
             None => tally.sequences.to_string(),
         };
-        let result = if self.failures.is_empty() {
-            "holds"
-        } else {
-            "VIOLATED"
-        };
+        let result = self.result();
         format!(
             "| {:5} | {:62} | {sequences:>12} | {:>10} | {:>9} | {:>9} | {:>6} | {result} |",
             self.check.name(),
@@ -219,7 +256,11 @@ impl Report {
         );
         if matches!(self.check, Check::C2 | Check::C5) {
             let share = tally.vacuous as f64 * 100.0 / tally.sequences.max(1) as f64;
-            let _ = write!(out, "; {share:.2} % vacuous");
+            let torn = tally.torn;
+            let _ = write!(
+                out,
+                "; {torn} crashes with unflushed writes; {share:.2} % vacuous"
+            );
         }
         if !tally.faults.is_empty() {
             let _ = write!(out, "\n    faults: {:?}", tally.faults);
@@ -304,5 +345,19 @@ pub fn explain(check: Check, number: u64, failure: &Failure, bug: Option<ModelBu
 fn list(out: &mut String, lines: &[impl std::fmt::Display]) {
     for line in lines {
         let _ = writeln!(out, "    {line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permuted_order_visits_every_number_once() {
+        for (base, total) in [(0, 1), (3, 18), (u64::MAX, 180), (77, 1638)] {
+            let mut seen: Vec<u64> = (0..total).map(|i| permuted(base, i, total)).collect();
+            seen.sort_unstable();
+            assert!(seen.into_iter().eq(0..total), "{base} {total}");
+        }
     }
 }

@@ -87,8 +87,8 @@ impl World {
 
     /// A power cut, recoveries that are cut as well, and one that is not.
     pub(crate) fn crash(&mut self, seed: u64, mode: Crash, recovery: &[u8]) -> Verdict {
-        self.tally.crashes += 1;
-        self.crashed_with_data |= !self.model.state.entries.is_empty();
+        let torn = self.note_crash();
+        self.crashed_with_data |= torn && !self.model.state.entries.is_empty();
         self.cut = None;
         let mut rng = Rng::new(seed);
         let next = Arc::new(self.disk.crash(&mut rng, mode));
@@ -115,6 +115,14 @@ impl World {
             self.compare_recoveries(&expected, &observed)?;
         }
         self.explain_crash(&observed)
+    }
+
+    /// Counts a crash; whether it decides about unflushed writes.
+    fn note_crash(&mut self) -> bool {
+        let torn = self.disk.has_pending();
+        self.tally.crashes += 1;
+        self.tally.torn += u64::from(torn);
+        torn
     }
 
     /// What an undisturbed recovery of the same medium shows.
@@ -148,7 +156,7 @@ impl World {
             let detail = "open succeeded although the power was cut before its end";
             return violated(property::IDEMPOTENT, detail);
         }
-        self.tally.crashes += 1;
+        self.note_crash();
         let mode = *rng.pick(&Crash::ALL);
         self.say(|| format!("   recovery is cut after {ios} I/Os; {mode:?}"));
         self.disk = Arc::new(self.disk.crash(rng, mode));

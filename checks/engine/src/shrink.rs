@@ -161,6 +161,22 @@ fn simpler(op: &Op) -> Vec<Op> {
             };
             vec![reboot(Vec::new()), reboot(shorter)]
         }
+        Op::CutAfter {
+            ios,
+            seed,
+            mode,
+            recovery,
+        } if !recovery.is_empty() => {
+            let mut shorter = recovery.clone();
+            shorter.pop();
+            let cut = |recovery| Op::CutAfter {
+                ios: *ios,
+                seed: *seed,
+                mode: *mode,
+                recovery,
+            };
+            vec![cut(Vec::new()), cut(shorter)]
+        }
         _ => Vec::new(),
     }
 }

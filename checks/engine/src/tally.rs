@@ -15,9 +15,12 @@ pub struct Tally {
     pub operations: u64,
     /// Crashes of the store under test.
     pub crashes: u64,
+    /// Those that decided about unflushed writes.
+    pub torn: u64,
     /// Crash images that were recovered on the side (C3, C4, C7).
     pub images: u64,
-    /// Sequences with a crash, of which none had anything persistent to lose.
+    /// Sequences of which no crash could both lose something persistent and decide about
+    /// unflushed writes.
     pub vacuous: u64,
     /// Answers that were compared with the model's.
     pub compared: u64,
@@ -39,6 +42,7 @@ impl Default for Tally {
             sequences: 0,
             operations: 0,
             crashes: 0,
+            torn: 0,
             images: 0,
             vacuous: 0,
             compared: 0,
@@ -76,6 +80,7 @@ impl Tally {
         self.sequences += other.sequences;
         self.operations += other.operations;
         self.crashes += other.crashes;
+        self.torn += other.torn;
         self.images += other.images;
         self.vacuous += other.vacuous;
         self.compared += other.compared;

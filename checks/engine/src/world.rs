@@ -51,7 +51,7 @@ pub struct World {
     pub(crate) book: FaultBook,
     pub(crate) probes: Probes,
     /// What a scheduled power cut leaves.
-    pub(crate) cut: Option<(u64, Crash)>,
+    pub(crate) cut: Option<(u64, Crash, Vec<u8>)>,
     /// Free bytes of the empty store.
     pub(crate) free_at_first: u64,
     /// The case is at its end: the disk's damage was detected.
@@ -151,9 +151,11 @@ impl World {
         self.say(|| step.to_string());
         self.perform(&step.op)?;
         if self.disk.is_cut() {
-            let (seed, mode) = self.cut.take().unwrap_or((self.seed, Crash::Sectors));
+            let cut = self.cut.take();
+            let (seed, mode, recovery) =
+                cut.unwrap_or_else(|| (self.seed, Crash::Sectors, Vec::new()));
             self.say(|| format!("   the power is cut; {mode:?}"));
-            self.crash(seed, mode, &[])?;
+            self.crash(seed, mode, &recovery)?;
         }
         let counters = self.disk.counters();
         self.trace.word(counters.writes);
@@ -200,8 +202,13 @@ impl World {
                 mode,
                 recovery,
             } => self.crash(*seed, *mode, recovery),
-            Op::CutAfter { ios, seed, mode } => {
-                self.cut = Some((*seed, *mode));
+            Op::CutAfter {
+                ios,
+                seed,
+                mode,
+                recovery,
+            } => {
+                self.cut = Some((*seed, *mode, recovery.clone()));
                 self.disk.cut_after(u64::from(*ios));
                 Ok(())
             }

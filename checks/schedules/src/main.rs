@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use schedules::explore::{Effort, explore, run_seed};
-use schedules::scenarios::Scenario;
+use schedules::scenarios::{Scenario, crashes_that_cut};
 use shardstore::mutants::{self, Mutant};
 
 const USAGE: &str = "usage:
-  schedules prove [--seconds N] [--seed S] [--check C9] [--threads T]    explore every scenario
+  schedules prove [--seconds N] [--seed S] [--check C9] [--threads T] [--schedules-min K]
+                                                        explore every scenario
   schedules mutants [--seeds K] [--budget SECONDS] [--only M11] [--threads T]
                                                         let seeded bugs be found
   schedules replay SCENARIO SEED [--mutant M11]         run one seed again";
@@ -85,8 +86,11 @@ fn prove(arguments: &Arguments) -> Result<bool, String> {
         return Err("no scenario belongs to this check".to_owned());
     }
     let seconds = arguments.number("--seconds", 60)?;
+    let base = arguments.number("--seed", drawn_seed())?;
+    let least = arguments.number("--schedules-min", 1)?.max(1);
+    println!("base seed {base:#x}");
     let effort = Effort {
-        first: arguments.number("--seed", 1)?,
+        first: base,
         budget: Duration::from_secs(seconds) / wanted.len() as u32,
         schedules_max: u64::MAX,
         threads: arguments.threads()?,
@@ -102,22 +106,25 @@ fn prove(arguments: &Arguments) -> Result<bool, String> {
     let mut holds = true;
     for scenario in wanted {
         let (schedules, failure) = explore(scenario, effort);
-        let crashes = match scenario {
-            Scenario::PowerCut => schedules,
-            _ => 0,
-        };
-        let result = if failure.is_none() {
-            "holds"
-        } else {
+        let crashes = crashes_that_cut();
+        let result = if failure.is_some() {
             "VIOLATED"
+        } else if schedules == 0 {
+            "NOT RUN"
+        } else if schedules < least {
+            "TOO FEW"
+        } else if scenario == Scenario::PowerCut && crashes * 2 < schedules {
+            "VACUOUS"
+        } else {
+            "holds"
         };
+        holds &= result == "holds";
         println!(
             "| {:5} | {:62} | {schedules:>12} | {crashes:>9} | {result} |",
             scenario.check(),
             scenario.property()
         );
         if let Some(failure) = failure {
-            holds = false;
             let (name, seed) = (scenario.name(), failure.seed);
             println!(
                 "  {}\n  replay: cargo xtask replay {name} {seed:#x}",
@@ -126,6 +133,12 @@ fn prove(arguments: &Arguments) -> Result<bool, String> {
         }
     }
     Ok(holds)
+}
+
+/// Small enough that the seeds after it stay short to type.
+fn drawn_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(1, |since| since.as_micros() as u64) % (1 << 40)
 }
 
 fn kill(arguments: &Arguments) -> Result<bool, String> {

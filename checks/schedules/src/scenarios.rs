@@ -1,10 +1,12 @@
 //! What the threads do, each scenario with the property that it shows.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use shardstore::Error;
 use shardstore::sync::{Arc, thread};
 use simdisk::{Crash, Rng};
 
-use crate::history::{Action, Event, is_linearizable};
+use crate::history::{Action, Event, State, is_linearizable};
 use crate::world::{KEYS, World};
 
 /// A scenario.
@@ -81,6 +83,15 @@ impl Scenario {
             Scenario::PowerCut => power_cut(&mut rng),
         }
     }
+}
+
+/// Runs in which the power went while something was being written, since the last call: one
+/// that ends before its cut crashes a disk on which all is flushed.
+static CUTS: AtomicU64 = AtomicU64::new(0);
+
+/// How many runs since the last call had their power cut in the middle.
+pub fn crashes_that_cut() -> u64 {
+    CUTS.swap(0, Ordering::Relaxed)
 }
 
 /// What a client thread does.
@@ -200,8 +211,8 @@ fn background(rng: &mut Rng, count: usize) -> Body {
 }
 
 /// Something for background work to work on.
-fn prefill(world: &World, rng: &mut Rng) -> Vec<u32> {
-    let mut last = vec![0; KEYS];
+fn prefill(world: &World, rng: &mut Rng) -> State {
+    let mut last = [0; KEYS];
     for round in 0..rng.below(3) as u32 {
         for (key, last) in last.iter_mut().enumerate() {
             *last = 100 + round * 10 + key as u32;
@@ -233,24 +244,22 @@ fn registers(rng: &mut Rng) {
     let mut bodies = clients(rng, 2, 3);
     bodies.push(background(rng, 3));
     together(&world, bodies);
-    check_linearizable(&world, &initial);
+    check_linearizable(&world, initial);
 }
 
-fn check_linearizable(world: &World, initial: &[u32]) {
-    for (key, initial) in initial.iter().enumerate() {
-        world.read(key).expect("an honest disk reads");
-        let events = world.events_of(key);
-        assert!(
-            is_linearizable(*initial, &events),
-            "no order explains key {key}: {events:?}"
-        );
-    }
+fn check_linearizable(world: &World, initial: State) {
+    world.read_state().expect("an honest disk reads");
+    let events = world.events();
+    assert!(
+        is_linearizable(initial, &events),
+        "no order explains, from {initial:?}: {events:?}"
+    );
 }
 
 fn snapshots(rng: &mut Rng) {
     let world = World::new(rng);
-    prefill(&world, rng);
-    let reader = |world: &World| {
+    let initial = prefill(&world, rng);
+    let reader = move |world: &World| {
         let snapshot = world.store.snapshot();
         let first = World::read_all(&snapshot).expect("an honest disk reads");
         let keys = World::scan(&snapshot).expect("an honest disk scans");
@@ -259,9 +268,8 @@ fn snapshots(rng: &mut Rng) {
             assert_eq!(World::read_all(&snapshot).expect("it read before"), first);
             assert_eq!(World::scan(&snapshot).expect("it scanned before"), keys);
         }
-        // Some batch wrote all keys, or none did since the beginning.
-        let whole = first.iter().all(|value| *value == 0 || *value >= 100)
-            || first.iter().all(|value| *value == first[0]);
+        // Every batch writes all keys.
+        let whole = first == initial || first == [first[0]; KEYS];
         assert!(whole, "half a batch is visible: {first:?}");
     };
     let values: Vec<u32> = (0..3).map(|_| if rng.one_in(3) { 0 } else { 1 }).collect();
@@ -284,7 +292,7 @@ fn snapshots(rng: &mut Rng) {
 
 fn evacuation(rng: &mut Rng) {
     let world = World::new(rng);
-    let initial: Vec<u32> = (0..KEYS as u32).map(|key| 101 + 2 * key).collect();
+    let initial: State = std::array::from_fn(|key| 101 + 2 * key as u32);
     for (key, value) in initial.iter().enumerate() {
         submit_and_pump(&world, key, *value);
     }
@@ -300,12 +308,12 @@ fn evacuation(rng: &mut Rng) {
         chore(world, Chore::Checkpoint).expect("a checkpoint succeeds");
     }));
     together(&world, bodies);
-    check_linearizable(&world, &initial);
+    check_linearizable(&world, initial);
 }
 
 fn maintenance(rng: &mut Rng) {
     let world = World::new(rng);
-    let mut initial = vec![0; KEYS];
+    let mut initial = [0; KEYS];
     // Enough level-0 tables that compaction has something to do, and its output is now and
     // then the last that fits in the index's extent.
     for round in 0..4 + rng.below(6) as u32 {
@@ -347,7 +355,7 @@ fn maintenance(rng: &mut Rng) {
         world.store.submit(filler).expect("the queue is empty");
         while world.store.pump().expect("an honest disk takes a group") {}
     }
-    check_linearizable(&world, &initial);
+    check_linearizable(&world, initial);
     while world.store.compact().expect("compaction succeeds") {}
     world.store.close().expect("an honest disk closes");
     let reopened = World::open(world.disk.clone(), rng).expect("what was closed opens");
@@ -384,23 +392,23 @@ fn power_cut(rng: &mut Rng) {
     }));
     world.disk.cut_after(cut_after);
     together(&world, bodies);
+    if world.disk.is_cut() {
+        CUTS.fetch_add(1, Ordering::Relaxed);
+    }
     let disk = Arc::new(world.disk.crash(rng, mode));
     let after = World::open(disk, rng).expect("a power cut leaves a disk that opens");
-    for (key, initial) in initial.iter().enumerate() {
-        let value = after.read(key).expect("what is there can be read");
-        let mut events = world.events_of(key);
-        // The reading after the cut comes after everything. A write that was never known to
-        // have happened may have happened; one that was known must have.
-        let from = 1 << 40;
-        events.push(Event {
-            key,
-            action: Action::Read(value),
-            from,
-            to: from + 1,
-        });
-        assert!(
-            is_linearizable(*initial, &events),
-            "after a {mode:?} cut key {key} has {value}: {events:?}"
-        );
-    }
+    let state = World::read_all(&after.store.snapshot()).expect("what is there can be read");
+    // The reading after the cut comes after everything. A write that was never known to have
+    // happened may have happened, as a whole; one that was known must have.
+    let mut events = world.events();
+    let from = 1 << 40;
+    events.push(Event {
+        action: Action::Read(state.into_iter().enumerate().collect()),
+        from,
+        to: from + 1,
+    });
+    assert!(
+        is_linearizable(initial, &events),
+        "after a {mode:?} cut there is {state:?}; from {initial:?}: {events:?}"
+    );
 }

@@ -10,7 +10,7 @@ use shardstore::{
 };
 use simdisk::{Image, Rng, SimDisk};
 
-use crate::history::{Action, Event};
+use crate::history::{Action, Event, State};
 
 /// How many keys there are.
 pub const KEYS: usize = 2;
@@ -98,27 +98,29 @@ impl World {
         self.clock.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn record(&self, key: usize, action: Action, from: u64, to: u64) {
-        lock(&self.events).push(Event {
-            key,
-            action,
-            from,
-            to,
-        });
+    fn record(&self, action: Action, from: u64, to: u64) {
+        lock(&self.events).push(Event { action, from, to });
     }
 
-    /// What was recorded for one key.
-    pub fn events_of(&self, key: usize) -> Vec<Event> {
-        lock(&self.events)
-            .iter()
-            .copied()
-            .filter(|event| event.key == key)
-            .collect()
+    /// What was recorded.
+    pub fn events(&self) -> Vec<Event> {
+        lock(&self.events).clone()
     }
 
     /// Writes a value (0: deletes) and waits; records it whatever becomes of it.
     pub fn write(&self, number: usize, value: u32) -> Result<(), Error> {
-        let batch = self.batch(Batch::new(), number, value);
+        self.write_keys(vec![(number, value)])
+    }
+
+    /// Writes every key in one batch.
+    pub fn write_all(&self, value: u32) -> Result<(), Error> {
+        self.write_keys((0..KEYS).map(|key| (key, value)).collect())
+    }
+
+    fn write_keys(&self, values: Vec<(usize, u32)>) -> Result<(), Error> {
+        let batch = values.iter().fold(Batch::new(), |batch, (key, value)| {
+            self.batch(batch, *key, *value)
+        });
         let from = self.tick();
         let result = self
             .store
@@ -130,24 +132,7 @@ impl World {
         } else {
             u64::MAX
         };
-        self.record(number, Action::Write(value), from, to);
-        result
-    }
-
-    /// Writes several keys in one batch.
-    pub fn write_all(&self, value: u32) -> Result<(), Error> {
-        let batch = (0..KEYS).fold(Batch::new(), |batch, key| self.batch(batch, key, value));
-        let from = self.tick();
-        let result = self
-            .store
-            .submit(batch)
-            .and_then(|dependency| wait(&dependency));
-        let to = if result.is_ok() {
-            self.tick()
-        } else {
-            u64::MAX
-        };
-        (0..KEYS).for_each(|key| self.record(key, Action::Write(value), from, to));
+        self.record(Action::Write(values), from, to);
         result
     }
 
@@ -166,15 +151,27 @@ impl World {
     pub fn read(&self, number: usize) -> Result<u32, Error> {
         let from = self.tick();
         let value = value_of(&self.store.snapshot(), &key(number))?;
-        self.record(number, Action::Read(value), from, self.tick());
+        let action = Action::Read(vec![(number, value)]);
+        self.record(action, from, self.tick());
         Ok(value)
     }
 
+    /// Reads all keys at one moment.
+    pub fn read_state(&self) -> Result<State, Error> {
+        let from = self.tick();
+        let state = World::read_all(&self.store.snapshot())?;
+        let action = Action::Read(state.into_iter().enumerate().collect());
+        self.record(action, from, self.tick());
+        Ok(state)
+    }
+
     /// Reads every key in a snapshot.
-    pub fn read_all(snapshot: &Snapshot) -> Result<Vec<u32>, Error> {
-        (0..KEYS)
-            .map(|number| value_of(snapshot, &key(number)))
-            .collect()
+    pub fn read_all(snapshot: &Snapshot) -> Result<State, Error> {
+        let mut state = [0; KEYS];
+        for (number, value) in state.iter_mut().enumerate() {
+            *value = value_of(snapshot, &key(number))?;
+        }
+        Ok(state)
     }
 
     /// The keys that a scan of a snapshot shows.

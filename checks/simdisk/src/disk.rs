@@ -135,6 +135,11 @@ impl SimDisk {
         }
     }
 
+    /// Whether some write is unflushed, so that a crash decides about it.
+    pub fn has_pending(&self) -> bool {
+        !lock(&self.state).pending.is_empty()
+    }
+
     /// The durable bytes alone.
     pub fn medium(&self) -> Image {
         let pages = lock(&self.state).medium.clone();

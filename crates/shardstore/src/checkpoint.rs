@@ -113,7 +113,7 @@ impl Store {
             version: (*version).clone(),
         };
         let roots = self.write_manifest(frozen.lsn, &manifest.encode())?;
-        self.write_superblock(frozen.lsn, roots)?;
+        self.write_superblock(frozen.lsn, roots, !reset.is_empty())?;
         let mut log = lock(&self.log);
         let is_data = |extent: &&u32| {
             log.extents
@@ -249,8 +249,8 @@ impl Store {
         Ok(roots)
     }
 
-    /// Makes a manifest the current one.
-    fn write_superblock(&self, lsn: u64, roots: Vec<FrameRef>) -> Result<()> {
+    /// Makes a manifest the current one; `resets`: it says that extents are free again.
+    fn write_superblock(&self, lsn: u64, roots: Vec<FrameRef>, resets: bool) -> Result<()> {
         let superblock = {
             let log = lock(&self.log);
             Superblock {
@@ -264,7 +264,7 @@ impl Store {
             }
         };
         let disk = &*self.shared.medium.disk;
-        let stored = if mutants::on(Mutant::M3) {
+        let stored = if resets && mutants::on(Mutant::M3) {
             disk.write(SUPERBLOCK_OFFSETS[0], &[&superblock.encode()])
                 .map_err(Error::from)
         } else {

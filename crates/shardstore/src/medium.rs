@@ -105,6 +105,21 @@ impl Medium {
         range: Range<u32>,
         how: Read,
     ) -> Result<Vec<u8>> {
+        self.read_units(frame, range, how, true)
+    }
+
+    /// As [`read_frame_payload`](Medium::read_frame_payload), for bytes that get a new checksum.
+    pub fn read_to_copy(&self, frame: &FrameRef, range: Range<u32>) -> Result<Vec<u8>> {
+        self.read_units(frame, range, Read::Blocking, !mutants::on(Mutant::M20))
+    }
+
+    fn read_units(
+        &self,
+        frame: &FrameRef,
+        range: Range<u32>,
+        how: Read,
+        verify: bool,
+    ) -> Result<Vec<u8>> {
         let head_len = frame.head_len();
         let unit_bytes = CHECKSUM_UNIT as u32;
         let units = (range.start / unit_bytes)..range.end.div_ceil(unit_bytes);
@@ -127,9 +142,7 @@ impl Medium {
             (body, payload)
         };
         for (unit, bytes) in units.zip(payload.chunks(CHECKSUM_UNIT)) {
-            if !mutants::on(Mutant::M20)
-                && !unit_holds(&self.checksummer, &body, unit as usize, bytes)
-            {
+            if verify && !unit_holds(&self.checksummer, &body, unit as usize, bytes) {
                 let what = format!("payload unit {unit} does not match its checksum");
                 return Err(Error::Corrupt {
                     place: frame.place(),

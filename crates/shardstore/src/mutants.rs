@@ -28,11 +28,13 @@ pub enum Mutant {
     M23,
     M24,
     M25,
+    M26,
+    M27,
 }
 
 impl Mutant {
     /// Every mutant of the engine.
-    pub const ALL: [Mutant; 22] = [
+    pub const ALL: [Mutant; 24] = [
         Mutant::M1,
         Mutant::M2,
         Mutant::M3,
@@ -55,6 +57,8 @@ impl Mutant {
         Mutant::M23,
         Mutant::M24,
         Mutant::M25,
+        Mutant::M26,
+        Mutant::M27,
     ];
 
     /// What is wrong in it.
@@ -62,14 +66,14 @@ impl Mutant {
         match self {
             Mutant::M1 => "a scan's end test includes the end key",
             Mutant::M2 => "the cache is not keyed by epoch, so a reset keeps cached pages",
-            Mutant::M3 => "a checkpoint frees extents without flushing the superblock",
+            Mutant::M3 => "a checkpoint that frees extents does not flush the superblock",
             Mutant::M5 => "a read error while scanning is taken as the end of the extent",
-            Mutant::M6 => "what recovery found counts as persistent without a flush",
+            Mutant::M6 => "what recovery found counts as persistent without a checkpoint",
             Mutant::M7 => "an evacuated extent is reused before a checkpoint covers its reset",
-            Mutant::M8 => "a batch is issued without waiting for what it depends on",
+            Mutant::M8 => "a frame says that the frames of its own group are durable",
             Mutant::M10 => "the scanner trusts a header whose checksum does not hold",
             Mutant::M11 => "entries are visible before their place is durable",
-            Mutant::M12 => "the log is locked while a background append waits for its group",
+            Mutant::M12 => "the log is locked while an append waits behind others for its group",
             Mutant::M13 => "memory drops versions that a snapshot still needs",
             Mutant::M14 => "compaction does not keep reclamation away from its output",
             Mutant::M16 => "evacuation checks that an entry is current, then acts without a lock",
@@ -82,6 +86,8 @@ impl Mutant {
             Mutant::M23 => "a put that finds no space leaves an index entry",
             Mutant::M24 => "a cache miss returns the neighbouring block",
             Mutant::M25 => "a dependency is persistent after the write, before the flush",
+            Mutant::M26 => "recovery replays only the first entry of a batch",
+            Mutant::M27 => "a batch is issued without waiting for what it depends on",
         }
     }
 }

@@ -241,7 +241,11 @@ impl Store {
             stream: append.stream,
             lsn: log.next_lsn,
             generation: log.superblock.generation,
-            durable: log.durable_lsn,
+            durable: if mutants::on(Mutant::M8) {
+                log.next_lsn
+            } else {
+                log.durable_lsn
+            },
             extent,
             offset,
             epoch: entry.epoch,
@@ -413,9 +417,13 @@ impl Store {
         let (completer, completion) = Completion::pair();
         let append = append(Done::Frame(completer));
         let bytes = append.frame_len();
-        lock(&self.queue).background.push_back(append);
+        let others_wait = {
+            let mut queue = lock(&self.queue);
+            queue.background.push_back(append);
+            queue.background.len() > 1 || !queue.foreground.is_empty()
+        };
         self.queue_signal.notify_one();
-        let _locked = mutants::on(Mutant::M12).then(|| lock(&self.log));
+        let _locked = (others_wait && mutants::on(Mutant::M12)).then(|| lock(&self.log));
         if !self.pumped.load(Ordering::SeqCst) {
             while !completion.is_complete() {
                 self.pump()?;
@@ -482,7 +490,7 @@ fn unblock(queue: &mut Queue) {
                     failed = Some(error);
                     false
                 }
-                None => !mutants::on(Mutant::M8),
+                None => !mutants::on(Mutant::M27),
             });
         if let Some(error) = failed {
             queue.bytes -= append.memory();

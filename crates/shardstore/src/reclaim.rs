@@ -376,10 +376,9 @@ impl Store {
                 copies.push(self.append_moved(entries, payloads)?);
                 (payload_len, body_len) = (0, 0);
             }
-            let payload =
-                self.shared
-                    .medium
-                    .read_payload(locator, 0..locator.payload_len, Read::Blocking)?;
+            let from = locator.payload_offset;
+            let range = from..from + locator.payload_len;
+            let payload = self.shared.medium.read_to_copy(&locator.frame, range)?;
             let change = Change::Put {
                 value: value.as_ref().into(),
                 payload_offset: payload_len as u32,
@@ -414,10 +413,7 @@ impl Store {
         let mut moved: HashMap<(TableId, u32), FrameRef> = HashMap::new();
         for (table, chunk, frame) in &living.chunks {
             let all = 0..frame.payload_len;
-            let payload = self
-                .shared
-                .medium
-                .read_frame_payload(frame, all, Read::Blocking)?;
+            let payload = self.shared.medium.read_to_copy(frame, all)?;
             Counters::add(&self.counters.bytes_evacuated, payload.len() as u64);
             let copy = self.append_chunk(*table, *chunk, payload, Class::Reclamation)?;
             self.verify_copy(&copy)?;
