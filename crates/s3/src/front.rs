@@ -391,3 +391,24 @@ impl S3Route for MetricsRoute {
         Ok(response)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{GET_WINDOW_BYTES, PUT_WINDOW_BYTES};
+
+    /// What a request reserves must be there, or it would hold more than it could reserve.
+    #[test]
+    fn the_smallest_budgets_hold_the_largest_requests() {
+        // What the smallest server has for requests.
+        let budgets = Budgets::split(13 * 1024 * 1024);
+        let signed_put = PUT_WINDOW_BYTES + SIGNED_CHUNK_BYTES_MAX;
+        assert!(budgets.writes.can_hold(signed_put));
+        assert!(budgets.reads.can_hold(GET_WINDOW_BYTES));
+        assert!(budgets.small.can_hold(SMALL_REQUEST_BYTES_MAX));
+        let mut headers = http::HeaderMap::new();
+        headers.insert("content-length", HeaderValue::from_static("150000"));
+        let document = crate::document::bytes_to_read(&headers);
+        assert!(budgets.documents.can_hold(document.unwrap().unwrap()));
+    }
+}

@@ -7,10 +7,7 @@ use std::time::Duration;
 pub const XML_BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Most `<` in a document. A multi-delete of all that S3 allows has twelve for each key.
-pub const DOCUMENT_MARKUP_MAX: usize = 16 * PAGE_ENTRIES_MAX;
-
-/// Memory for one entry of a parsed document, without its strings, while their list grows.
-pub const DOCUMENT_ENTRY_BYTES: usize = 512;
+pub const DOCUMENT_MARKUP_MAX: usize = 13 * PAGE_ENTRIES_MAX;
 
 /// Memory for one entry of an answer to a multi-delete, beside its names.
 pub const ANSWER_ENTRY_BYTES: usize = 512;
