@@ -76,7 +76,6 @@ def close_all(connections):
         connection.close()
 
 
-@pytest.mark.xfail(strict=False, reason="a listing of long keys reserves less than it holds")
 def test_listings_of_long_keys_that_nobody_takes(least):
     queries = [
         [("list-type", "2"), ("encoding-type", "url")],
@@ -89,7 +88,6 @@ def test_listings_of_long_keys_that_nobody_takes(least):
         close_all(slow)
 
 
-@pytest.mark.xfail(strict=False, reason="a large document reserves less than it holds")
 def test_large_documents(least):
     small = b"<Object><Key>a</Key></Object>"
     long = b"<Object><Key>" + long_key(0).encode() + b"</Key></Object>"

@@ -235,6 +235,7 @@ fn assemble(
     let all = vec![
         connections.clone(),
         budgets.small.clone(),
+        budgets.documents.clone(),
         budgets.reads.clone(),
         budgets.writes.clone(),
     ];
