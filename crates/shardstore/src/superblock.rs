@@ -220,6 +220,9 @@ impl Superblock {
         if !mutants::on(Mutant::M18) {
             disk.flush()?;
         }
+        if mutants::on(Mutant::M22) {
+            return Ok(());
+        }
         disk.write(order[1], &[&bytes])?;
         disk.flush()?;
         Ok(())

@@ -116,7 +116,8 @@ impl<'a> Walk<'a> {
         self.end = header.offset + header.len() as u32;
         self.lsn = header.lsn;
         self.generation = header.generation;
-        if self.medium.checksummer.of(&[&body]) != header.body_checksum {
+        let holds = self.medium.checksummer.of(&[&body]) == header.body_checksum;
+        if !holds && !mutants::on(Mutant::M10) {
             return Ok(Walked::BadBody);
         }
         Ok(Walked::Frame { header, body })
