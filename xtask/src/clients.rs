@@ -30,7 +30,7 @@ pub fn prepare() -> Outcome<Clients> {
     println!("installing the clients into {}", venv.display());
     if let Err(what) = install(&venv, &wanted_path) {
         return Ok(Clients::Missing(format!(
-            "the clients could not be installed ({what}); this needs a package index such as pypi.org"
+            "the clients could not be installed ({what}); this needs PyPI or a copy of it"
         )));
     }
     std::fs::write(&stamp, wanted)
