@@ -158,9 +158,10 @@ def test_hoisted_headers_are_honoured_or_refused(server, s3, bucket):
         presigned = raw.Signer(server).presigned("PUT", path, 60, query=query)
         return raw.send(server, "PUT", f"{path}?{presigned}", body=b"123456789")
 
-    assert put(("x-amz-meta-colour", "blue green"), ("x-amz-checksum-crc32", "y/Q5Jg==")).status == 200
+    # Presigners that do not know the body yet put the checksum of an empty one there.
+    empty = [("x-amz-checksum-crc32", "AAAAAA=="), ("x-amz-sdk-checksum-algorithm", "CRC32")]
+    assert put(("x-amz-meta-colour", "blue green"), *empty).status == 200
     assert s3.head_object(Bucket=bucket, Key="hoisted")["Metadata"] == {"colour": "blue green"}
-    assert tuple(put(("x-amz-checksum-crc32", "AAAAAA=="))) == (400, "BadDigest")
     for name, value in [
         ("x-amz-object-lock-mode", "GOVERNANCE"),
         ("x-amz-server-side-encryption", "AES256"),

@@ -146,12 +146,14 @@ fn write_lines(mut target: Target, receiver: &Receiver<Message>, shared: &Shared
 
 impl Target {
     fn handle(&mut self, message: Message, shared: &Shared) -> anyhow::Result<()> {
-        if shared.reopen.swap(false, Ordering::AcqRel)
-            && let Target::File(path, writer) = self
-        {
-            writer.flush()?;
-            *writer = open(path)?;
-        }
+        let reopened = match self {
+            Target::File(path, writer) if shared.reopen.swap(false, Ordering::AcqRel) => {
+                // What the old file does not take is lost either way.
+                let flushed = writer.flush().map_err(anyhow::Error::from);
+                open(path).map(|fresh| *writer = fresh).and(flushed)
+            }
+            _ => Ok(()),
+        };
         match message {
             Message::Line(line) => {
                 let written = match self {
@@ -167,7 +169,7 @@ impl Target {
                 let _ = done.send(());
             }
         }
-        Ok(())
+        reopened
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

@@ -85,7 +85,7 @@ async fn admit(
     stop: watch::Receiver<bool>,
     alive: mpsc::Sender<Infallible>,
 ) {
-    match reserve_place(&app).await {
+    match reserve(&app, CONNECTION_BYTES).await {
         // In a box, because many tasks wait and few serve.
         Ok(_reserved) => Box::pin(serve_connection(socket, peer, &app, stop)).await,
         Err(overloaded) => {
@@ -96,12 +96,12 @@ async fn admit(
     drop(alive);
 }
 
-/// Waits for a place, and has others make room meanwhile.
-async fn reserve_place(app: &App) -> Result<Reservation, Overloaded> {
-    if let Some(reserved) = app.connections.try_reserve(CONNECTION_BYTES) {
+/// Reserves of what connections may need, and has others make room while that takes time.
+async fn reserve(app: &App, bytes: usize) -> Result<Reservation, Overloaded> {
+    if let Some(reserved) = app.connections.try_reserve(bytes) {
         return Ok(reserved);
     }
-    let mut reserved = std::pin::pin!(app.connections.reserve(CONNECTION_BYTES));
+    let mut reserved = std::pin::pin!(app.connections.reserve(bytes));
     loop {
         app.places.make_room(app.connections.waiting().max(1));
         tokio::select! {
@@ -222,7 +222,7 @@ async fn answer(
 async fn reserve_head(app: &App, cost: usize) -> Result<Option<Reservation>, Overloaded> {
     match cost.saturating_sub(HEAD_COST_INCLUDED) {
         0 => Ok(None),
-        more => app.connections.reserve(more).await.map(Some),
+        more => reserve(app, more).await.map(Some),
     }
 }
 

@@ -80,8 +80,10 @@ impl Store {
             let frozen: usize = index.frozen.iter().map(|memtable| memtable.bytes()).sum();
             index.active.bytes() + frozen
         };
+        // A tail without anything in memory is background work's, and no checkpoint shortens it.
         held >= self.options.memtable_bytes.saturating_mul(2)
-            || lock(&self.log).tail_bytes >= self.options.tail_bytes_max.saturating_mul(2)
+            || held > 0
+                && lock(&self.log).tail_bytes >= self.options.tail_bytes_max.saturating_mul(2)
     }
 
     pub(crate) fn checkpoint_locked(&self) -> Result<()> {

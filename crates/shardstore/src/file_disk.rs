@@ -131,14 +131,15 @@ impl FileDisk {
         if !is_device {
             // The entries that lead to the file must survive as well as its content. At every
             // start, because the one that made them may have been cut off.
-            for directory in path
-                .canonicalize()
-                .iter()
-                .flat_map(|path| path.ancestors())
-                .take(2)
-            {
-                let opened = File::open(directory).map_err(failed("open", directory))?;
-                opened.sync_all().map_err(failed("flush", directory))?;
+            let sync = |path: &Path| File::open(path).and_then(|directory| directory.sync_all());
+            sync(path).map_err(failed("flush", path))?;
+            let parent = path.canonicalize().ok();
+            if let Some(parent) = parent.as_deref().and_then(Path::parent) {
+                let synced = sync(parent);
+                // Whoever may not read the parent has not made the directory just now.
+                if is_new {
+                    synced.map_err(failed("flush", parent))?;
+                }
             }
         }
         let direct = OpenOptions::new()
