@@ -26,8 +26,11 @@ use crate::walk::{Walk, Walked};
 /// Payload bytes that are moved in one frame, if the payload limit allows it.
 const MOVE_BYTES: usize = 256 * 1024;
 
-/// Extents without anything alive that one checkpoint looks through.
+/// Extents without anything alive that one checkpoint looks through, while there is no hurry,
+/// and while new data may wait for them: then each checkpoint must give back far more than it
+/// takes.
 const DEAD_AT_ONCE_MAX: usize = 4;
+const DEAD_AT_ONCE_SHORT_MAX: usize = 32;
 
 /// Extents that are evacuated before a checkpoint makes them free, while there is no hurry.
 const RETIRED_MAX: usize = 8;
@@ -135,7 +138,12 @@ impl Store {
             self.has_changes(&plan, &log, &read(&self.index))
         };
         let version = read(&self.index).version.clone();
-        for (number, extent) in self.find_dead().into_iter().take(DEAD_AT_ONCE_MAX) {
+        let at_once = if self.is_short_of_space() {
+            DEAD_AT_ONCE_SHORT_MAX
+        } else {
+            DEAD_AT_ONCE_MAX
+        };
+        for (number, extent) in self.find_dead().into_iter().take(at_once) {
             if extent.stream == Stream::Manifest && !changed {
                 continue;
             }
