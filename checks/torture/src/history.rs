@@ -41,6 +41,8 @@ pub struct Operation {
     start: u64,
     /// `None` while nothing was acknowledged.
     end: Option<u64>,
+    /// Readers that begin after this moment come after one that saw something newer.
+    hidden_after: Option<u64>,
 }
 
 /// All operations since the last settlement, by key.
@@ -59,6 +61,7 @@ impl History {
             effect: Effect::Absent,
             start: 0,
             end: Some(0),
+            hidden_after: None,
         };
         History {
             clock: AtomicU64::new(1),
@@ -87,6 +90,7 @@ impl History {
             effect,
             start,
             end: None,
+            hidden_after: None,
         });
     }
 
@@ -113,9 +117,24 @@ impl History {
         };
         operations
             .iter()
-            .filter(|operation| operation.start < to && !superseded(operation))
+            .filter(|operation| {
+                let hidden = operation.hidden_after.is_some_and(|moment| moment < from);
+                operation.start < to && !hidden && !superseded(operation)
+            })
             .cloned()
             .collect()
+    }
+
+    /// A reader between `from` and `to` saw the effect of one of the operations that `may_be`
+    /// names. What had ended before it began and is none of them is older than what it saw,
+    /// so no later reader may see it.
+    pub fn saw(&self, key: usize, from: u64, to: u64, may_be: impl Fn(&Operation) -> bool) {
+        for operation in self.operations(key).iter_mut() {
+            if operation.end.is_some_and(|end| end < from) && !may_be(operation) {
+                let moment = operation.hidden_after.map_or(to, |moment| moment.min(to));
+                operation.hidden_after = Some(moment);
+            }
+        }
     }
 
     /// Nothing is in flight and a reader saw the effect of `id`: the others did not happen
@@ -196,6 +215,39 @@ mod tests {
         assert_eq!(ids_now(&history), [1, 2]);
         history.settle(0, 2);
         assert_eq!(ids_now(&history), [2]);
+    }
+
+    #[test]
+    fn what_a_reader_saw_hides_what_had_ended_before_it() {
+        let history = History::new(1);
+        history.begin(0, 1, content(5));
+        history.begin(0, 2, content(6));
+        history.acknowledged(0, 2);
+        history.acknowledged(0, 1);
+        let from = history.now();
+        history.begin(0, 3, content(7));
+        history.acknowledged(0, 3);
+        let to = history.now();
+        history.saw(0, from, to, |operation| operation.id == 2);
+        assert_eq!(
+            ids(&history, from, history.now()),
+            [1, 2, 3],
+            "began earlier"
+        );
+        let history = History::new(1);
+        history.begin(0, 1, content(5));
+        history.begin(0, 2, content(6));
+        history.begin(0, 3, content(7));
+        history.acknowledged(0, 2);
+        history.acknowledged(0, 1);
+        let from = history.now();
+        let to = history.now();
+        history.saw(0, from, to, |operation| operation.id == 2);
+        assert_eq!(
+            ids_now(&history),
+            [2, 3],
+            "3 has not ended and may come last"
+        );
     }
 
     #[test]

@@ -165,6 +165,13 @@ pub fn run(args: &Args) -> Result<()> {
     for finding in findings.iter().take(20) {
         println!("  {finding}");
     }
+    // A run that did too little shows nothing, on whichever disk.
+    let (kills, puts) = (rounds.kills, get(&shared.counts.puts));
+    let verified = get(&shared.counts.verified);
+    let too_little = too_little(args, kills, puts, verified);
+    if let Some(what) = too_little.filter(|_| args.lying || findings.is_empty()) {
+        bail!("that shows nothing: {what} (seed {seed})");
+    }
     if args.lying {
         if findings.is_empty() {
             bail!("the disk lied about flushes and nothing was noticed (seed {seed})");
@@ -182,6 +189,23 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let _ = std::fs::remove_dir_all(&directory);
     Ok(())
+}
+
+/// What a run did too little of, if anything; one on a lying disk ends with its first finding.
+fn too_little(args: &Args, kills: u64, puts: u64, verified: u64) -> Option<String> {
+    let (kills_min, puts_min) = if args.lying {
+        (1, 1)
+    } else {
+        ((args.seconds / 15).max(1), 100)
+    };
+    [
+        ("kills", kills, kills_min),
+        ("acknowledged puts", puts, puts_min),
+        ("verified keys", verified, 1),
+    ]
+    .into_iter()
+    .find(|(_, count, least)| count < least)
+    .map(|(what, count, least)| format!("{count} {what}, at least {least} are needed"))
 }
 
 fn drawn_seed() -> u64 {
@@ -394,4 +418,33 @@ fn print_counts(shared: &Shared, rounds: &Rounds) {
         get(&counts.verified),
         get(&counts.verified_bytes) as f64 / 1048576.0
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(words: &[&str]) -> Args {
+        Line::parse_from(std::iter::once(&"torture").chain(words)).args
+    }
+
+    #[test]
+    fn a_run_that_did_too_little_shows_nothing() {
+        let honest = args(&["--seconds", "30"]);
+        assert_eq!(too_little(&honest, 2, 100, 1), None);
+        assert!(too_little(&honest, 1, 100, 1).is_some_and(|text| text.contains("kills")));
+        assert!(too_little(&honest, 2, 99, 1).is_some_and(|text| text.contains("puts")));
+        assert!(too_little(&honest, 2, 100, 0).is_some_and(|text| text.contains("verified")));
+        let lying = args(&["--lying"]);
+        assert_eq!(too_little(&lying, 1, 1, 1), None);
+        assert!(too_little(&lying, 0, 1, 1).is_some());
+        assert!(too_little(&lying, 1, 0, 1).is_some());
+    }
 }

@@ -196,22 +196,41 @@ impl<'a> Worker<'a> {
         let first = self.random.below(80 << 10);
         let last = first + self.random.below(80 << 10);
         let name = &self.shared.keys[key];
+        let from = self.shared.history.now();
         match self
             .client
             .get(BUCKET, name, Some(&format!("bytes={first}-{last}")))
         {
             Ok(Some(answer)) => {
                 count(&self.shared.counts.reads);
-                self.check_range(name, first, &answer);
+                self.check_range(key, from, first, &answer);
                 true
             }
-            Ok(None) | Err(Failure::Refused { status: 416, .. }) => true,
+            Ok(None) => {
+                self.check(key, from, &Seen::Nothing, "GET of a range of");
+                true
+            }
+            Err(Failure::Refused { status: 416, .. }) => {
+                let to = self.shared.history.now();
+                let visible = self.shared.history.visible(key, from, to);
+                if !may_be_past_the_end(&visible, first) {
+                    self.shared.finding(format!(
+                        "GET of a range of {name}: 416 for byte {first}; possible: {}",
+                        described(&visible)
+                    ));
+                }
+                true
+            }
             Err(failure) => self.failed(key, None, "GET of a range", failure),
         }
     }
 
-    /// The bytes of a range are those of the operation that the metadata name.
-    fn check_range(&self, name: &str, first: u64, answer: &Answer) {
+    /// The bytes of a range are those of the operation that the metadata name, which must be
+    /// one that may be seen.
+    fn check_range(&self, key: usize, from: u64, first: u64, answer: &Answer) {
+        let name = &self.shared.keys[key];
+        let to = self.shared.history.now();
+        let visible = self.shared.history.visible(key, from, to);
         let total = answer
             .header("content-range")
             .and_then(|range| range.rsplit('/').next())
@@ -223,6 +242,15 @@ impl<'a> Worker<'a> {
             );
             return self.shared.finding(text);
         };
+        if !may_be_read(&visible, id, total) {
+            return self.shared.finding(format!(
+                "GET of a range of {name}: saw operation {id}, {total} bytes; possible: {}",
+                described(&visible)
+            ));
+        }
+        self.shared
+            .history
+            .saw(key, from, to, |operation| operation.id == id);
         let body = self.body(id, total);
         let first = first as usize;
         let expected = body.get(first..first + answer.body.len());
@@ -323,20 +351,18 @@ impl<'a> Worker<'a> {
 
     /// What was seen between `from` and now must have been possible.
     fn check(&self, key: usize, from: u64, seen: &Seen, what: &str) {
-        let visible = self
-            .shared
-            .history
-            .visible(key, from, self.shared.history.now());
-        let possible = visible
-            .iter()
-            .any(|operation| match (seen, &operation.effect) {
-                (Seen::Nothing, effect) => *effect == Effect::Absent,
-                (Seen::Object { id, content }, Effect::Present(expected)) => {
-                    operation.id == *id && content == expected
-                }
-                (Seen::Object { .. }, Effect::Absent) => false,
-            });
-        if !possible {
+        let to = self.shared.history.now();
+        let visible = self.shared.history.visible(key, from, to);
+        let fits = |operation: &Operation| match (seen, &operation.effect) {
+            (Seen::Nothing, effect) => *effect == Effect::Absent,
+            (Seen::Object { id, content }, Effect::Present(expected)) => {
+                operation.id == *id && content == expected
+            }
+            (Seen::Object { .. }, Effect::Absent) => false,
+        };
+        if visible.iter().any(fits) {
+            self.shared.history.saw(key, from, to, fits);
+        } else {
             let name = &self.shared.keys[key];
             let seen = match seen {
                 Seen::Nothing => "nothing".to_owned(),
@@ -439,6 +465,22 @@ fn operation_of(answer: &Answer) -> Option<u64> {
         .and_then(|value| value.parse().ok())
 }
 
+/// Whether an object of `id` with `total` bytes is one of the possible states.
+fn may_be_read(visible: &[Operation], id: u64, total: u64) -> bool {
+    visible.iter().any(|operation| {
+        operation.id == id
+            && matches!(&operation.effect, Effect::Present(content) if content.size == total)
+    })
+}
+
+/// Whether there may be no byte at `first`.
+fn may_be_past_the_end(visible: &[Operation], first: u64) -> bool {
+    visible.iter().any(|operation| match &operation.effect {
+        Effect::Present(content) => content.size <= first,
+        Effect::Absent => true,
+    })
+}
+
 fn described(operations: &[Operation]) -> String {
     let one = |operation: &Operation| match &operation.effect {
         Effect::Absent => format!("operation {}, nothing", operation.id),
@@ -524,4 +566,26 @@ fn wrong_in_listing(
         ));
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::History;
+
+    #[test]
+    fn a_range_is_judged_by_what_is_visible() {
+        let history = History::new(1);
+        history.begin(0, 1, Effect::Present(content_of(&[1; 10])));
+        history.acknowledged(0, 1);
+        history.begin(0, 2, Effect::Present(content_of(&[2; 20])));
+        history.acknowledged(0, 2);
+        let now = history.now();
+        let visible = history.visible(0, now, now);
+        assert!(may_be_read(&visible, 2, 20));
+        assert!(!may_be_read(&visible, 2, 19), "cut short");
+        assert!(!may_be_read(&visible, 1, 10), "overwritten");
+        assert!(!may_be_past_the_end(&visible, 19));
+        assert!(may_be_past_the_end(&visible, 20));
+    }
 }
