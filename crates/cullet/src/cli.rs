@@ -46,7 +46,7 @@ Examples:
       every request on standard output.
 
 First steps with the aws CLI:
-  export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... AWS_REGION=us-east-1
+  export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... AWS_DEFAULT_REGION=us-east-1
   aws --endpoint-url http://127.0.0.1:9000 s3 mb s3://photos
   aws --endpoint-url http://127.0.0.1:9000 s3 cp cat.jpg s3://photos/
 

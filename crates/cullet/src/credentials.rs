@@ -76,7 +76,7 @@ fn checked(variable: &str, value: OsString, chars_min: usize) -> Result<String, 
     value.into_string().ok().filter(usable).ok_or_else(|| {
         UsageError::new(format!(
             "{variable} cannot be used: it needs at least {chars_min} printable ASCII characters, \
-             without spaces, and a key without slashes"
+             without spaces; an access key id, no slashes either"
         ))
     })
 }

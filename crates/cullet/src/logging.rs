@@ -22,6 +22,16 @@ pub(crate) fn filter(levels: &str) -> Result<Targets, UsageError> {
              or a list like warn,objects=debug"
         ))
     })?;
+    // A word alone that is no level would be taken for a target, and a typing error for silence.
+    let alone = levels
+        .split(',')
+        .find(|part| !part.contains('=') && LevelFilter::from_str(part.trim()).is_err());
+    if let Some(word) = alone {
+        return Err(UsageError::new(format!(
+            "--log {levels:?}: {word:?} is no level; there are off, error, warn, info, debug and \
+             trace, and lists like warn,objects=debug"
+        )));
+    }
     // s3s logs every refused request as an error, malformed documents with their content.
     if levels.contains("s3s") {
         return Ok(targets);
@@ -58,5 +68,7 @@ mod tests {
                 .would_enable("s3s::ops", &Level::DEBUG)
         );
         assert!(filter("nonsense=nonsense").is_err());
+        assert!(filter("inof").is_err());
+        assert!(filter("info,s3s=off").is_ok());
     }
 }

@@ -41,6 +41,12 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
+    /// A file stands where a directory is wanted.
+    #[error("{path} is a file; name a directory, or a block device")]
+    NoDirectory {
+        /// The file.
+        path: PathBuf,
+    },
     /// It must exist already, and does not.
     #[error("{path} holds no cullet data")]
     Missing {
@@ -48,7 +54,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The operating system refused.
-    #[error("cannot {what} {path}: {source}")]
+    #[error("cannot {what} {path}")]
     Io {
         /// What was tried.
         what: &'static str,
@@ -92,6 +98,11 @@ impl FileDisk {
             move |source| OpenError::Io { what, path, source }
         };
         let is_device = is_block_device(path);
+        if path.is_file() {
+            return Err(OpenError::NoDirectory {
+                path: path.to_owned(),
+            });
+        }
         let file_path = if is_device {
             path.to_owned()
         } else {
@@ -177,6 +188,11 @@ impl FileDisk {
             true => path.join(FILE_NAME),
             false => path.to_owned(),
         };
+        if !file_path.exists() {
+            return Err(OpenError::Missing {
+                path: path.to_owned(),
+            });
+        }
         let failed = |source| OpenError::Io {
             what: "open",
             path: file_path.clone(),
