@@ -68,12 +68,14 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Store> {
     }
     // A limit that was lowered since must not hide what was written beyond it.
     manifest.extents.set_capacity(medium.geometry.extents_max());
-    let mut tail = scan_tail(&medium, &manifest.extents, superblock.floor)?;
-    tail.durable = tail
-        .durable
-        .max(superblock.checkpoint_lsn)
-        .max(manifest_lsn);
-    let dropped = cut_torn(&medium, &mut tail)?;
+    let known = superblock.checkpoint_lsn.max(manifest_lsn);
+    let (mut tail, mut dropped) = read_tail(&medium, &manifest.extents, superblock.floor, known)?;
+    if dropped {
+        // Before anything is dropped the marks are looked for once more: a read that went astray
+        // may have hidden the frame that speaks for it.
+        let known = tail.durable;
+        (tail, dropped) = read_tail(&medium, &manifest.extents, superblock.floor, known)?;
+    }
     check_complete(&tail, &superblock)?;
     let memtable = Memtable::default();
     let last_lsn = replay(&medium, &manifest, &tail, &memtable)?;
@@ -141,6 +143,15 @@ fn read_root(medium: &Medium, root: &FrameRef) -> Result<(Header, Vec<u8>)> {
         .read_frame_payload(root, all, Read::PastCache)
         .map_err(damaged)?;
     Ok((header, payload))
+}
+
+/// The tail without what is torn, and whether anything was. What is `known` to be durable never
+/// is.
+fn read_tail(medium: &Medium, extents: &Extents, floor: u64, known: u64) -> Result<(Tail, bool)> {
+    let mut tail = scan_tail(medium, extents, floor)?;
+    tail.durable = tail.durable.max(known);
+    let dropped = cut_torn(medium, &mut tail)?;
+    Ok((tail, dropped))
 }
 
 /// Reads the headers of everything behind the checkpoint.
