@@ -113,6 +113,8 @@ fn launch(args: &Args, disk: PathBuf, directory: &Path) -> Launch {
         capacity: None,
         credentials: credentials(),
         log: directory.join("server.log"),
+        seed: None,
+        starts: std::sync::atomic::AtomicU64::new(0),
     }
 }
 

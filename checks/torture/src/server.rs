@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use crate::sigv4::Credentials;
 
 /// How a server is started, again and again.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Launch {
     pub program: PathBuf,
     /// Before the server's own arguments.
@@ -23,6 +24,10 @@ pub struct Launch {
     pub credentials: Credentials,
     /// Standard error is appended here.
     pub log: PathBuf,
+    /// For a server on the volatile disk, which draws from a seed of its own at each start.
+    pub seed: Option<u64>,
+    /// How often it was started.
+    pub starts: AtomicU64,
 }
 
 /// A server that runs.
@@ -38,6 +43,11 @@ impl Launch {
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot write {}", self.log.display()))?;
         let mut command = Command::new(&self.program);
+        if let Some(seed) = self.seed {
+            let start = self.starts.fetch_add(1, Ordering::Relaxed);
+            let seed = seed ^ start.rotate_right(16);
+            command.args(["serve", "--seed", &seed.to_string()]);
+        }
         command.args(&self.arguments);
         command.args(["--listen", "127.0.0.1:0", "--memory", &self.memory]);
         if let Some(capacity) = &self.capacity {

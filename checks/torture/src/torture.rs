@@ -180,8 +180,9 @@ pub fn run(args: &Args) -> Result<()> {
     } else if !findings.is_empty() {
         println!("kept for a look: {}", directory.display());
         println!(
-            "again: cargo xtask torture --disk {kind} --seconds {} --seed {seed}",
-            args.seconds
+            "again: cargo xtask torture --disk {kind} --seconds {} --seed {seed} --clients {} \
+             --capacity {} --memory {}",
+            args.seconds, args.clients, args.capacity, args.memory
         );
         bail!("{} findings", findings.len());
     } else {
@@ -214,15 +215,15 @@ fn drawn_seed() -> u64 {
 }
 
 fn launch(args: &Args, seed: u64, directory: PathBuf) -> Result<Launch> {
-    let (program, arguments) = match args.disk {
-        DiskKind::File => (args.server.clone(), vec!["server".to_owned()]),
+    let (program, arguments, seed) = match args.disk {
+        DiskKind::File => (args.server.clone(), vec!["server".to_owned()], None),
         DiskKind::Volatile => {
-            let mut arguments = vec!["serve".to_owned(), "--seed".to_owned(), seed.to_string()];
+            let mut arguments = Vec::new();
             if args.lying {
                 arguments.push("--lying".to_owned());
             }
             arguments.push("--".to_owned());
-            (std::env::current_exe()?, arguments)
+            (std::env::current_exe()?, arguments, Some(seed))
         }
     };
     Ok(Launch {
@@ -233,6 +234,8 @@ fn launch(args: &Args, seed: u64, directory: PathBuf) -> Result<Launch> {
         capacity: Some(args.capacity.clone()),
         credentials: credentials(),
         log: directory.join("server.log"),
+        seed,
+        starts: AtomicU64::new(0),
     })
 }
 
