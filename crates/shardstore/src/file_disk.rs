@@ -74,7 +74,6 @@ pub struct FileDisk {
     ahead: Option<File>,
     direct: Option<File>,
     capacity: Capacity,
-    is_new: bool,
     /// The first failed flush. Held over a flush, so that of two at the same time both fail.
     flush_failure: Mutex<Option<DiskError>>,
 }
@@ -173,7 +172,6 @@ impl FileDisk {
             ahead: Some(ahead),
             direct,
             capacity,
-            is_new,
             flush_failure: Mutex::new(None),
         })
     }
@@ -207,14 +205,8 @@ impl FileDisk {
             ahead: None,
             direct: None,
             capacity: Capacity::Given(len),
-            is_new: false,
             flush_failure: Mutex::new(None),
         })
-    }
-
-    /// Whether opening created it.
-    pub fn is_new(&self) -> bool {
-        self.is_new
     }
 
     fn read_direct(&self, direct: &File, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {

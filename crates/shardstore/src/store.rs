@@ -583,7 +583,7 @@ impl Store {
     pub(crate) fn refresh_capacity(&self) {
         let medium = &self.shared.medium;
         let has = medium.disk.capacity();
-        let wanted = self.options.capacity_bytes.unwrap_or(u64::MAX).min(has);
+        let wanted = self.options.capacity_bytes(&*medium.disk);
         let (wanted, has) = (medium.extents_below(wanted), medium.extents_below(has));
         lock(&self.log).extents.limit_to(wanted, has);
     }
