@@ -4,9 +4,12 @@
 //! the server's latency. Client and server share the machine all the same, and the output
 //! says what the machine and its disk are.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -20,6 +23,14 @@ use crate::server::{Launch, Server, credentials, scratch};
 const BUCKET: &str = "figures";
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+const PAGE: usize = 4096;
+
+/// The file of the loaded disk: what does not fit into it overwrites its beginning.
+const LOADED_FILE_BYTES: usize = 1 << 30;
+
+/// Zeros that are written ahead and flushed at once, as the server does it.
+const AHEAD_BYTES: usize = 1 << 20;
 
 /// Requests of one phase that are signed beforehand, per connection.
 const SIGNED_PER_CONNECTION: usize = 2_000;
@@ -66,6 +77,13 @@ fn measure_all(args: &Args, directory: &Path) -> Result<()> {
         "disk         4 KiB append and fdatasync: {}",
         flush_latency(directory)?.described()
     );
+    let (rate, latencies) = loaded_flush_latency(args, directory)?;
+    println!(
+        "             appends of {} x {} B and fdatasync, written ahead: {rate:.0}/s; {}",
+        args.connections,
+        args.size,
+        latencies.described()
+    );
     println!("server       --memory {}", args.memory);
     let launch = launch(args, directory.join("disk"), directory);
     let (server, address) = start(&launch)?;
@@ -74,7 +92,7 @@ fn measure_all(args: &Args, directory: &Path) -> Result<()> {
     if answer.status != 200 {
         bail!("cannot create the bucket: {}", answer.status);
     }
-    std::thread::sleep(Duration::from_secs(3));
+    thread::sleep(Duration::from_secs(3));
     println!(
         "idle memory  {}",
         mib(process::memory(server.pid(), "VmRSS")?)
@@ -131,12 +149,11 @@ fn mib(bytes: u64) -> String {
 /// What the disk itself needs for the smallest durable write: the floor of a lone PUT.
 fn flush_latency(directory: &Path) -> Result<Latencies> {
     let path = directory.join("flush");
-    let mut file = std::fs::File::create(&path)?;
+    let mut file = File::create(&path)?;
     file.set_len(4 << 20)?;
     file.write_all(&vec![1; 4 << 20])?;
     file.sync_all()?;
     let mut latencies = Vec::new();
-    use std::os::unix::fs::FileExt;
     for page in 0..500 {
         let begun = Instant::now();
         file.write_all_at(&[2; 4096], page * 4096)?;
@@ -145,6 +162,56 @@ fn flush_latency(directory: &Path) -> Result<Latencies> {
     }
     std::fs::remove_file(path)?;
     Ok(Latencies::new(latencies))
+}
+
+/// What the disk does under the load of durable PUTs without a server: groups of as many
+/// bodies as there are connections are appended to a file and flushed, one after the other,
+/// while another thread writes the file ahead.
+fn loaded_flush_latency(args: &Args, directory: &Path) -> Result<(f64, Latencies)> {
+    let path = directory.join("loaded");
+    let file = File::create(&path)?;
+    let ahead = File::options().write(true).open(&path)?;
+    // A page for what stands around each body.
+    let group = vec![2_u8; args.connections * (args.size + PAGE)];
+    let groups = (LOADED_FILE_BYTES / group.len()).max(1);
+    let end = Instant::now() + Duration::from_secs(args.seconds);
+    let written_ahead = AtomicU64::new(0);
+    let flushed = thread::scope(|scope| {
+        let ahead = scope.spawn(|| -> Result<()> {
+            let zeros = vec![0; AHEAD_BYTES];
+            for piece in 0..LOADED_FILE_BYTES.div_ceil(AHEAD_BYTES) as u64 {
+                if Instant::now() >= end {
+                    break;
+                }
+                ahead.write_all_at(&zeros, piece * AHEAD_BYTES as u64)?;
+                ahead.sync_data()?;
+                written_ahead.store((piece + 1) * AHEAD_BYTES as u64, Ordering::Release);
+            }
+            Ok(())
+        });
+        let mut latencies = Vec::new();
+        for number in 0.. {
+            let at = (number % groups * group.len()) as u64;
+            let until = at + group.len() as u64;
+            while written_ahead.load(Ordering::Acquire) < until && !ahead.is_finished() {
+                thread::yield_now();
+            }
+            let begun = Instant::now();
+            if begun >= end {
+                break;
+            }
+            file.write_all_at(&group, at)?;
+            file.sync_data()?;
+            latencies.push(begun.elapsed().as_nanos() as u64);
+        }
+        ahead
+            .join()
+            .map_err(|_| anyhow::anyhow!("the thread that writes ahead panicked"))??;
+        anyhow::Ok(latencies)
+    })?;
+    std::fs::remove_file(path)?;
+    let rate = flushed.len() as f64 / args.seconds as f64;
+    Ok((rate, Latencies::new(flushed)))
 }
 
 struct Phase {
@@ -184,7 +251,7 @@ fn measure(
         .collect();
     let start = Instant::now() + Duration::from_secs(1);
     let end = start + Duration::from_secs(args.seconds);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let clients: Vec<_> = heads
             .iter()
             .map(|heads| {
@@ -192,9 +259,9 @@ fn measure(
                 scope.spawn(move || one_connection(address, heads, sent, expected, start, end))
             })
             .collect();
-        std::thread::sleep(start.saturating_duration_since(Instant::now()));
+        thread::sleep(start.saturating_duration_since(Instant::now()));
         let cpu_before = process::cpu_time(server.pid())?;
-        std::thread::sleep(end.saturating_duration_since(Instant::now()));
+        thread::sleep(end.saturating_duration_since(Instant::now()));
         let cpu = process::cpu_time(server.pid())? - cpu_before;
         let mut all = Vec::new();
         let mut keys_reached = keys;
@@ -305,7 +372,7 @@ fn restart(args: &Args, directory: &Path) -> Result<()> {
 /// the checkpoints before: a kill then is the worst one for the restart. Says how long it is.
 fn write_until_checkpoint_is_near(args: &Args, address: &str) -> Result<String> {
     let enough = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for first in 0..args.connections as u64 {
             let enough = &enough;
             scope.spawn(move || {
@@ -350,7 +417,7 @@ fn watch_checkpoints(address: &str) -> Result<String> {
                 mib(since)
             ));
         }
-        std::thread::sleep(Duration::from_millis(2));
+        thread::sleep(Duration::from_millis(2));
     }
     Ok("at no particular moment".to_owned())
 }
@@ -378,7 +445,7 @@ fn load(args: &Args, address: &str) -> Result<()> {
     let body = vec![b'y'; args.object_size];
     let mut client = Client::new(address, &credentials(), ANSWER_TIMEOUT);
     client.request("PUT", &format!("/{BUCKET}"), &[], &[], b"")?;
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let workers: Vec<_> = (0..args.connections)
             .map(|_| {
                 scope.spawn(|| -> Result<()> {
