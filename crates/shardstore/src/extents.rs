@@ -101,6 +101,8 @@ pub struct Extents {
     recycled: VecDeque<u32>,
     /// How many extents the disk may have.
     capacity: u32,
+    /// What it may have in any case: see [`open_within`](Extents::open_within).
+    capacity_min: u32,
     /// Extents below this were written ahead.
     pub prepared: u32,
     /// Open extent of each stream.
@@ -117,6 +119,7 @@ impl Extents {
             table: Vec::new(),
             recycled: VecDeque::new(),
             capacity,
+            capacity_min: 0,
             prepared: 0,
             open: [None; Stream::COUNT],
         }
@@ -131,13 +134,25 @@ impl Extents {
         self.capacity = capacity;
     }
 
-    /// Sets the capacity to `wanted`, or to what a checkpoint needs beyond what is in use if a
-    /// limit was lowered below that, but to no more than the disk `has`.
+    /// Sets the capacity when the disk is opened. A limit that was lowered below what is in use
+    /// must not take the room away that deletes and reclamation need to get below it again: so
+    /// much stays in any case, short of what new data may take.
+    pub fn open_within(&mut self, wanted: u32, has: u32) {
+        self.capacity_min = self.in_use_and(Class::Normal.floor() - 1);
+        self.limit_to(wanted, has);
+    }
+
+    /// Sets the capacity to `wanted`, or to what reclamation needs beyond what is in use if that
+    /// is more, but to no more than the disk `has`.
     pub fn limit_to(&mut self, wanted: u32, has: u32) {
-        let kept = Class::Reclamation.floor();
-        let missing = kept.saturating_sub(self.recycled.len() as u32);
-        let least = self.table.len() as u32 + missing;
+        let least = self.in_use_and(Class::Reclamation.floor());
+        let least = least.max(self.capacity_min);
         self.capacity = wanted.max(least).min(has.max(wanted));
+    }
+
+    /// The capacity with which so many extents are free.
+    fn in_use_and(&self, free: u32) -> u32 {
+        self.table.len() as u32 + free.saturating_sub(self.recycled.len() as u32)
     }
 
     /// Extents that were ever used.

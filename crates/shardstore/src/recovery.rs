@@ -81,7 +81,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Store> {
     let last_lsn = replay(&medium, &manifest, &tail, &memtable)?;
     adopt(&mut manifest.extents, &tail);
     let has = medium.extents_below(medium.disk.capacity());
-    manifest.extents.limit_to(capacity, has);
+    manifest.extents.open_within(capacity, has);
     let needs_checkpoint = dropped || !memtable.is_empty() || has_holes(&tail, &superblock);
     let state = (superblock, manifest, memtable, last_lsn.max(tail.durable));
     let store = assemble(medium, options, state, (tail.durable, order))?;

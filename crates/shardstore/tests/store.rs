@@ -253,6 +253,59 @@ fn a_lowered_capacity_hides_nothing_that_was_acknowledged() {
     }
 }
 
+/// A limit that was lowered below what is in use once left no room for deletes: the disk was
+/// full, and nothing could be done about it but to raise the limit again.
+#[test]
+fn a_limit_lowered_below_what_is_in_use_leaves_room_for_deletes() {
+    let (disk, store) = open_new(40);
+    let try_put = |store: &Store, key: &str| {
+        let batch = Batch::new().put_with_payload(Key::plain(key), "v", vec![1; 60_000]);
+        let dependency = store.submit(batch).unwrap();
+        settle(store);
+        dependency.wait()
+    };
+    let mut keys = 0;
+    let full = loop {
+        match try_put(&store, &key(keys)) {
+            Ok(()) => keys += 1,
+            Err(error) => break error,
+        }
+        if store.checkpoint_is_due() {
+            store.checkpoint().unwrap();
+        }
+    };
+    assert!(matches!(full, Error::OutOfSpace), "{full}");
+    store.close().unwrap();
+    drop(store);
+
+    let lowered = || Options {
+        capacity_bytes: Some(1024 * 1024 + 20 * u64::from(GEOMETRY.extent_bytes)),
+        ..small()
+    };
+    // More than once: each start may write a little.
+    for _ in 0..5 {
+        let store = Store::open(disk.clone(), lowered()).unwrap();
+        assert!(get(&store, &key(keys - 1)).is_some());
+        assert!(matches!(try_put(&store, "new"), Err(Error::OutOfSpace)));
+        store.close().unwrap();
+    }
+    let store = Store::open(disk, lowered()).unwrap();
+    for number in 0..keys {
+        let batch = Batch::new()
+            .delete(Key::plain(key(number).as_str()))
+            .frees_space();
+        let dependency = store.submit(batch).unwrap();
+        settle(&store);
+        dependency.wait().unwrap();
+        while store.reclaim_step().unwrap() {}
+    }
+    try_put(&store, "new").unwrap();
+}
+
+fn key(number: usize) -> String {
+    format!("key{number:03}")
+}
+
 /// One copy of the superblock is always whole; that the other could not be read once kept the
 /// disk from opening at all.
 #[test]
