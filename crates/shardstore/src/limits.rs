@@ -4,6 +4,8 @@
 //! [`Geometry`] field or an [`Options`](crate::Options) field must work at any value that
 //! [`Geometry::validate`] lets through.
 
+use std::time::Duration;
+
 use crate::error::Error;
 
 /// The unit that a disk writes as one: no byte of a page that holds durable data is ever
@@ -52,6 +54,13 @@ pub const EXTENTS_MAX: u32 = 2 * 1024 * 1024;
 
 /// Most parts of a manifest, each one payload.
 pub const MANIFEST_PARTS_MAX: usize = 160;
+
+/// Most batches that wait for room in the commit queue.
+pub const QUEUE_WAITING_MAX: usize = 1_024;
+
+/// How long a batch waits for room in the commit queue, unless
+/// [`Options`](crate::Options) says otherwise.
+pub const QUEUE_WAIT: Duration = Duration::from_secs(5);
 
 /// Bytes of an extent in a manifest.
 pub const MANIFEST_EXTENT_BYTES: usize = 42;
