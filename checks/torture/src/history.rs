@@ -8,6 +8,11 @@
 //! an acknowledged write can only disappear behind one that came after it, and an open-ended
 //! one may have happened or not.
 //!
+//! A write on condition that nothing is there (a *winner*, once it is acknowledged) says more:
+//! the key was absent when it took effect. Between the effects of two winners something made the
+//! key absent. So of winners that all lie within one window of time there is at most one more
+//! than there are operations, acknowledged or not, that may have made the key absent in it.
+//!
 //! After a crash, with nothing in flight, what a reader sees is what happened: [`settle`]
 //! drops all other possibilities, so that nothing can change its mind later.
 //!
@@ -38,6 +43,8 @@ pub struct Operation {
     /// Stored with the object as `x-amz-meta-op`; 0 is the key's state before any operation.
     pub id: u64,
     pub effect: Effect,
+    /// It happens only if the key is absent.
+    if_absent: bool,
     start: u64,
     /// `None` while nothing was acknowledged.
     end: Option<u64>,
@@ -59,6 +66,7 @@ impl History {
         let absent = Operation {
             id: 0,
             effect: Effect::Absent,
+            if_absent: false,
             start: 0,
             end: Some(0),
             hidden_after: None,
@@ -84,10 +92,22 @@ impl History {
 
     /// Before the request is sent.
     pub fn begin(&self, key: usize, id: u64, effect: Effect) {
+        self.push(key, id, effect, false);
+    }
+
+    /// The same, of a write on condition that nothing is there.
+    pub fn begin_if_absent(&self, key: usize, id: u64, effect: Effect) {
+        self.push(key, id, effect, true);
+    }
+
+    fn push(&self, key: usize, id: u64, effect: Effect, if_absent: bool) {
+        // Under the lock, so that whoever looks at the key sees all that began earlier.
+        let mut operations = self.operations(key);
         let start = self.now();
-        self.operations(key).push(Operation {
+        operations.push(Operation {
             id,
             effect,
+            if_absent,
             start,
             end: None,
             hidden_after: None,
@@ -135,6 +155,31 @@ impl History {
                 operation.hidden_after = Some(moment);
             }
         }
+    }
+
+    /// Winners that cannot all have found the key absent: more of them within a window of time
+    /// than deletes in it explain.
+    pub fn impossible_winners(&self, key: usize) -> Option<Vec<Operation>> {
+        let operations = self.operations(key);
+        let winners = operations.iter().filter(|operation| operation.if_absent);
+        let winners: Vec<(&Operation, u64)> = winners
+            .filter_map(|operation| Some((operation, operation.end?)))
+            .collect();
+        let starts = winners.iter().map(|(winner, _)| winner.start);
+        let windows = starts.flat_map(|from| winners.iter().map(move |(_, to)| (from, *to)));
+        for (from, to) in windows {
+            let within = winners
+                .iter()
+                .filter(|(winner, end)| from <= winner.start && *end <= to);
+            let deletes = operations.iter().filter(|operation| {
+                let ended_before = operation.end.is_some_and(|end| end < from);
+                operation.effect == Effect::Absent && operation.start < to && !ended_before
+            });
+            if within.clone().count() > 1 + deletes.count() {
+                return Some(within.map(|(winner, _)| (*winner).clone()).collect());
+            }
+        }
+        None
     }
 
     /// Nothing is in flight and a reader saw the effect of `id`: the others did not happen
@@ -265,5 +310,95 @@ mod tests {
         history.begin(0, 3, Effect::Absent);
         history.acknowledged(0, 3);
         assert_eq!(ids_now(&history), [3]);
+    }
+
+    /// Two writes if absent, the second of which begins while the first is under way.
+    fn two_winners(history: &History) {
+        history.begin_if_absent(0, 1, content(5));
+        history.begin_if_absent(0, 2, content(6));
+        history.acknowledged(0, 1);
+        history.acknowledged(0, 2);
+    }
+
+    fn winners(history: &History) -> Option<Vec<u64>> {
+        let winners = history.impossible_winners(0)?;
+        Some(winners.iter().map(|operation| operation.id).collect())
+    }
+
+    #[test]
+    fn two_winners_need_a_delete_between_them() {
+        let history = History::new(1);
+        two_winners(&history);
+        assert_eq!(winners(&history), Some(vec![1, 2]));
+
+        let history = History::new(1);
+        history.begin(0, 3, Effect::Absent);
+        two_winners(&history);
+        assert_eq!(
+            winners(&history),
+            None,
+            "a delete is in flight all the time"
+        );
+        history.refused(0, 3);
+        assert_eq!(winners(&history), Some(vec![1, 2]), "it did nothing");
+    }
+
+    #[test]
+    fn a_delete_explains_winners_only_if_it_can_lie_between_them() {
+        let history = History::new(1);
+        history.begin(0, 3, Effect::Absent);
+        history.acknowledged(0, 3);
+        two_winners(&history);
+        assert_eq!(winners(&history), Some(vec![1, 2]), "it ended before both");
+
+        let history = History::new(1);
+        two_winners(&history);
+        history.begin(0, 3, Effect::Absent);
+        assert_eq!(winners(&history), Some(vec![1, 2]), "it began after both");
+
+        // One after the other, with a delete that overlaps only the first, or only the second.
+        let history = History::new(1);
+        history.begin_if_absent(0, 1, content(5));
+        history.begin(0, 2, Effect::Absent);
+        history.acknowledged(0, 1);
+        history.acknowledged(0, 2);
+        history.begin_if_absent(0, 3, content(6));
+        history.begin(0, 4, Effect::Absent);
+        history.acknowledged(0, 3);
+        assert_eq!(winners(&history), None);
+        history.refused(0, 2);
+        assert_eq!(winners(&history), None, "4 may have come before 3");
+        history.refused(0, 4);
+        assert_eq!(winners(&history), Some(vec![1, 3]));
+    }
+
+    #[test]
+    fn one_delete_explains_two_winners_and_no_third() {
+        let history = History::new(1);
+        history.begin(0, 4, Effect::Absent);
+        two_winners(&history);
+        history.begin_if_absent(0, 3, content(7));
+        assert_eq!(winners(&history), None, "the third has not won yet");
+        history.acknowledged(0, 3);
+        assert_eq!(winners(&history), Some(vec![1, 2, 3]));
+        history.begin(0, 5, content(8));
+        history.acknowledged(0, 5);
+        assert_eq!(
+            winners(&history),
+            Some(vec![1, 2, 3]),
+            "a plain put helps nobody"
+        );
+    }
+
+    #[test]
+    fn a_winner_that_was_settled_still_needs_a_delete_after_it() {
+        let history = History::new(1);
+        history.begin(0, 2, Effect::Absent);
+        history.begin_if_absent(0, 1, content(5));
+        history.settle(0, 1);
+        history.begin_if_absent(0, 3, content(6));
+        assert_eq!(winners(&history), None);
+        history.acknowledged(0, 3);
+        assert_eq!(winners(&history), Some(vec![1, 3]));
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "a command's output is its purpose")]
 
 mod figures;
+mod findings;
 mod history;
 mod http;
 mod latency;

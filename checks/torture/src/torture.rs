@@ -1,12 +1,12 @@
 //! Rounds of: start, verify everything, load, kill.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::findings::{self, Finding, Findings, Kind};
 use crate::history::History;
 use crate::random::Random;
 use crate::s3::{Client, Failure};
@@ -70,7 +70,7 @@ pub struct Shared {
     /// The server is being killed: broken connections are expected.
     pub down: AtomicBool,
     pub counts: Counts,
-    findings: Mutex<Vec<String>>,
+    findings: Findings,
 }
 
 #[derive(Debug, Default)]
@@ -100,24 +100,17 @@ impl Shared {
             keys: hot.chain(cold).collect(),
             down: AtomicBool::new(false),
             counts: Counts::default(),
-            findings: Mutex::new(Vec::new()),
+            findings: Findings::default(),
         }
     }
 
     /// Something that must not be.
-    pub fn finding(&self, text: String) {
-        self.findings
-            .lock()
-            .expect("no thread panics while it reports")
-            .push(text);
+    pub fn finding(&self, kind: Kind, text: String) {
+        self.findings.add(kind, text);
     }
 
     pub fn has_findings(&self) -> bool {
-        !self
-            .findings
-            .lock()
-            .expect("no thread panics while it reports")
-            .is_empty()
+        !self.findings.is_empty()
     }
 
     pub fn is_down(&self) -> bool {
@@ -158,12 +151,13 @@ pub fn run(args: &Args) -> Result<()> {
     let mut rounds = Rounds::default();
     let outcome = play(args, seed, &launch, &shared, &mut rounds);
     if let Err(error) = outcome {
-        shared.finding(format!("{error:#}"));
+        let text = format!("{error:#}");
+        shared.finding(findings::of_failed_start(&text), text);
     }
     print_counts(&shared, &rounds);
-    let findings = shared.findings.into_inner().unwrap_or_default();
+    let findings = shared.findings.into_list();
     for finding in findings.iter().take(20) {
-        println!("  {finding}");
+        println!("  {}", finding.text);
     }
     // A run that did too little shows nothing, on whichever disk.
     let (kills, puts) = (rounds.kills, get(&shared.counts.puts));
@@ -173,8 +167,8 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("that shows nothing: {what} (seed {seed})");
     }
     if args.lying {
-        if findings.is_empty() {
-            bail!("the disk lied about flushes and nothing was noticed (seed {seed})");
+        if let Some(why) = lies_unnoticed(&findings) {
+            bail!("the disk lied about flushes and {why} (seed {seed})");
         }
         println!("result: the lies were noticed, as they must be");
     } else if !findings.is_empty() {
@@ -207,6 +201,17 @@ fn too_little(args: &Args, kills: u64, puts: u64, verified: u64) -> Option<Strin
     .into_iter()
     .find(|(_, count, least)| count < least)
     .map(|(what, count, least)| format!("{count} {what}, at least {least} are needed"))
+}
+
+/// Why the findings do not show that lies are noticed, if they do not.
+fn lies_unnoticed(findings: &[Finding]) -> Option<&'static str> {
+    if findings.is_empty() {
+        Some("nothing was noticed")
+    } else if findings.iter().all(|finding| finding.kind == Kind::Other) {
+        Some("nothing was noticed that a lie can bring about")
+    } else {
+        None
+    }
 }
 
 fn drawn_seed() -> u64 {
@@ -303,6 +308,7 @@ fn finish(
 }
 
 fn start(launch: &Launch, rounds: &mut Rounds) -> Result<(Server, String)> {
+    let log_before = std::fs::metadata(&launch.log).map_or(0, |metadata| metadata.len());
     let mut server = launch.start()?;
     match server.wait_ready(READY_TIMEOUT) {
         Ok((address, took)) => {
@@ -311,7 +317,8 @@ fn start(launch: &Launch, rounds: &mut Rounds) -> Result<(Server, String)> {
         }
         Err(error) => {
             let _ = server.kill();
-            let log = std::fs::read_to_string(&launch.log).unwrap_or_default();
+            let log = std::fs::read(&launch.log).unwrap_or_default();
+            let log = String::from_utf8_lossy(log.get(log_before as usize..).unwrap_or_default());
             let last: Vec<&str> = log.lines().rev().take(5).collect();
             bail!(
                 "{error}; its last words: {}",
@@ -371,13 +378,14 @@ fn load_until_kill(
         while Instant::now() < deadline && !shared.has_findings() {
             std::thread::sleep(Duration::from_millis(1));
             if let Some(status) = server.ended() {
-                shared.finding(format!("the server ended by itself: {status}"));
+                let text = format!("the server ended by itself: {status}");
+                shared.finding(Kind::Other, text);
             }
         }
         shared.down.store(true, Ordering::SeqCst);
         // The clients are in the middle of something: this is the moment.
         if let Err(error) = kill_now(server) {
-            shared.finding(format!("{error:#}"));
+            shared.finding(Kind::Other, format!("{error:#}"));
         }
     });
 }
@@ -449,5 +457,17 @@ mod tests {
         assert_eq!(too_little(&lying, 1, 1, 1), None);
         assert!(too_little(&lying, 0, 1, 1).is_some());
         assert!(too_little(&lying, 1, 0, 1).is_some());
+    }
+
+    #[test]
+    fn only_what_a_lie_can_bring_about_shows_that_lies_are_noticed() {
+        let of = |kind| Finding {
+            kind,
+            text: String::new(),
+        };
+        assert!(lies_unnoticed(&[]).is_some());
+        assert!(lies_unnoticed(&[of(Kind::Other), of(Kind::Other)]).is_some());
+        assert!(lies_unnoticed(&[of(Kind::Other), of(Kind::Data)]).is_none());
+        assert!(lies_unnoticed(&[of(Kind::RefusedToOpen)]).is_none());
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
+use crate::findings::{self, Kind};
 use crate::history::{Content, Effect, Operation};
 use crate::http::Answer;
 use crate::random::Random;
@@ -101,9 +102,12 @@ impl<'a> Worker<'a> {
         let body = self.body(id, size);
         let content = content_of(&body);
         let from = self.shared.history.now();
-        self.shared
-            .history
-            .begin(key, id, Effect::Present(content.clone()));
+        let effect = Effect::Present(content.clone());
+        if only_if_absent {
+            self.shared.history.begin_if_absent(key, id, effect);
+        } else {
+            self.shared.history.begin(key, id, effect);
+        }
         let number = id.to_string();
         let mut headers = vec![("x-amz-meta-op", number.as_str())];
         if only_if_absent {
@@ -115,15 +119,21 @@ impl<'a> Worker<'a> {
         match outcome {
             Ok(etag) => {
                 if etag != content.etag {
-                    self.shared.finding(format!(
-                        "PUT {name}: ETag {etag}, the body's MD5 is {}",
-                        content.etag
-                    ));
+                    self.shared.finding(
+                        Kind::Other,
+                        format!(
+                            "PUT {name}: ETag {etag}, the body's MD5 is {}",
+                            content.etag
+                        ),
+                    );
                 }
                 if only_if_absent {
                     self.check(key, from, &Seen::Nothing, "PUT with If-None-Match");
                 }
                 self.shared.history.acknowledged(key, id);
+                if only_if_absent {
+                    self.check_winners(key);
+                }
                 count(&self.shared.counts.puts);
                 true
             }
@@ -214,10 +224,13 @@ impl<'a> Worker<'a> {
                 let to = self.shared.history.now();
                 let visible = self.shared.history.visible(key, from, to);
                 if !may_be_past_the_end(&visible, first) {
-                    self.shared.finding(format!(
-                        "GET of a range of {name}: 416 for byte {first}; possible: {}",
-                        described(&visible)
-                    ));
+                    self.shared.finding(
+                        Kind::Data,
+                        format!(
+                            "GET of a range of {name}: 416 for byte {first}; possible: {}",
+                            described(&visible)
+                        ),
+                    );
                 }
                 true
             }
@@ -240,13 +253,16 @@ impl<'a> Worker<'a> {
                 "GET {name}: a range without its operation or length: {:?}",
                 answer.headers
             );
-            return self.shared.finding(text);
+            return self.shared.finding(Kind::Other, text);
         };
         if !may_be_read(&visible, id, total) {
-            return self.shared.finding(format!(
-                "GET of a range of {name}: saw operation {id}, {total} bytes; possible: {}",
-                described(&visible)
-            ));
+            return self.shared.finding(
+                Kind::Data,
+                format!(
+                    "GET of a range of {name}: saw operation {id}, {total} bytes; possible: {}",
+                    described(&visible)
+                ),
+            );
         }
         self.shared
             .history
@@ -255,11 +271,14 @@ impl<'a> Worker<'a> {
         let first = first as usize;
         let expected = body.get(first..first + answer.body.len());
         if answer.status != 206 || expected != Some(&answer.body[..]) {
-            self.shared.finding(format!(
-                "GET {name}: status {} and wrong bytes in {:?} of operation {id}",
-                answer.status,
-                answer.header("content-range")
-            ));
+            self.shared.finding(
+                Kind::Data,
+                format!(
+                    "GET {name}: status {} and wrong bytes in {:?} of operation {id}",
+                    answer.status,
+                    answer.header("content-range")
+                ),
+            );
         }
     }
 
@@ -304,8 +323,10 @@ impl<'a> Worker<'a> {
                 }
             }
             Err(failure) => {
-                self.shared
-                    .finding(format!("GET {name} after the restart: {failure:?}"));
+                self.shared.finding(
+                    findings::of_failure(&failure),
+                    format!("GET {name} after the restart: {failure:?}"),
+                );
             }
         }
     }
@@ -320,9 +341,10 @@ impl<'a> Worker<'a> {
         ] {
             match self.check_listing(prefix, delimiter, page) {
                 Ok(()) => count(&self.shared.counts.listings),
-                Err(failure) => self
-                    .shared
-                    .finding(format!("listing after the restart: {failure:?}")),
+                Err(failure) => self.shared.finding(
+                    findings::of_failure(&failure),
+                    format!("listing after the restart: {failure:?}"),
+                ),
             }
         }
     }
@@ -373,10 +395,30 @@ impl<'a> Worker<'a> {
                     )
                 }
             };
-            self.shared.finding(format!(
-                "{what} {name}: saw {seen}; possible: {}",
-                described(&visible)
-            ));
+            self.shared.finding(
+                Kind::Data,
+                format!(
+                    "{what} {name}: saw {seen}; possible: {}",
+                    described(&visible)
+                ),
+            );
+        }
+    }
+
+    /// Of the writers who were told that nothing had been there, each but the first needs a
+    /// delete before it.
+    fn check_winners(&self, key: usize) {
+        if let Some(winners) = self.shared.history.impossible_winners(key) {
+            let name = &self.shared.keys[key];
+            self.shared.finding(
+                Kind::Data,
+                format!(
+                    "PUT {name} with If-None-Match succeeded {} times, with too few deletes \
+                     between: {}",
+                    winners.len(),
+                    described(&winners)
+                ),
+            );
         }
     }
 
@@ -390,9 +432,10 @@ impl<'a> Worker<'a> {
             .all(|operation| operation.effect == Effect::Absent)
         {
             let name = &self.shared.keys[key];
-            self.shared.finding(format!(
-                "PUT {name} with If-None-Match got 412, but there was nothing"
-            ));
+            self.shared.finding(
+                Kind::Data,
+                format!("PUT {name} with If-None-Match got 412, but there was nothing"),
+            );
         }
     }
 
@@ -400,10 +443,18 @@ impl<'a> Worker<'a> {
         let from = self.shared.history.now();
         let listing = self.client.list(BUCKET, prefix, delimiter, page)?;
         let to = self.shared.history.now();
+        let how = format!("prefix {prefix:?}, delimiter {delimiter:?}, {page} a page");
+        if !is_in_order(&listing) {
+            self.shared.finding(
+                Kind::Other,
+                format!("listing ({how}): the keys are not in order, or one stands there twice"),
+            );
+            return Ok(());
+        }
         let wrong = wrong_in_listing(self.shared, prefix, delimiter, &listing, from, to);
         if let Some(wrong) = wrong {
-            let how = format!("prefix {prefix:?}, delimiter {delimiter:?}, {page} a page");
-            self.shared.finding(format!("listing ({how}): {wrong}"));
+            self.shared
+                .finding(Kind::Data, format!("listing ({how}): {wrong}"));
         }
         Ok(())
     }
@@ -411,14 +462,17 @@ impl<'a> Worker<'a> {
     /// Sorts out a failure; returns whether the client goes on.
     fn failed(&self, key: usize, id: Option<u64>, what: &str, failure: Failure) -> bool {
         let name = &self.shared.keys[key];
+        let kind = findings::of_failure(&failure);
         match failure {
             Failure::Broken(_) if self.shared.is_down() => {
                 count(&self.shared.counts.unacknowledged);
                 false
             }
             Failure::Broken(error) => {
-                self.shared
-                    .finding(format!("{what} {name}: {error}, while the server was up"));
+                self.shared.finding(
+                    Kind::Other,
+                    format!("{what} {name}: {error}, while the server was up"),
+                );
                 false
             }
             Failure::Refused { status, code, .. } if status == 503 || status == 507 => {
@@ -429,11 +483,15 @@ impl<'a> Worker<'a> {
                     &counts.full
                 });
                 if !matches!(code.as_str(), "SlowDown" | "InsufficientStorage") {
-                    self.shared
-                        .finding(format!("{what} {name}: {status} with the code {code:?}"));
+                    self.shared.finding(
+                        Kind::Other,
+                        format!("{what} {name}: {status} with the code {code:?}"),
+                    );
                 }
                 if let Some(id) = id {
                     self.shared.history.refused(key, id);
+                    // It may have been the delete that explained them.
+                    self.check_winners(key);
                 }
                 std::thread::sleep(Duration::from_millis(20));
                 true
@@ -444,7 +502,7 @@ impl<'a> Worker<'a> {
                 message,
             } => {
                 self.shared
-                    .finding(format!("{what} {name}: {status} {code}: {message}"));
+                    .finding(kind, format!("{what} {name}: {status} {code}: {message}"));
                 false
             }
         }
@@ -489,8 +547,14 @@ fn described(operations: &[Operation]) -> String {
     operations.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
-/// The first thing that is wrong with a listing, if any: a key or common prefix that must
-/// not be there, one that is missing, a wrong size or ETag, or the wrong order.
+fn is_in_order(listing: &Listing) -> bool {
+    let objects = &listing.objects;
+    objects.is_sorted_by(|one, next| one.key < next.key)
+        && listing.common_prefixes.is_sorted_by(|one, next| one < next)
+}
+
+/// The first thing that is wrong with what a listing in order shows, if any: a key or common
+/// prefix that must not be there, one that is missing, a wrong size or ETag.
 fn wrong_in_listing(
     shared: &Shared,
     prefix: &str,
@@ -499,12 +563,6 @@ fn wrong_in_listing(
     from: u64,
     to: u64,
 ) -> Option<String> {
-    let in_order = |names: Vec<&String>| names.windows(2).all(|pair| pair[0] < pair[1]);
-    if !in_order(listing.objects.iter().map(|object| &object.key).collect())
-        || !in_order(listing.common_prefixes.iter().collect())
-    {
-        return Some("the keys are not in order, or one stands there twice".to_owned());
-    }
     let mut prefixes_needed = std::collections::BTreeSet::new();
     let mut prefixes_possible = std::collections::BTreeSet::new();
     let mut known = 0;

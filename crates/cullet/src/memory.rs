@@ -40,6 +40,8 @@ pub struct MemorySplit {
     pub in_flight: u64,
     /// The engine's commit queue, which holds the stripes and the metadata.
     pub queue: u64,
+    /// Batches that wait for room in the commit queue.
+    pub waiting: u64,
     /// One group commit.
     pub group: u64,
     /// One index table, while compaction writes it.
@@ -67,9 +69,10 @@ impl MemorySplit {
         let memtable = (engine / 4 / MEMTABLE_COPIES).clamp(MIB, 64 * MIB);
         let in_flight = (engine / 5).clamp(4 * MIB, 64 * MIB);
         let queue = in_flight + (engine / 10).clamp(MIB, 32 * MIB);
+        let waiting = (engine / 20).clamp(MIB, 8 * MIB);
         let group = (engine / 20).clamp(MIB, 4 * MIB);
         let table = (engine / 20).clamp(MIB, 8 * MIB);
-        let fixed = memtable * MEMTABLE_COPIES + queue + group + table;
+        let fixed = memtable * MEMTABLE_COPIES + queue + waiting + group + table;
         let cache = engine.saturating_sub(fixed).max(MIB);
         let requests = rest - connections - engine.max(fixed + cache);
         Ok(MemorySplit {
@@ -80,6 +83,7 @@ impl MemorySplit {
             cache,
             in_flight,
             queue,
+            waiting,
             group,
             table,
         })
@@ -98,6 +102,7 @@ impl MemorySplit {
             + self.memtable * MEMTABLE_COPIES
             + self.cache
             + self.queue
+            + self.waiting
             + self.group
             + self.table
     }
@@ -115,7 +120,7 @@ impl fmt::Display for MemorySplit {
             mib(self.requests),
             mib(self.memtable * MEMTABLE_COPIES),
             mib(self.cache),
-            mib(self.queue),
+            mib(self.queue + self.waiting),
             mib(self.group),
             mib(self.table)
         )

@@ -252,6 +252,11 @@ fn encode_disk(
             "Bytes waiting to be committed",
             stats.queue_bytes,
         ),
+        (
+            "engine_waiting_bytes",
+            "Bytes waiting for room in the commit queue",
+            stats.waiting_bytes,
+        ),
         ("engine_tables", "Tables of the index", stats.tables),
         ("engine_snapshots", "Views that pin space", stats.snapshots),
         (

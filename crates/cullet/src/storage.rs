@@ -45,6 +45,7 @@ pub(crate) fn open(
         cache_bytes: as_usize(memory.cache),
         group_bytes_max: as_usize(memory.group),
         queue_bytes_max: as_usize(memory.queue),
+        waiting_bytes_max: as_usize(memory.waiting),
         table_bytes: as_usize(memory.table),
         ..Options::default()
     };

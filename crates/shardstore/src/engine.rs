@@ -1,7 +1,8 @@
-//! The threads around a store: one commits, one maintains, a bounded pool reads.
+//! The threads around a store: one commits, one maintains, one ends the wait of batches for
+//! which the queue has no room, a bounded pool reads.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
 use crate::completion::{Completion, Dependency};
@@ -60,7 +61,7 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Starts the threads: two, and `io_threads` (at least one) for reads.
+    /// Starts the threads: three, and `io_threads` (at least one) for reads.
     pub fn start(store: Store, io_threads: usize) -> Result<Engine> {
         store.set_pumped_by_a_thread(true);
         let inner = Arc::new(Inner {
@@ -76,7 +77,10 @@ impl Engine {
             maintainer: Mutex::new(None),
         });
         let engine = Engine { inner };
-        let mut threads = vec![engine.spawn("commit", Inner::commit)?];
+        let mut threads = vec![
+            engine.spawn("commit", Inner::commit)?,
+            engine.spawn("queue", Inner::watch_queue)?,
+        ];
         for _ in 0..io_threads.max(1) {
             threads.push(engine.spawn("read", Inner::serve_reads)?);
         }
@@ -185,6 +189,7 @@ impl Inner {
         self.caught_up.notify_all();
         drop(lock(&self.store.queue));
         self.store.queue_signal.notify_all();
+        self.store.waiting_signal.notify_all();
     }
 
     fn is_stopping(&self) -> bool {
@@ -204,6 +209,34 @@ impl Inner {
             if matches!(committed, Ok(true)) && is_due() {
                 self.request_maintenance();
             }
+        }
+    }
+
+    /// Refuses what has waited for room for long enough. A thread of its own, because all the
+    /// others may be waiting for a disk that stands still.
+    fn watch_queue(&self) {
+        while self.wait_for_overdue() {
+            self.store.refuse_overdue(Instant::now());
+        }
+    }
+
+    /// Blocks until some batch has waited for long enough. `false`: stop.
+    fn wait_for_overdue(&self) -> bool {
+        let stated = "no thread panics while it holds a lock";
+        let signal = &self.store.waiting_signal;
+        let mut queue = lock(&self.store.queue);
+        loop {
+            if self.is_stopping() {
+                return false;
+            }
+            let left = queue
+                .next_overdue()
+                .map(|until| until.saturating_duration_since(Instant::now()));
+            queue = match left {
+                None => signal.wait(queue).expect(stated),
+                Some(Duration::ZERO) => return true,
+                Some(left) => signal.wait_timeout(queue, left).expect(stated).0,
+            };
         }
     }
 

@@ -52,6 +52,6 @@ pub use disk::{Disk, DiskError, Read};
 pub use engine::Engine;
 pub use error::{Error, Place, Result};
 pub use limits::Geometry;
-pub use snapshot::{Found, ScanPage, Snapshot};
+pub use snapshot::{Found, ScanPage, Snapshot, Step};
 pub use store::{Options, Space, Stats, Store};
 pub use superblock::Identity;

@@ -4,6 +4,8 @@
 //! [`Geometry`] field or an [`Options`](crate::Options) field must work at any value that
 //! [`Geometry::validate`] lets through.
 
+use std::time::Duration;
+
 use crate::error::Error;
 
 /// The unit that a disk writes as one: no byte of a page that holds durable data is ever
@@ -53,9 +55,24 @@ pub const EXTENTS_MAX: u32 = 2 * 1024 * 1024;
 /// Most parts of a manifest, each one payload.
 pub const MANIFEST_PARTS_MAX: usize = 160;
 
+/// Most batches that wait for room in the commit queue.
+pub const QUEUE_WAITING_MAX: usize = 1_024;
+
+/// How long a batch waits for room in the commit queue, unless
+/// [`Options`](crate::Options) says otherwise.
+pub const QUEUE_WAIT: Duration = Duration::from_secs(5);
+
+/// Keys that a reader looks at in one go, deleted ones included, before it lets others go first.
+pub const SCAN_WORK: usize = 1_024;
+
+/// The same for the first part of a walk that is asked for as a whole; each next one gets twice
+/// as much. So little that the checks, with their few keys, see walks go on.
+pub const SCAN_WORK_FIRST: usize = 4;
+
 /// Bytes of an extent in a manifest.
 pub const MANIFEST_EXTENT_BYTES: usize = 42;
 
+const _: () = assert!(0 < SCAN_WORK_FIRST && SCAN_WORK_FIRST <= SCAN_WORK);
 const _: () = assert!(PAGE.is_multiple_of(FRAME_ALIGN));
 const _: () = assert!(
     GROUP_BYTES_MAX + 4 * (PAYLOAD_BYTES_MAX + BATCH_BYTES_MAX) <= LOOKAHEAD_BYTES as usize

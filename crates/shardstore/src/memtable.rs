@@ -114,34 +114,50 @@ impl Memtable {
             .cloned()
     }
 
-    #[allow(
-        clippy::type_complexity,
-        reason = "a page and where the next one starts"
-    )]
-    /// Up to `limit` entries from `from` on that a snapshot at `lsn` sees, and where to go on;
-    /// `None` when the map is exhausted.
+    /// Up to `limit` keys from `from` on, each with the record that a snapshot at `lsn` sees,
+    /// and where to go on; `None` when the map is exhausted. A key of which the snapshot sees
+    /// nothing is left out, but for the last one of a page that would be empty without it:
+    /// `limit` bounds the work too, however many keys are newer than the snapshot.
     pub fn range(
         &self,
         from: Bound<&[u8]>,
         to: Option<&[u8]>,
         lsn: u64,
         limit: usize,
-    ) -> (Vec<(Box<[u8]>, Record)>, Option<Box<[u8]>>) {
+    ) -> MemtablePage {
         let slots = read(&self.slots);
-        let mut out = Vec::new();
-        for (key, slot) in slots.range::<[u8], _>((from, Bound::Unbounded)) {
+        let mut entries = Vec::new();
+        let mut unseen = None;
+        let range = slots.range::<[u8], _>((from, Bound::Unbounded));
+        for (looked, (key, slot)) in range.enumerate() {
             if to.is_some_and(|to| **key >= *to) {
                 break;
             }
-            if out.len() >= limit {
-                return (out, Some(key.clone()));
+            if looked >= limit {
+                if entries.is_empty() {
+                    entries.extend(unseen.map(|key: &Box<[u8]>| (key.clone(), None)));
+                }
+                let next = Some(key.clone());
+                return MemtablePage { entries, next };
             }
-            if let Some(record) = slot.at(lsn) {
-                out.push((key.clone(), record.clone()));
+            match slot.at(lsn) {
+                Some(record) => entries.push((key.clone(), Some(record.clone()))),
+                None => unseen = Some(key),
             }
         }
-        (out, None)
+        MemtablePage {
+            entries,
+            next: None,
+        }
     }
+}
+
+/// A page of a memtable.
+pub struct MemtablePage {
+    /// In key order. `None`: the snapshot sees nothing of this key.
+    pub entries: Vec<(Box<[u8]>, Option<Record>)>,
+    /// Where the next page starts.
+    pub next: Option<Box<[u8]>>,
 }
 
 impl Slot {
@@ -198,10 +214,37 @@ mod tests {
         for (lsn, key) in [b"a", b"b", b"c"].iter().enumerate() {
             memtable.insert(*key, lsn as u64 + 1, put(lsn as u64 + 1), &snapshots);
         }
-        let (page, next) = memtable.range(Bound::Included(b"a"), None, 9, 2);
-        assert_eq!(page.len(), 2);
-        assert_eq!(next.as_deref(), Some(&b"c"[..]));
-        let (page, next) = memtable.range(Bound::Included(b"b"), Some(b"c"), 9, 2);
-        assert_eq!((page.len(), next), (1, None));
+        let page = memtable.range(Bound::Included(b"a"), None, 9, 2);
+        assert_eq!(page.entries.len(), 2);
+        assert_eq!(page.next.as_deref(), Some(&b"c"[..]));
+        let page = memtable.range(Bound::Included(b"b"), Some(b"c"), 9, 2);
+        assert_eq!((page.entries.len(), page.next), (1, None));
+    }
+
+    /// A snapshot that is older than many keys once walked over all of them in one go.
+    #[test]
+    fn a_page_looks_at_a_bounded_number_of_keys() {
+        let snapshots = SnapshotRegistry::default();
+        let memtable = Memtable::default();
+        for number in 0..100u8 {
+            memtable.insert(&[number], 5, put(5), &snapshots);
+        }
+        memtable.insert(&[100], 1, put(1), &snapshots);
+        let (mut from, mut pages, mut seen) = (vec![0], 0, Vec::new());
+        loop {
+            let page = memtable.range(Bound::Included(&from), None, 2, 10);
+            pages += 1;
+            assert!(
+                !page.entries.is_empty(),
+                "a cursor would take it for the end"
+            );
+            let visible = page.entries.iter().filter(|(_, record)| record.is_some());
+            seen.extend(visible.map(|(key, _)| key[0]));
+            match page.next {
+                Some(next) => from = next.into(),
+                None => break,
+            }
+        }
+        assert_eq!((pages, seen), (11, vec![100]));
     }
 }

@@ -18,10 +18,13 @@ pub enum Source {
 }
 
 impl Source {
-    fn peek(&self) -> Option<(&[u8], &Record)> {
+    fn peek(&self) -> Option<&[u8]> {
         match self {
-            Source::Memtable(cursor) => cursor.buffer.front().map(|(key, record)| (&**key, record)),
-            Source::Level(cursor) => cursor.current.as_ref().and_then(TableCursor::peek),
+            Source::Memtable(cursor) => cursor.buffer.front().map(|(key, _)| &**key),
+            Source::Level(cursor) => {
+                let entry = cursor.current.as_ref().and_then(TableCursor::peek);
+                entry.map(|(key, _)| key)
+            }
         }
     }
 
@@ -38,7 +41,8 @@ pub struct MemtableCursor {
     memtable: Arc<Memtable>,
     lsn: u64,
     to: Option<Box<[u8]>>,
-    buffer: VecDeque<(Box<[u8]>, Record)>,
+    /// Empty only at the end.
+    buffer: VecDeque<(Box<[u8]>, Option<Record>)>,
     next: Option<Box<[u8]>>,
 }
 
@@ -61,11 +65,11 @@ impl MemtableCursor {
 
     fn fill(&mut self, from: &[u8], limit: usize) {
         let from = Bound::Included(from);
-        let (page, next) = self
+        let page = self
             .memtable
             .range(from, self.to.as_deref(), self.lsn, limit);
-        self.buffer = page.into();
-        self.next = next;
+        self.buffer = page.entries.into();
+        self.next = page.next;
     }
 
     fn take(&mut self) -> Option<Record> {
@@ -75,7 +79,7 @@ impl MemtableCursor {
         {
             self.fill(&next, Self::PAGE);
         }
-        Some(record)
+        record
     }
 }
 
@@ -131,25 +135,32 @@ pub struct Merged {
     sources: Vec<Source>,
 }
 
+/// What the next key of a merged view is.
+enum Step {
+    Entry(Box<[u8]>, Record),
+    /// No source sees anything of it.
+    Unseen,
+    End,
+}
+
+/// What a walk with a bounded amount of work came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Walked {
+    /// A live key with its record, merges settled.
+    Live(Box<[u8]>, Record),
+    /// The work is used up; the walk goes on at this key.
+    Unfinished(Box<[u8]>),
+    End,
+}
+
 impl Merged {
     pub fn new(sources: Vec<Source>) -> Merged {
         Merged { sources }
     }
 
-    /// The next key with its combined record, tombstones included; `to` is exclusive.
-    pub fn next(
-        &mut self,
-        to: Option<&[u8]>,
-        reader: &TableReader<'_>,
-    ) -> Result<Option<(Box<[u8]>, Record)>> {
-        let smallest = self
-            .sources
-            .iter()
-            .filter_map(|source| source.peek())
-            .map(|(key, _)| key);
-        let Some(key) = smallest.min() else {
-            return Ok(None);
-        };
+    /// The first key that was not taken yet; `to` is exclusive.
+    fn peek(&self, to: Option<&[u8]>) -> Option<&[u8]> {
+        let key = self.sources.iter().filter_map(Source::peek).min()?;
         let past_end = |to: &[u8]| {
             if mutants::on(Mutant::M1) {
                 key > to
@@ -157,16 +168,17 @@ impl Merged {
                 key >= to
             }
         };
-        if to.is_some_and(past_end) {
-            return Ok(None);
-        }
+        (!to.is_some_and(past_end)).then_some(key)
+    }
+
+    fn step(&mut self, to: Option<&[u8]>, reader: &TableReader<'_>) -> Result<Step> {
+        let Some(key) = self.peek(to) else {
+            return Ok(Step::End);
+        };
         let key: Box<[u8]> = key.into();
         let mut combined: Option<Record> = None;
         for source in &mut self.sources {
-            if source
-                .peek()
-                .is_none_or(|(candidate, _)| *candidate != *key)
-            {
+            if source.peek().is_none_or(|candidate| *candidate != *key) {
                 continue;
             }
             let Some(record) = source.take(reader)? else {
@@ -177,21 +189,47 @@ impl Merged {
                 Some(newer) => newer.over(&record),
             });
         }
-        Ok(combined.map(|record| (key, record)))
+        Ok(combined.map_or(Step::Unseen, |record| Step::Entry(key, record)))
     }
 
-    /// Like [`next`](Merged::next), without tombstones and with merges settled.
-    pub fn next_live(
+    /// The next key with its combined record, tombstones included; `to` is exclusive.
+    pub fn next(
         &mut self,
         to: Option<&[u8]>,
         reader: &TableReader<'_>,
     ) -> Result<Option<(Box<[u8]>, Record)>> {
-        while let Some((key, record)) = self.next(to, reader)? {
-            if !matches!(record.content, Content::Delete) {
-                return Ok(Some((key, record.settled())));
+        loop {
+            match self.step(to, reader)? {
+                Step::Entry(key, record) => return Ok(Some((key, record))),
+                Step::Unseen => {}
+                Step::End => return Ok(None),
             }
         }
-        Ok(None)
+    }
+
+    /// The next key that lives. Takes one unit of `work` for each key that it looks at, a
+    /// page's worth for a page of a memtable of which nothing is seen, and ends when there is
+    /// none left: tombstones may be many.
+    pub fn next_live(
+        &mut self,
+        to: Option<&[u8]>,
+        work: &mut usize,
+        reader: &TableReader<'_>,
+    ) -> Result<Walked> {
+        while *work > 0 {
+            let cost = match self.step(to, reader)? {
+                Step::Entry(_, record) if matches!(record.content, Content::Delete) => 1,
+                Step::Entry(key, record) => {
+                    *work -= 1;
+                    return Ok(Walked::Live(key, record.settled()));
+                }
+                Step::Unseen => MemtableCursor::PAGE,
+                Step::End => return Ok(Walked::End),
+            };
+            *work = work.saturating_sub(cost);
+        }
+        let next = self.peek(to).map(Into::into);
+        Ok(next.map_or(Walked::End, Walked::Unfinished))
     }
 }
 

@@ -77,6 +77,7 @@ impl Store {
     fn take_group(&self) -> Vec<Append> {
         let mut queue = lock(&self.queue);
         unblock(&mut queue);
+        queue.admit_waiting(self.options.queue_bytes_max);
         let mut group: Vec<Append> = queue.background.drain(..).collect();
         let mut bytes: usize = 0;
         while let Some(next) = queue.foreground.front() {
@@ -87,11 +88,25 @@ impl Store {
             group.extend(queue.foreground.pop_front());
         }
         queue.bytes -= bytes;
+        queue.admit_waiting(self.options.queue_bytes_max);
         group
+    }
+
+    /// Tells those who waited for room in the queue for long enough that it is busy.
+    pub(crate) fn refuse_overdue(&self, now: Instant) {
+        let refused: Vec<Append> = {
+            let mut queue = lock(&self.queue);
+            std::iter::from_fn(|| queue.pop_overdue(now)).collect()
+        };
+        refused
+            .into_iter()
+            .for_each(|append| append.fail(Error::Busy));
     }
 
     pub(crate) fn fail_queue(&self, error: &Error) {
         let mut queue = lock(&self.queue);
+        let mut waiting: Vec<Append> = Vec::new();
+        waiting.extend(std::iter::from_fn(|| queue.pop_waiting()));
         let Queue {
             background,
             foreground,
@@ -100,11 +115,8 @@ impl Store {
             ..
         } = &mut *queue;
         *bytes = 0;
-        let waiting: Vec<Append> = background
-            .drain(..)
-            .chain(foreground.drain(..))
-            .chain(blocked.drain(..))
-            .collect();
+        let queued = background.drain(..).chain(foreground.drain(..));
+        waiting.extend(queued.chain(blocked.drain(..)));
         drop(queue);
         waiting
             .into_iter()

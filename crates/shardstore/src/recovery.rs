@@ -447,6 +447,7 @@ fn assemble(
         pump_turn: Mutex::new(()),
         queue: Mutex::new(Queue::default()),
         queue_signal: Condvar::new(),
+        waiting_signal: Condvar::new(),
         preparing: Mutex::new(()),
         log: Mutex::new(log),
         index: RwLock::new(index),

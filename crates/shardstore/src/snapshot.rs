@@ -8,8 +8,9 @@ use crate::batch::Key;
 use crate::checksum::filter_hash;
 use crate::disk::Read;
 use crate::error::Result;
+use crate::limits::{SCAN_WORK, SCAN_WORK_FIRST};
 use crate::memtable::Memtable;
-use crate::merge::{MemtableCursor, Merged, Source, successor};
+use crate::merge::{MemtableCursor, Merged, Source, Walked, successor};
 use crate::record::{Content, Locator, Record};
 use crate::store::{Index, Shared};
 use crate::sync::Arc;
@@ -67,6 +68,15 @@ pub struct ScanPage {
     pub entries: Vec<Found>,
     /// Where the next page starts; `None`: the range is exhausted.
     pub next: Option<Vec<u8>>,
+}
+
+/// What a bounded part of the search for a stem's first key came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The search is over.
+    Done(Option<Found>),
+    /// Only deleted keys so far: it goes on here.
+    GoOn(Vec<u8>),
 }
 
 /// A consistent view: it sees every batch applied before it was taken, and none after.
@@ -133,35 +143,77 @@ impl Snapshot {
 
     /// The first live key that has this stem.
     pub fn first(&self, stem: &[u8], how: Read) -> Result<Option<Found>> {
-        let reader = self.reader(how);
-        let to = successor(stem);
-        let mut merged = self.merged(stem, to.as_deref(), Some(filter_hash(stem)), &reader)?;
-        while let Some((key, record)) = merged.next_live(to.as_deref(), &reader)? {
-            // A key that merely begins with the stem's bytes has another stem.
-            if record.stem_len as usize == stem.len() {
-                return Ok(Found::new(key, record));
+        let (mut from, mut work) = (stem.to_vec(), SCAN_WORK_FIRST);
+        loop {
+            match self.first_step(stem, &from, work, how)? {
+                Step::Done(found) => return Ok(found),
+                Step::GoOn(next) => from = next,
             }
+            work = (work * 2).min(SCAN_WORK);
         }
-        Ok(None)
     }
 
-    /// Live entries with `from <= key < to`, in order, at most `limit` of them.
+    /// A part of [`first`](Snapshot::first), which begins at the stem itself: looks at `work`
+    /// keys at most (and one at least) from `from` on.
+    pub fn first_step(&self, stem: &[u8], from: &[u8], work: usize, how: Read) -> Result<Step> {
+        let reader = self.reader(how);
+        let to = successor(stem);
+        let mut merged = self.merged(from, to.as_deref(), Some(filter_hash(stem)), &reader)?;
+        let mut work = work.max(1);
+        loop {
+            match merged.next_live(to.as_deref(), &mut work, &reader)? {
+                // A key that merely begins with the stem's bytes has another stem.
+                Walked::Live(key, record) if record.stem_len as usize == stem.len() => {
+                    return Ok(Step::Done(Found::new(key, record)));
+                }
+                Walked::Live(..) => {}
+                Walked::Unfinished(next) => return Ok(Step::GoOn(next.into())),
+                Walked::End => return Ok(Step::Done(None)),
+            }
+        }
+    }
+
+    /// Live entries with `from <= key < to`, in order, at most `limit` of them; fewer only at
+    /// the end. Takes as long as there are deleted keys between them.
     pub fn scan(&self, from: &[u8], to: &[u8], limit: usize, how: Read) -> Result<ScanPage> {
+        let mut work = SCAN_WORK_FIRST;
+        let mut page = self.scan_step(from, to, limit, &mut work.clone(), how)?;
+        while let Some(next) = page.next.take_if(|_| page.entries.len() < limit) {
+            work = (work * 2).min(SCAN_WORK);
+            let left = limit - page.entries.len();
+            let more = self.scan_step(&next, to, left, &mut work.clone(), how)?;
+            page.entries.extend(more.entries);
+            page.next = more.next;
+        }
+        Ok(page)
+    }
+
+    /// A part of [`scan`](Snapshot::scan): looks at `work` keys at most (and one at least), and
+    /// may so find fewer entries than `limit`, or none, although more follow: `next` says so.
+    /// `work` is then what is left of it.
+    pub fn scan_step(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+        work: &mut usize,
+        how: Read,
+    ) -> Result<ScanPage> {
         let reader = self.reader(how);
         let mut merged = self.merged(from, Some(to), None, &reader)?;
+        *work = (*work).max(1);
         let mut entries: Vec<Found> = Vec::new();
-        while let Some((key, record)) = merged.next_live(Some(to), &reader)? {
-            if entries.len() == limit {
-                return Ok(ScanPage {
-                    entries,
-                    next: Some(key.into()),
-                });
+        let next = loop {
+            match merged.next_live(Some(to), work, &reader)? {
+                Walked::Live(key, _) if entries.len() == limit => break Some(key),
+                Walked::Live(key, record) => entries.extend(Found::new(key, record)),
+                Walked::Unfinished(next) => break Some(next),
+                Walked::End => break None,
             }
-            entries.extend(Found::new(key, record));
-        }
+        };
         Ok(ScanPage {
             entries,
-            next: None,
+            next: next.map(Into::into),
         })
     }
 

@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Key};
 use crate::cache::BlockCache;
@@ -18,7 +19,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::extents::{Class, Extents};
 use crate::frame::{self, FrameEntry, FrameRef, Kind, Stream};
-use crate::limits::{GROUP_BYTES_MAX, Geometry, SUPERBLOCK_OFFSETS};
+use crate::limits::{GROUP_BYTES_MAX, Geometry, QUEUE_WAIT, QUEUE_WAITING_MAX, SUPERBLOCK_OFFSETS};
 use crate::medium::Medium;
 use crate::memtable::{Memtable, SnapshotRegistry};
 use crate::record::Record;
@@ -42,8 +43,13 @@ pub struct Options {
     pub tail_bytes_max: u64,
     /// Bytes at which a group commit takes no further batch.
     pub group_bytes_max: usize,
-    /// Most bytes waiting to be committed; more is refused with [`Error::Busy`].
+    /// Most bytes queued to be committed. A single batch always goes.
     pub queue_bytes_max: usize,
+    /// Most bytes that wait for room in the queue while a thread pumps; more is refused with
+    /// [`Error::Busy`] at once.
+    pub waiting_bytes_max: usize,
+    /// How long a batch waits for room in the queue before it is told [`Error::Busy`].
+    pub queue_wait: Duration,
     /// Size that index tables aim at, in bytes.
     pub table_bytes: usize,
     /// Bytes per second that background work writes while nothing is urgent, on threads; keeps
@@ -94,6 +100,8 @@ impl Default for Options {
             tail_bytes_max: 64 * 1024 * 1024,
             group_bytes_max: 4 * 1024 * 1024,
             queue_bytes_max: 32 * 1024 * 1024,
+            waiting_bytes_max: 4 * 1024 * 1024,
+            queue_wait: QUEUE_WAIT,
             table_bytes: 8 * 1024 * 1024,
             background_bytes_per_s: 64 * 1024 * 1024,
             clock: || {
@@ -142,6 +150,7 @@ pub struct Stats {
     pub cache_bytes: u64,
     pub tables: u64,
     pub queue_bytes: u64,
+    pub waiting_bytes: u64,
     pub snapshots: u64,
 }
 
@@ -211,12 +220,64 @@ pub(crate) struct Queue {
     pub foreground: VecDeque<Append>,
     /// Waits for a dependency.
     pub blocked: Vec<Append>,
+    /// Of the foreground and the blocked.
     pub bytes: usize,
+    /// Batches that found the queue full, oldest first. All of them wait equally long.
+    pub waiting: VecDeque<Waiting>,
+    pub waiting_bytes: usize,
     /// Nobody commits any more.
     pub sealed: bool,
 }
 
+/// A batch that waits for room in the queue.
+pub(crate) struct Waiting {
+    append: Append,
+    until: Instant,
+}
+
 impl Queue {
+    fn has_room(&self, append: &Append, bytes_max: usize) -> bool {
+        self.bytes == 0 || self.bytes + append.memory() <= bytes_max
+    }
+
+    fn admit(&mut self, append: Append) {
+        self.bytes += append.memory();
+        if append.after.is_empty() {
+            self.foreground.push_back(append);
+        } else {
+            self.blocked.push(append);
+        }
+    }
+
+    /// Admits what waits for room as far as there is some, in the order in which it came.
+    pub fn admit_waiting(&mut self, bytes_max: usize) {
+        while let Some(next) = self.waiting.front() {
+            if !self.has_room(&next.append, bytes_max) {
+                return;
+            }
+            if let Some(append) = self.pop_waiting() {
+                self.admit(append);
+            }
+        }
+    }
+
+    /// Takes a batch out that has waited for long enough.
+    pub fn pop_overdue(&mut self, now: Instant) -> Option<Append> {
+        let is_overdue = self.waiting.front()?.until <= now;
+        is_overdue.then(|| self.pop_waiting()).flatten()
+    }
+
+    pub fn pop_waiting(&mut self) -> Option<Append> {
+        let append = self.waiting.pop_front()?.append;
+        self.waiting_bytes -= append.memory();
+        Some(append)
+    }
+
+    /// When the first of those that wait has waited for long enough.
+    pub fn next_overdue(&self) -> Option<Instant> {
+        self.waiting.front().map(|waiting| waiting.until)
+    }
+
     /// Whether something can be committed, or is known to have failed.
     pub fn has_ready(&self) -> bool {
         let is_decided = |append: &Append| {
@@ -293,6 +354,8 @@ pub struct Store {
     pub(crate) pump_turn: Mutex<()>,
     pub(crate) queue: Mutex<Queue>,
     pub(crate) queue_signal: Condvar,
+    /// Signalled when the first batch begins to wait for room.
+    pub(crate) waiting_signal: Condvar,
     /// Held by whoever writes an extent ahead: zeros must never meet frames.
     pub(crate) preparing: Mutex<()>,
     pub(crate) log: Mutex<Log>,
@@ -373,7 +436,9 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::Busy`] when too much waits already, [`Error::Failed`],
-    /// [`Error::Closed`]. [`Error::OutOfSpace`] comes through the dependency.
+    /// [`Error::Closed`]. [`Error::OutOfSpace`] comes through the dependency, and so does
+    /// [`Error::Busy`] when the batch found the queue full and waited for room in vain; it
+    /// changed nothing then.
     pub fn submit(&self, batch: Batch) -> Result<Dependency> {
         batch.validate(&self.geometry())?;
         self.refuse_if_stopped()?;
@@ -396,17 +461,31 @@ impl Store {
         if queue.sealed {
             return Err(Error::Closed);
         }
-        if queue.bytes > 0 && queue.bytes + append.memory() > self.options.queue_bytes_max {
+        if queue.waiting.is_empty() && queue.has_room(&append, self.options.queue_bytes_max) {
+            queue.admit(append);
+            self.queue_signal.notify_one();
+        } else {
+            self.wait_for_room(&mut queue, append)?;
+        }
+        Ok(dependency)
+    }
+
+    fn wait_for_room(&self, queue: &mut Queue, append: Append) -> Result<()> {
+        let bytes = queue.waiting_bytes + append.memory();
+        // Without a thread that pumps, only the caller could make room.
+        if !self.pumped.load(Ordering::SeqCst)
+            || queue.waiting.len() >= QUEUE_WAITING_MAX
+            || bytes > self.options.waiting_bytes_max
+        {
             return Err(Error::Busy);
         }
-        queue.bytes += append.memory();
-        if append.after.is_empty() {
-            queue.foreground.push_back(append);
-        } else {
-            queue.blocked.push(append);
+        queue.waiting_bytes = bytes;
+        let until = Instant::now() + self.options.queue_wait;
+        queue.waiting.push_back(Waiting { append, until });
+        if queue.waiting.len() == 1 {
+            self.waiting_signal.notify_one();
         }
-        self.queue_signal.notify_one();
-        Ok(dependency)
+        Ok(())
     }
 
     /// Encodes what does not depend on the place.
@@ -501,6 +580,10 @@ impl Store {
         let memtable_bytes = memtables.map(|memtable| memtable.bytes() as u64).sum();
         let tables = index.version.tables().count() as u64;
         drop(index);
+        let (queue_bytes, waiting_bytes) = {
+            let queue = lock(&self.queue);
+            (queue.bytes as u64, queue.waiting_bytes as u64)
+        };
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
         Stats {
@@ -518,7 +601,8 @@ impl Store {
             memtable_bytes,
             cache_bytes: self.shared.cache.bytes(),
             tables,
-            queue_bytes: lock(&self.queue).bytes as u64,
+            queue_bytes,
+            waiting_bytes,
             snapshots: self.shared.snapshots.count() as u64,
         }
     }
@@ -570,7 +654,10 @@ impl Store {
     /// Whether nothing waits to be committed.
     pub(crate) fn is_drained(&self) -> bool {
         let queue = lock(&self.queue);
-        queue.foreground.is_empty() && queue.background.is_empty() && queue.blocked.is_empty()
+        queue.foreground.is_empty()
+            && queue.background.is_empty()
+            && queue.blocked.is_empty()
+            && queue.waiting.is_empty()
     }
 
     /// Refuses whatever still waits to be committed, and whatever comes: nobody commits it.

@@ -153,8 +153,10 @@ impl State {
         }
         match self.last.as_ref().map(Dependency::poll_now) {
             Some(None) => Progress::UnderWay,
-            // Room for tombstones comes back with reclamation: once more.
-            Some(Some(Err(shardstore::Error::OutOfSpace))) => Progress::Ready,
+            // Room for tombstones comes back with reclamation, in the queue with time: once more.
+            Some(Some(Err(shardstore::Error::OutOfSpace | shardstore::Error::Busy))) => {
+                Progress::Ready
+            }
             Some(Some(Err(error))) => Progress::Settled(Err(error.into())),
             Some(Some(Ok(()))) if self.remaining == 0 => Progress::Settled(Ok(())),
             Some(Some(Ok(()))) | None => Progress::Ready,
@@ -259,7 +261,7 @@ impl Deletions {
         // The engine commits in the order of submission: the last one stands for all.
         match submitted.map(|submitted| submitted.wait()) {
             None => Ok(false),
-            Some(Ok(()) | Err(shardstore::Error::OutOfSpace)) => Ok(true),
+            Some(Ok(()) | Err(shardstore::Error::OutOfSpace | shardstore::Error::Busy)) => Ok(true),
             Some(Err(error)) => Err(error.into()),
         }
     }

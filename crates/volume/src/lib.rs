@@ -27,6 +27,7 @@ mod scheme;
 mod shard;
 mod slices;
 mod snapshot;
+mod turns;
 mod volume;
 mod writer;
 

@@ -3,13 +3,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use shardstore::{Found, Key, Read, ScanPage, Snapshot};
+use shardstore::limits::SCAN_WORK;
+use shardstore::{Found, Key, Read, Snapshot, Step};
 
 use crate::blob::{SHARD_PREFIX, shard_key_bytes};
 use crate::limits::{META_PAGE_BYTES, META_PAGE_ENTRIES, SCAN_SHARDS};
 use crate::meta::{META_PREFIX, MetaEntry, MetaPage, raw_bytes, raw_key};
 use crate::shard::{RawKey, ShardValue};
 use crate::slices::SET_PREFIX;
+use crate::turns::let_others_go_first;
 use crate::{BlobId, Result, Volume, VolumeError};
 
 /// Sees every batch that was persistent when it was taken, none submitted later. While it
@@ -74,22 +76,35 @@ impl VolumeSnapshot {
     pub async fn meta_first(&self, stem: &[u8]) -> Result<Option<MetaEntry>> {
         let raw = raw_bytes(stem);
         let disk = self.volume.meta_disk(stem)?;
-        let found = self
-            .on_disk(disk, move |snapshot, how| snapshot.first(&raw, how))?
-            .await?;
-        Ok(found.map(MetaEntry::from))
+        let mut from = raw.clone();
+        loop {
+            let stem = raw.clone();
+            let step = self.on_disk(disk, move |snapshot, how| {
+                snapshot.first_step(&stem, &from, SCAN_WORK, how)
+            })?;
+            match step.await? {
+                Step::Done(found) => return Ok(found.map(MetaEntry::from)),
+                Step::GoOn(next) => from = next,
+            }
+            let_others_go_first().await;
+        }
     }
 
     /// Metadata entries with `from <= key < to`, both in one slice, in order, at most `limit`
-    /// and not many more than [`META_PAGE_BYTES`] bytes. A page may hold fewer although more
-    /// follow: `next` says so.
+    /// and not many more than [`META_PAGE_BYTES`] bytes. A page may hold fewer, or none,
+    /// although more follow: `next` says so. What was deleted counts as work, of which one page
+    /// is given a bounded amount.
     pub async fn meta_scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<MetaPage> {
         let (raw_from, raw_to) = (raw_bytes(from), raw_bytes(to));
         let disk = self.volume.meta_disk(from)?;
         let page = self.on_disk(disk, move |snapshot, how| {
             scan_bounded(snapshot, &raw_from, &raw_to, limit, how)
         })?;
-        Ok(page.await?)
+        let (page, work_left) = page.await?;
+        if work_left == 0 {
+            let_others_go_first().await;
+        }
+        Ok(page)
     }
 
     /// Verified bytes of the body beside a metadata entry; what lies past the end is left
@@ -109,12 +124,19 @@ impl VolumeSnapshot {
     /// The first shard on the disks at or behind `from`, in the order of blob ids: walks
     /// over all blobs, for the sweep. Ask again from the next id.
     pub async fn blob_at_or_after(&self, from: BlobId) -> Result<Option<BlobFrame>> {
-        let from = shard_key_bytes(from, 0, 0);
-        let scan = self.on_disk(0, move |snapshot, how| {
-            snapshot.scan(&from, &[SHARD_PREFIX + 1], 1, how)
-        })?;
-        let page = scan.await?;
-        page.entries.first().map(frame_of).transpose()
+        let mut from = shard_key_bytes(from, 0, 0).to_vec();
+        loop {
+            let scan = self.on_disk(0, move |snapshot, how| {
+                snapshot.scan_step(&from, &[SHARD_PREFIX + 1], 1, &mut { SCAN_WORK }, how)
+            })?;
+            let page = scan.await?;
+            match (page.entries.first(), page.next) {
+                (Some(found), _) => return frame_of(found).map(Some),
+                (None, Some(next)) => from = next,
+                (None, None) => return Ok(None),
+            }
+            let_others_go_first().await;
+        }
     }
 
     /// How many stripes reach from 0 to the last one on the disks, and shards per stripe.
@@ -128,7 +150,7 @@ impl VolumeSnapshot {
         loop {
             let to = end.clone();
             let scan = self.on_disk(0, move |snapshot, how| {
-                snapshot.scan(&from, &to, SCAN_SHARDS, how)
+                snapshot.scan_step(&from, &to, SCAN_SHARDS, &mut { SCAN_WORK }, how)
             })?;
             let page = scan.await?;
             for found in &page.entries {
@@ -140,36 +162,40 @@ impl VolumeSnapshot {
                 Some(next) => from = next,
                 None => return Ok((stripes > 0).then_some((stripes, width))),
             }
+            let_others_go_first().await;
         }
     }
 }
 
-/// The engine bounds a page by entries only, so it is asked for a few at a time.
+/// The engine bounds a page by entries and by work, so it is asked for a few at a time. Says
+/// how much work was left.
 fn scan_bounded(
     snapshot: &Snapshot,
     from: &[u8],
     to: &[u8],
     limit: usize,
     how: Read,
-) -> shardstore::Result<MetaPage> {
+) -> shardstore::Result<(MetaPage, usize)> {
+    let mut work = SCAN_WORK;
     let (mut entries, mut bytes): (Vec<MetaEntry>, usize) = (Vec::new(), 0);
     let mut next = Some(from.to_vec());
     while let Some(from) = next.take() {
         let count = (limit - entries.len()).min(META_PAGE_ENTRIES);
-        let page: ScanPage = snapshot.scan(&from, to, count, how)?;
+        let page = snapshot.scan_step(&from, to, count, &mut work, how)?;
         for found in page.entries {
             bytes += found.key().len() + found.value().len();
             entries.push(found.into());
         }
         next = page.next;
-        if bytes >= META_PAGE_BYTES || entries.len() >= limit {
+        if bytes >= META_PAGE_BYTES || entries.len() >= limit || work == 0 {
             break;
         }
     }
-    Ok(MetaPage {
+    let page = MetaPage {
         entries,
         next: next.map(|key| key.get(1..).unwrap_or_default().to_vec()),
-    })
+    };
+    Ok((page, work))
 }
 
 fn frame_of(found: &Found) -> Result<BlobFrame> {

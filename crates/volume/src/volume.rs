@@ -19,7 +19,7 @@ use crate::{BlobId, BlobRef, BlobWriter, Deletion, Result, Scheme, VolumeError, 
 pub struct VolumeOptions {
     /// Most bytes of stripes that all writers together have on their way to the disks; a
     /// single stripe always goes. The engines' queues must hold this and the metadata
-    /// batches besides, else writers get [`VolumeError::Busy`].
+    /// batches besides, else writers wait and then get [`VolumeError::Busy`].
     pub in_flight_bytes_max: usize,
     /// Bytes of a full shard of new blobs; less where a disk allows less, never above 1 MiB.
     pub shard_bytes_max: u32,
@@ -261,7 +261,8 @@ impl Volume {
     }
 
     /// Queues a batch of metadata, all of whose keys are in one slice. Its entries are visible
-    /// to snapshots once the dependency is persistent.
+    /// to snapshots once the dependency is persistent. With too much before it, it waits for a
+    /// bounded time and is then told to come again, through the dependency.
     pub fn commit(&self, batch: MetaBatch) -> Result<Dependency> {
         let slice = batch.slice().ok_or(VolumeError::NotOneSlice)?;
         let disk = self.inner.slices.disk_of(slice);

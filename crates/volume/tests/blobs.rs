@@ -41,12 +41,16 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn formatted(capacity: u64) -> Arc<SimDisk> {
+    formatted_with(capacity, GEOMETRY)
+}
+
+fn formatted_with(capacity: u64, geometry: Geometry) -> Arc<SimDisk> {
     let disk = Arc::new(SimDisk::new(Image::blank(capacity, 512)));
     let identity = Identity {
         disk: [1; 16],
         set: [2; 16],
     };
-    Store::format(&*disk, identity, GEOMETRY).unwrap();
+    Store::format(&*disk, identity, geometry).unwrap();
     disk
 }
 
@@ -535,4 +539,64 @@ fn a_set_is_of_one_disk() {
         Volume::new(Vec::new()),
         Err(VolumeError::Disks { disks: 0 })
     ));
+}
+
+/// How often a future lets others go first before it is ready.
+fn turns<T>(future: impl Future<Output = T>) -> (T, usize) {
+    let mut future = pin!(future);
+    let mut turns = 0;
+    let output = block_on(std::future::poll_fn(|context| {
+        let polled = future.as_mut().poll(context);
+        turns += usize::from(polled.is_pending());
+        polled
+    }));
+    (output, turns)
+}
+
+/// A walk over many deleted keys in memory once kept its thread from everything else, and
+/// could not be cancelled.
+#[test]
+fn a_walk_over_deleted_keys_lets_others_go_first() {
+    const KEYS: usize = 5 * 1024;
+    // Large enough extents for all of them to stay in memory.
+    let geometry = Geometry {
+        extent_bytes: 4 << 20,
+        ..GEOMETRY
+    };
+    let volume = open(&formatted_with(96 << 20, geometry));
+    let key = |number: usize| Key::with_stem(format!("\0\0\0\0stem{number:05}"), 8);
+    let numbers: Vec<usize> = (0..KEYS).collect();
+    for change in [
+        |batch: MetaBatch, key: &Key| batch.put(key, b"v".to_vec(), Vec::new()),
+        |batch: MetaBatch, key: &Key| batch.delete(key),
+    ] {
+        for numbers in numbers.chunks(500) {
+            let changed = numbers.iter().map(|number| key(*number));
+            let batch = changed.fold(MetaBatch::new(), |batch, key| change(batch, &key));
+            volume.commit(batch).unwrap().wait().unwrap();
+        }
+    }
+    let last = key(KEYS);
+    let batch = MetaBatch::new().put(&last, b"alive".to_vec(), Vec::new());
+    volume.commit(batch).unwrap().wait().unwrap();
+
+    let snapshot = volume.snapshot();
+    let (first, waited) = turns(snapshot.meta_first(&last.as_bytes()[..8]));
+    assert_eq!(first.unwrap().unwrap().key, last.as_bytes());
+    assert!(waited >= KEYS / 1024 - 1, "{waited} turns");
+
+    let (found, waited) = turns(async {
+        let (mut from, mut found) = (b"\0\0\0\0".to_vec(), Vec::new());
+        loop {
+            let page = snapshot.meta_scan(&from, b"\0\0\0\x01", 100).await.unwrap();
+            found.extend(page.entries.into_iter().map(|entry| entry.key));
+            match page.next {
+                Some(next) => from = next,
+                None => return found,
+            }
+        }
+    });
+    assert_eq!(found, [last.as_bytes()]);
+    assert!(waited >= KEYS / 1024 - 1, "{waited} turns");
+    volume.close().unwrap();
 }
