@@ -299,6 +299,12 @@ impl Front {
                     message,
                 ));
             }
+            Scope::BadExpiry(message) => {
+                return Some(Refusal::new(
+                    S3ErrorCode::AuthorizationQueryParametersError,
+                    message,
+                ));
+            }
             Scope::MalformedQuery => {
                 let message = "The authorization query parameters are malformed.";
                 return Some(Refusal::new(

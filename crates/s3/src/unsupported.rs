@@ -1,8 +1,11 @@
 //! What S3 has and this server does not have yet: refused by name, never silently ignored.
 
 use http::HeaderMap;
+use http::header::RANGE;
+use s3s::dto::Range;
 use s3s::{S3Error, S3Result, s3_error};
 
+use crate::missing;
 use crate::names::{fits_xml, for_xml, percent_decode, query_pairs};
 
 /// Query parameters that turn a plain operation into another one.
@@ -103,20 +106,20 @@ pub(crate) const OPERATIONS: [&str; 14] = [
 /// The server's own page, named like an operation.
 pub(crate) const METRICS_OPERATION: &str = "Metrics";
 
-/// The operation's name for reports: one for all that are not there.
+/// The operation's name for reports.
 pub(crate) fn canonical_name(operation: &str) -> &'static str {
     OPERATIONS
         .iter()
         .copied()
         .find(|name| *name == operation)
-        .unwrap_or("NotImplemented")
+        .unwrap_or_else(|| missing::kept_name(operation))
 }
 
 /// Refuses operations and subresources that are not there, so that none of them is taken for
 /// a plain operation.
 pub(crate) fn check_query(operation: &str, query: &str) -> S3Result<()> {
     if !OPERATIONS.contains(&operation) {
-        return Err(s3_error!(NotImplemented, "{operation} is not there yet."));
+        return Err(missing::refuse(operation));
     }
     let expected = expected(operation);
     for (name, value) in query_pairs(query) {
@@ -228,6 +231,9 @@ pub(crate) fn check_headers(operation: &str, headers: &HeaderMap) -> S3Result<()
             }
         }
     }
+    if operation == "GetObject" || operation == "HeadObject" {
+        check_range(headers)?;
+    }
     if operation == "PutObject" {
         for name in ["if-modified-since", "if-unmodified-since"] {
             if headers.contains_key(name) {
@@ -236,6 +242,30 @@ pub(crate) fn check_headers(operation: &str, headers: &HeaderMap) -> S3Result<()
         }
     }
     Ok(())
+}
+
+/// Refuses a `Range` that asks for more than one part, or for none that can be told. HTTP lets a
+/// server ignore the header; but a client that wants two bytes is not helped by gigabytes.
+fn check_range(headers: &HeaderMap) -> S3Result<()> {
+    let mut ranges = headers.get_all(RANGE).into_iter();
+    let Some(range) = ranges.next() else {
+        return Ok(());
+    };
+    let range = range.to_str().unwrap_or("");
+    if range.contains(',') || ranges.next().is_some() {
+        return Err(s3_error!(
+            NotImplemented,
+            "Several ranges in one request are not there yet: ask for each in a request of its own."
+        ));
+    }
+    match Range::parse(range) {
+        Ok(_) => Ok(()),
+        Err(_) if range.is_empty() => Ok(()),
+        Err(_) => Err(s3_error!(
+            InvalidArgument,
+            "The Range header cannot be read: write it like bytes=0-499, bytes=500- or bytes=-500."
+        )),
+    }
 }
 
 fn not_there(header: &str) -> S3Error {
@@ -319,6 +349,27 @@ mod tests {
             ("GetObject", "response-content-type=text%2Fplain"),
         ] {
             assert_eq!(query(operation, text), None, "{operation} ?{text}");
+        }
+    }
+
+    #[test]
+    fn one_range_at_a_time() {
+        let checked = |ranges: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for range in ranges {
+                headers.append(RANGE, range.parse().unwrap());
+            }
+            let error = check_headers("GetObject", &headers).err()?;
+            Some(error.code().as_str().to_owned())
+        };
+        for one in ["bytes=0-1", "bytes=5-", "bytes=-5", ""] {
+            assert_eq!(checked(&[one]), None, "{one}");
+        }
+        let several = Some("NotImplemented".to_owned());
+        assert_eq!(checked(&["bytes=0-1,4-5"]), several);
+        assert_eq!(checked(&["bytes=0-1", "bytes=4-5"]), several);
+        for none in ["bytes=5-2", "items=0-1", "bytes=x", "0-1"] {
+            assert_eq!(checked(&[none]), Some("InvalidArgument".into()), "{none}");
         }
     }
 
