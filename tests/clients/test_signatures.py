@@ -196,6 +196,7 @@ def test_presigned_for_a_week_at_most(server, key):
     for seconds in (week + 1, 10**9, -1):
         answer = raw.send(server, "GET", f"{key}?{signer.presigned('GET', key, seconds)}")
         assert tuple(answer) == (400, "AuthorizationQueryParametersError"), seconds
+        assert (b"non-negative" if seconds < 0 else b"at most 604800 seconds") in answer.body
 
 
 def test_presigned_from_the_future(server, key):

@@ -93,7 +93,7 @@ impl Scope {
     }
 }
 
-/// What is wrong with the life that a presigned URL is given, in Amazon's words, and what to do.
+/// What is wrong with the life that a presigned URL is given, and what to do.
 fn bad_expiry(seconds: &str) -> Option<&'static str> {
     const _: () = assert!(PRESIGNED_SECONDS_MAX == 604_800);
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -107,8 +107,8 @@ fn bad_expiry(seconds: &str) -> Option<&'static str> {
         .parse()
         .is_ok_and(|seconds: u32| seconds <= PRESIGNED_SECONDS_MAX);
     (!fits).then_some(
-        "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires \
-         must be at most 604800 seconds: presign the URL anew with a shorter life",
+        "X-Amz-Expires must be at most 604800 seconds, which is a week: presign the URL anew with \
+         a shorter life",
     )
 }
 
