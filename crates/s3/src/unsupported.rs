@@ -1,7 +1,7 @@
 //! What S3 has and this server does not have yet: refused by name, never silently ignored.
 
 use http::HeaderMap;
-use http::header::RANGE;
+use http::header::{HeaderValue, IF_MATCH, IF_NONE_MATCH, RANGE};
 use s3s::dto::Range;
 use s3s::{S3Error, S3Result, s3_error};
 
@@ -133,10 +133,11 @@ pub(crate) fn check_query(operation: &str, query: &str) -> S3Result<()> {
             ));
         }
         check_characters(operation, &name, value)?;
-        if name == "list-type" && value != "2" {
+        // Said twice, it is taken for none.
+        if name == "list-type" && (value != "2" || operation != "ListObjectsV2") {
             return Err(s3_error!(
                 InvalidArgument,
-                "list-type must be 2, or left out."
+                "list-type must be 2, once, or left out."
             ));
         }
     }
@@ -234,12 +235,38 @@ pub(crate) fn check_headers(operation: &str, headers: &HeaderMap) -> S3Result<()
     if operation == "GetObject" || operation == "HeadObject" {
         check_range(headers)?;
     }
-    if operation == "PutObject" {
-        for name in ["if-modified-since", "if-unmodified-since"] {
-            if headers.contains_key(name) {
-                return Err(not_there(name));
-            }
+    match operation {
+        "PutObject" => check_conditions(&["if-modified-since", "if-unmodified-since"], headers),
+        "DeleteObject" => check_conditions(
+            &["if-modified-since", "if-none-match", "if-unmodified-since"],
+            headers,
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a write under a condition that is not there, and one that cannot hold or be read:
+/// whoever sends one must not find out later that it was carried out anyway.
+fn check_conditions(missing: &[&str], headers: &HeaderMap) -> S3Result<()> {
+    if let Some(name) = missing.iter().find(|name| headers.contains_key(**name)) {
+        return Err(not_there(name));
+    }
+    for name in [IF_MATCH, IF_NONE_MATCH] {
+        let empty = |value: &HeaderValue| value.as_bytes().trim_ascii().is_empty();
+        if headers.get_all(&name).into_iter().any(empty) {
+            return Err(s3_error!(
+                InvalidArgument,
+                "The header {name} is empty: give it an ETag, or leave it out."
+            ));
         }
+    }
+    let weak = |value: &HeaderValue| value.as_bytes().trim_ascii().starts_with(b"W/");
+    if headers.get_all(IF_MATCH).into_iter().any(weak) {
+        return Err(s3_error!(
+            PreconditionFailed,
+            "At least one of the pre-conditions you specified did not hold: If-Match, because a \
+             weak ETag matches nothing"
+        ));
     }
     Ok(())
 }
@@ -323,10 +350,13 @@ mod tests {
         ] {
             assert_eq!(query(operation, text), None, "{operation} ?{text}");
         }
-        assert_eq!(
-            query("ListObjects", "list-type=1"),
-            Some("InvalidArgument".into())
-        );
+        for twice in ["list-type=1", "list-type=2&list-type=2"] {
+            assert_eq!(
+                query("ListObjects", twice),
+                Some("InvalidArgument".into()),
+                "{twice}"
+            );
+        }
     }
 
     #[test]
@@ -350,6 +380,41 @@ mod tests {
         ] {
             assert_eq!(query(operation, text), None, "{operation} ?{text}");
         }
+    }
+
+    /// Once a delete under a condition that S3 has not for it was carried out, and a put under an
+    /// empty or a weak tag was as well.
+    #[test]
+    fn a_write_is_never_carried_out_against_its_condition() {
+        let checked = |operation: &str, name: &'static str, value: &'static str| {
+            let headers = [(name.parse().unwrap(), value.parse().unwrap())]
+                .into_iter()
+                .collect();
+            let error = check_headers(operation, &headers).err()?;
+            Some(error.code().as_str().to_owned())
+        };
+        for operation in ["PutObject", "DeleteObject"] {
+            for (name, value, code) in [
+                ("if-match", "\"a\"", None),
+                ("if-match", "", Some("InvalidArgument")),
+                ("if-match", "W/\"a\"", Some("PreconditionFailed")),
+                ("if-unmodified-since", "x", Some("NotImplemented")),
+            ] {
+                let found = checked(operation, name, value);
+                assert_eq!(found.as_deref(), code, "{operation} {name}: {value}");
+            }
+        }
+        let refused = |code: &str| Some(code.to_owned());
+        assert_eq!(checked("PutObject", "if-none-match", "*"), None);
+        assert_eq!(
+            checked("PutObject", "if-none-match", ""),
+            refused("InvalidArgument")
+        );
+        assert_eq!(
+            checked("DeleteObject", "if-none-match", "*"),
+            refused("NotImplemented")
+        );
+        assert_eq!(checked("GetObject", "if-match", ""), None);
     }
 
     #[test]
