@@ -267,6 +267,9 @@ impl Front {
         if let Some(refusal) = self.refuse_scope(Scope::of(parts)) {
             return Some(refusal);
         }
+        if let Some(refusal) = framing::refuse_payload(parts) {
+            return Some(refusal);
+        }
         framing::refuse_unsaid_length(parts)
     }
 
