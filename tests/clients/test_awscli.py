@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 
 import pytest
@@ -122,3 +123,31 @@ def test_multipart_says_what_is_missing(aws, bucket, tmp_path):
     (tmp_path / "large").write_bytes(body(9 * MIB))
     message = aws("s3", "cp", "large", f"s3://{bucket}/large", fails=True)
     assert "NotImplemented" in message
+    assert "multipart_threshold 5GB" in message, "it says what to do"
+
+
+@pytest.mark.parametrize("region", [None, "us-east-1"])
+def test_without_any_settings(aws, tmp_path, region):
+    """As one who has just installed it has it: no file of settings at all."""
+    config = tmp_path / "config"
+    config.unlink() if region is None else config.write_text(f"[default]\nregion = {region}\n")
+    bucket = f"plain-{region or 'none'}"
+    (tmp_path / "hello.txt").write_text("hello")
+    aws("s3", "mb", f"s3://{bucket}")
+    aws("s3", "cp", "hello.txt", f"s3://{bucket}/a/hello.txt")
+    assert aws("s3", "ls", f"s3://{bucket}").split() == ["PRE", "a/"]
+    assert aws("s3", "cp", f"s3://{bucket}/a/hello.txt", "-") == "hello"
+    url = aws("s3", "presign", f"s3://{bucket}/a/hello.txt").strip()
+    # Version 1 presigns with SigV2 for an endpoint of one's own; the answer says what to set.
+    assert "AWSAccessKeyId=" in url
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(url)
+    assert error.value.code == 400
+    setting = "aws configure set default.s3.signature_version s3v4"
+    assert setting in error.value.read().decode()
+    aws(*setting.split()[1:])
+    url = aws("s3", "presign", f"s3://{bucket}/a/hello.txt", "--region", "us-east-1").strip()
+    with urllib.request.urlopen(url) as answer:
+        assert answer.read() == b"hello"
+    aws("s3", "rm", f"s3://{bucket}/a/hello.txt")
+    aws("s3", "rb", f"s3://{bucket}")

@@ -1,5 +1,7 @@
+import base64
 import concurrent.futures
 import datetime
+import hashlib
 import threading
 
 import pytest
@@ -152,3 +154,35 @@ def test_reads_follow_writes_at_once(s3, bucket):
         assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == data
         listed = s3.list_objects_v2(Bucket=bucket)["Contents"]
         assert [entry["Size"] for entry in listed] == [len(data)]
+
+
+@pytest.mark.parametrize(
+    "method, header, value, status",
+    [
+        ("DELETE", "if-none-match", "*", 501),
+        ("DELETE", "if-unmodified-since", "Wed, 21 Oct 2015 07:28:00 GMT", 501),
+        ("DELETE", "if-match", "", 400),
+        ("PUT", "if-match", "", 400),
+        ("PUT", "if-none-match", "", 400),
+        ("PUT", "if-match", "W/{etag}", 412),
+        ("DELETE", "if-match", "W/{etag}", 412),
+    ],
+)
+def test_no_write_against_its_condition(server, s3, bucket, method, header, value, status):
+    """These were once carried out, as if nothing had been asked."""
+    etag = s3.put_object(Bucket=bucket, Key="k", Body=b"kept")["ETag"]
+    headers = {header: value.format(etag=etag)}
+    answer = raw.request(server, method, f"/{bucket}/k", headers=headers, body=b"lost" if method == "PUT" else b"")
+    assert answer.status == status
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"kept"
+
+
+def test_no_multi_delete_of_a_weak_tag(server, s3, bucket):
+    etag = s3.put_object(Bucket=bucket, Key="k", Body=b"kept")["ETag"]
+    document = f"<Delete><Object><Key>k</Key><ETag>W/{etag}</ETag></Object></Delete>".encode()
+    md5 = base64.b64encode(hashlib.md5(document).digest()).decode()
+    answer = raw.request(
+        server, "POST", f"/{bucket}", query=[("delete", "")], headers={"content-md5": md5}, body=document
+    )
+    assert (answer.status, answer.code) == (200, "PreconditionFailed")
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"kept"

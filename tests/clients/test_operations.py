@@ -31,6 +31,7 @@ def metrics(server):
 def test_health(server):
     answer = raw.send(server, "GET", "/_cullet/health")
     assert answer.status == 200
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert raw.send(server, "HEAD", "/_cullet/health").status == 200
 
 
@@ -56,7 +57,20 @@ def test_metrics_name_the_disk(server):
 
 def test_unknown_pages_below_the_reserved_prefix(server):
     answer = raw.send(server, "GET", "/_cullet/nothing-here")
-    assert answer.status in (403, 404)
+    assert answer.status == 404
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_own_pages_are_counted(server):
+    raw.send(server, "GET", "/_cullet/nothing-here")
+    counted = metrics(server)
+    metrics_name = 'cullet_requests_total{operation="%s",status="%d"}'
+    before = counted.get(metrics_name % ("Health", 200), 0)
+    assert counted[metrics_name % ("Unknown", 404)] >= 1
+    raw.send(server, "GET", "/_cullet/health")
+    counted = metrics(server)
+    assert counted[metrics_name % ("Health", 200)] == before + 1
+    assert counted[metrics_name % ("Metrics", 200)] >= 1
 
 
 def test_idle_memory(own_server):

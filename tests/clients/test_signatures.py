@@ -155,6 +155,14 @@ def test_clients_with_wrong_credentials(server):
     assert code_of(error) == (403, "SignatureDoesNotMatch")
 
 
+@pytest.mark.parametrize("payload", ["nonsense", "STREAMING-NOPE", "E3B0" * 16, "a" * 63])
+def test_a_payload_that_is_none(server, key, payload):
+    """It was once called a wrong signature."""
+    answer = raw.request(server, "GET", key, payload=payload)
+    assert tuple(answer) == (400, "InvalidArgument")
+    assert b"x-amz-content-sha256 must be" in answer.body
+
+
 # Presigned -----------------------------------------------------------------------------
 
 
@@ -196,6 +204,7 @@ def test_presigned_for_a_week_at_most(server, key):
     for seconds in (week + 1, 10**9, -1):
         answer = raw.send(server, "GET", f"{key}?{signer.presigned('GET', key, seconds)}")
         assert tuple(answer) == (400, "AuthorizationQueryParametersError"), seconds
+        assert (b"non-negative" if seconds < 0 else b"at most 604800 seconds") in answer.body
 
 
 def test_presigned_from_the_future(server, key):

@@ -61,6 +61,31 @@ def test_not_implemented(s3, bucket, name):
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 1
 
 
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("create_multipart_upload", "aws configure set default.s3.multipart_threshold 5GB"),
+        ("upload_part", "5 GiB"),
+        ("copy_object", "put it under the other key"),
+    ],
+)
+def test_a_refusal_says_what_helps(s3, bucket, name, words):
+    with pytest.raises(ClientError) as error:
+        getattr(s3, name)(Bucket=bucket, **OPERATIONS[name])
+    message = error.value.response["Error"]["Message"]
+    assert "is not there yet" in message and words in message
+
+
+def test_metrics_name_what_is_missing(server, s3, bucket):
+    for operation in ("get_bucket_policy", "create_multipart_upload"):
+        with pytest.raises(ClientError):
+            getattr(s3, operation)(Bucket=bucket, **OPERATIONS[operation])
+    page = raw.send(server, "GET", "/_cullet/metrics").body.decode()
+    for operation in ("GetBucketPolicy", "CreateMultipartUpload"):
+        assert f'cullet_requests_total{{operation="{operation}",status="501"}}' in page
+    assert 'operation="NotImplemented"' not in page
+
+
 def test_the_answer_is_proper_xml(server, bucket):
     import xml.etree.ElementTree as tree
 

@@ -62,8 +62,9 @@ Pages:
   from the outside: without it every client looks local.
 
 Signals:
-  SIGTERM, SIGINT         finish what was begun (at most 30 seconds), then stop; a second one
-                          stops at once. Nothing that was acknowledged is ever lost.
+  SIGTERM, SIGINT         finish what was begun (at most 30 seconds), then stop; another
+                          one, a second or more later, stops at once. Nothing that was
+                          acknowledged is ever lost.
   SIGHUP                  open the access log anew, for log rotation
 
 Exit status: 0 after a signal, 1 for a failure explained on standard error, 2 for wrong usage.";
@@ -127,7 +128,35 @@ Examples:
       Writes the objects as files: ./rescued/BUCKET/KEY. Whole bodies whose record is lost go to
       ./rescued/_no-record; ./rescued/objects.jsonl says what each file is.
 
-The disks are only read. The server must not run on them meanwhile.";
+  cullet rescue export --to ./rescued --bucket photos --prefix 2026/ ./data
+      Only what begins like that. The target must be empty or new each time.
+
+The disks are only read. The server must not run on them meanwhile.
+
+Exit status: 0 if everything could be read (and written), 1 if something is damaged or could not be
+done, which is explained on standard error, 2 for wrong usage.";
+
+const LIST_EXAMPLES: &str = "\
+Each line is an object: when it was put, its size, BUCKET/KEY, and `ok`, `DAMAGED (why)`, or
+`no-record` for a whole body that nothing names any more.
+
+Examples:
+  cullet rescue list ./data
+  cullet rescue list --quick /dev/sdx | grep DAMAGED
+
+Exit status: 0 if everything could be read, 1 if something is damaged or could not be done, which
+is explained on standard error, 2 for wrong usage.";
+
+const EXPORT_EXAMPLES: &str = "\
+Damaged objects are named on standard error and not written; the rest is. DIR/objects.jsonl says
+which file is which object, with its metadata.
+
+Examples:
+  cullet rescue export --to ./rescued ./data
+  cullet rescue export --to ./rescued --bucket photos --prefix 2026/ ./data
+
+Exit status: 0 if everything was written, 1 if something is damaged or could not be written, which
+is explained on standard error, 2 for wrong usage.";
 
 /// The flags of `cullet rescue`.
 #[derive(Debug, Clone, Args)]
@@ -142,6 +171,7 @@ pub struct RescueArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum RescueAction {
     /// List every object that can be read, and say what is damaged.
+    #[command(after_help = LIST_EXAMPLES)]
     List {
         /// Do not read and verify the bodies, only see whether they are there.
         #[arg(long)]
@@ -151,6 +181,7 @@ pub enum RescueAction {
         disks: Vec<PathBuf>,
     },
     /// Write the objects that can be read into a directory, and say what is damaged.
+    #[command(after_help = EXPORT_EXAMPLES)]
     Export {
         /// The directory to write to; it must be empty or new.
         #[arg(long, value_name = "DIR")]

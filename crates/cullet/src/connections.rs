@@ -6,18 +6,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use s3::{Front, FrontBody, MemoryBudget, Overloaded, Reservation};
+use s3::{Front, FrontBody, MemoryBudget, Observer as _, Overloaded, RequestSummary, Reservation};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -27,7 +27,7 @@ use crate::limits::{
     HEADER_STATE_BYTES, HEADERS_MAX, IDLE_TIMEOUT, MAKE_ROOM_PAUSE, PATH_COPIES, REFUSED_MAX,
 };
 use crate::pace::Paced;
-use crate::pages::{Page, Pages};
+use crate::pages::{self, Page, Pages};
 use crate::places::{End, Occupant, Places};
 use crate::refusals;
 
@@ -198,17 +198,25 @@ async fn answer(
     occupant: Arc<Occupant>,
 ) -> Response<Answer> {
     occupant.begun();
+    let started = Instant::now();
     let (parts, body) = request.into_parts();
     let mut reserved = None;
     let response = match app.pages.serve(&parts, peer) {
-        Page::Answer(response) => response.map(Either::Right),
+        Page::Answer(response) => {
+            report(app, &parts, peer, started, &response);
+            response.map(Either::Right)
+        }
         Page::Elsewhere => match reserve_head(app, head_cost(&parts)).await {
             Ok(head) => {
                 reserved = head;
                 let request = Request::from_parts(parts, body);
                 app.front.call(request, Some(peer)).await.map(Either::Left)
             }
-            Err(overloaded) => refusals::slow_down(&overloaded.to_string()).map(Either::Right),
+            Err(overloaded) => {
+                let response = refusals::slow_down(&overloaded.to_string());
+                report(app, &parts, peer, started, &response);
+                response.map(Either::Right)
+            }
         },
     };
     response.map(|body| Answer {
@@ -216,6 +224,36 @@ async fn answer(
         occupant,
         _reserved: reserved,
     })
+}
+
+/// Counts and logs an answer that the front did not give. It is small and there as a whole, so
+/// that this needs not wait for its end.
+fn report(
+    app: &App,
+    request: &Parts,
+    peer: SocketAddr,
+    started: Instant,
+    response: &Response<Full<Bytes>>,
+) {
+    let id = response.headers().get("x-amz-request-id");
+    let duration = started.elapsed();
+    let bytes_out = match request.method {
+        Method::HEAD => 0,
+        _ => response.body().size_hint().lower(),
+    };
+    app.pages.metrics.finished(&RequestSummary {
+        request_id: id.and_then(|id| id.to_str().ok()).unwrap_or("-"),
+        operation: pages::operation(request.uri.path()),
+        method: &request.method,
+        path: request.uri.path(),
+        peer: Some(peer),
+        status: Some(response.status()),
+        bytes_in: 0,
+        bytes_out,
+        first_byte: Some(duration),
+        duration,
+        complete: true,
+    });
 }
 
 /// Reserves what a head costs beyond what every connection has reserved for it.

@@ -2,7 +2,7 @@
 //! data, readable by its owner alone. There are no built-in credentials.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use s3::Credentials;
@@ -27,8 +27,7 @@ const ALPHABET: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
 /// The access key, and whether it was made just now.
 pub(crate) struct Found {
     pub(crate) credentials: Credentials,
-    /// Where it was stored, if it was made just now.
-    pub(crate) made_in: Option<PathBuf>,
+    pub(crate) is_new: bool,
 }
 
 /// What the environment says; to be checked before anything is touched.
@@ -86,9 +85,9 @@ pub(crate) fn load_or_make(directory: &Path) -> anyhow::Result<Found> {
     match load(directory)? {
         Some(credentials) => Ok(Found {
             credentials,
-            made_in: None,
+            is_new: false,
         }),
-        None => make(directory.join(FILE_NAME)),
+        None => make(&directory.join(FILE_NAME)),
     }
 }
 
@@ -122,24 +121,58 @@ fn warn_if_readable(path: &Path) {
     }
 }
 
-fn make(path: PathBuf) -> anyhow::Result<Found> {
+fn make(path: &Path) -> anyhow::Result<Found> {
     let credentials = Credentials {
         access_key_id: format!("CULLET{}", random_text(14)?),
         secret_access_key: random_text(40)?,
     };
-    write_private(&path, render(&credentials).as_bytes())
+    write_private(path, render(&credentials).as_bytes())
         .with_context(|| format!("cannot store the new access key in {}", path.display()))?;
     Ok(Found {
         credentials,
-        made_in: Some(path),
+        is_new: true,
     })
 }
 
 /// The lines of the file, also fit for a shell.
-pub(crate) fn render(credentials: &Credentials) -> String {
+fn render(credentials: &Credentials) -> String {
     format!(
         "{KEY_VARIABLE}={}\n{SECRET_VARIABLE}={}\n",
         credentials.access_key_id, credentials.secret_access_key
+    )
+}
+
+/// Which key is accepted when the environment gave it; a kept one is not, meanwhile.
+pub(crate) fn say_given(given: &Credentials, directory: &Path) -> String {
+    let id = &given.access_key_id;
+    let mut said = format!("access key {id}, from the environment\n");
+    let kept = std::fs::read_to_string(directory.join(FILE_NAME));
+    let kept = kept.ok().and_then(|text| parse(&text));
+    let same = |kept: &Credentials| {
+        kept.access_key_id == *id && kept.secret_access_key == given.secret_access_key
+    };
+    if kept.is_some_and(|kept| !same(&kept)) {
+        said.push_str(&format!(
+            "the key in {} is not accepted while {KEY_VARIABLE} is set\n",
+            directory.join(FILE_NAME).display()
+        ));
+    }
+    said
+}
+
+/// Which key is accepted when the environment gave none.
+pub(crate) fn say_found(found: &Found, directory: &Path) -> String {
+    let path = directory.join(FILE_NAME);
+    let path = path.display();
+    if !found.is_new {
+        let id = &found.credentials.access_key_id;
+        return format!("access key {id}, its secret is in {path}\n");
+    }
+    format!(
+        "a new access key, because {KEY_VARIABLE} is not set. It is kept in {path}, its secret is \
+         shown only this once,\nand no other key is accepted, not even one that was given by the \
+         environment before:\n{}",
+        render(&found.credentials)
     )
 }
 
@@ -213,18 +246,33 @@ mod tests {
         std::fs::write(&left, "left").unwrap();
         std::fs::set_permissions(&left, std::fs::Permissions::from_mode(0o644)).unwrap();
         let first = load_or_make(&directory).unwrap();
-        let path = first.made_in.unwrap();
+        let path = directory.join(FILE_NAME);
+        assert!(first.is_new);
         assert_eq!(
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
         let second = load_or_make(&directory).unwrap();
-        assert!(second.made_in.is_none());
+        assert!(!second.is_new);
         assert_eq!(
             second.credentials.secret_access_key,
             first.credentials.secret_access_key
         );
         assert_eq!(first.credentials.access_key_id.len(), 20);
+        assert!(say_found(&first, &directory).contains(&first.credentials.secret_access_key));
+        let said = say_found(&second, &directory);
+        assert!(said.contains(&first.credentials.access_key_id), "{said}");
+        assert!(!said.contains(&first.credentials.secret_access_key));
+        // A key from the environment shuts the kept one out, but for the same one.
+        assert!(!say_given(&first.credentials, &directory).contains("not accepted"));
+        let given = Credentials {
+            access_key_id: "admin".to_owned(),
+            secret_access_key: "secret-secret".to_owned(),
+        };
+        let said = say_given(&given, &directory);
+        assert!(said.starts_with("access key admin, from the environment\n"));
+        assert!(said.contains("is not accepted while"), "{said}");
+        assert!(!said.contains("secret-secret"));
         std::fs::write(&path, "nonsense").unwrap();
         assert!(load_or_make(&directory).is_err());
         std::fs::remove_dir_all(&directory).unwrap();

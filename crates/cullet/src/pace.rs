@@ -1,5 +1,5 @@
 //! A connection's socket: ends clients that do not finish a request's head or do not take their
-//! answer, gives what hyper answers to a first head that is none the shape of S3's errors, and
+//! answer, gives what hyper answers to a head that is none the shape of S3's errors, and
 //! lets an answer arrive before the connection is closed.
 
 use std::io;
@@ -74,11 +74,11 @@ impl<S> Paced<S> {
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
     }
 
-    /// Whether these bytes are hyper's own answer to a first head that is none. Once a head was
-    /// complete, nothing tells hyper's answers from what is left of an operation's.
+    /// Whether these bytes are hyper's own answer to a head that is none. It begins where nothing
+    /// is left of an operation's answer: hyper flushes a socket only when it has written all.
     fn is_protocol_error(&self, bytes: &[u8]) -> bool {
         self.replacement.is_some()
-            || (bytes.starts_with(b"HTTP/1.1 4") && !self.occupant.was_served())
+            || (bytes.starts_with(b"HTTP/1.1 4") && !self.occupant.is_answering())
     }
 
     /// Turns waiting into an error once the client took too little for too long.
@@ -179,7 +179,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.inner).poll_flush(cx) {
             Poll::Pending => self.wait(cx).map(Err),
-            ready => ready,
+            ready => {
+                self.occupant.flushed();
+                ready
+            }
         }
     }
 
@@ -258,11 +261,19 @@ mod tests {
     #[tokio::test]
     async fn only_what_no_operation_answered_is_replaced() {
         let bare = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
-        for (served, replaced) in [(false, true), (true, false)] {
+        // A head complete, its answer handed over, and all of it written: how far it came.
+        for (steps, replaced) in [(0, true), (1, false), (2, false), (3, true)] {
             let (server, mut client) = duplex(4096);
             let mut server = paced(server);
-            if served {
+            if steps >= 1 {
                 server.occupant.begun();
+                server.flush().await.unwrap();
+            }
+            if steps >= 2 {
+                server.occupant.answered();
+            }
+            if steps >= 3 {
+                server.flush().await.unwrap();
             }
             server.write_all(bare).await.unwrap();
             server.shutdown().await.unwrap();

@@ -24,6 +24,18 @@ const HEALTH: &str = "/_cullet/health";
 /// For Prometheus.
 pub(crate) const METRICS: &str = "/_cullet/metrics";
 
+/// Prometheus' text format.
+const METRICS_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What a page's path is called in reports.
+pub(crate) fn operation(path: &str) -> &'static str {
+    match path {
+        HEALTH => "Health",
+        METRICS => "Metrics",
+        _ => "Unknown",
+    }
+}
+
 /// The pages.
 pub(crate) struct Pages {
     pub(crate) objects: Objects,
@@ -59,7 +71,10 @@ impl Pages {
                 Page::Answer(text(status, page))
             }
             METRICS if is_local(&request.headers, peer) => {
-                Page::Answer(text(StatusCode::OK, self.metrics.render()))
+                let mut response = text(StatusCode::OK, self.metrics.render());
+                let format = HeaderValue::from_static(METRICS_FORMAT);
+                response.headers_mut().insert(CONTENT_TYPE, format);
+                Page::Answer(response)
             }
             // Only GET can be signed for.
             METRICS if request.method == Method::HEAD => {
@@ -113,7 +128,7 @@ fn text(status: StatusCode, page: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(page)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    let plain = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     headers.insert(CONTENT_TYPE, plain);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     add_ids(headers, &new_request_id());

@@ -45,6 +45,8 @@ struct State {
     since: Instant,
     /// Whether any head was ever complete.
     served: bool,
+    /// Whether a part of an operation's answer may still wait to be written.
+    unwritten: bool,
     told: bool,
 }
 
@@ -141,6 +143,7 @@ impl Occupant {
                 phase: Phase::Silent,
                 since: Instant::now(),
                 served: false,
+                unwritten: false,
                 told: false,
             }),
             told: Notify::new(),
@@ -159,6 +162,7 @@ impl Occupant {
     pub(crate) fn begun(&self) {
         let mut state = lock(&self.state);
         state.served = true;
+        state.unwritten = true;
         state.enter(Phase::Busy);
     }
 
@@ -167,9 +171,17 @@ impl Occupant {
         lock(&self.state).enter(Phase::Silent);
     }
 
-    /// Whether a head was ever complete: if not, whatever is sent is not an operation's.
-    pub(crate) fn was_served(&self) -> bool {
-        lock(&self.state).served
+    /// Nothing waits to be written.
+    pub(crate) fn flushed(&self) {
+        let mut state = lock(&self.state);
+        if state.phase != Phase::Busy {
+            state.unwritten = false;
+        }
+    }
+
+    /// Whether what is sent may be a part of an operation's answer.
+    pub(crate) fn is_answering(&self) -> bool {
+        lock(&self.state).unwritten
     }
 
     /// When the head that is coming must be complete.

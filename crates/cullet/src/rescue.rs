@@ -11,8 +11,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use shardstore::file_disk::FileDisk;
+use shardstore::file_disk::{FileDisk, OpenError};
 use shardstore::rescue::Rescue;
 
 use crate::UsageError;
@@ -62,12 +61,33 @@ fn read(disks: &[PathBuf]) -> anyhow::Result<Rescue> {
         ))
         .into());
     };
-    let disk = FileDisk::open_read_only(path)?;
+    anyhow::ensure!(
+        path.exists(),
+        "{} does not exist{WHAT_TO_NAME}",
+        path.display()
+    );
+    let disk = FileDisk::open_read_only(path).map_err(|error| match error {
+        OpenError::Missing { .. } => anyhow::anyhow!("{error}{WHAT_TO_NAME}"),
+        other => other.into(),
+    })?;
     let mut progress = Progress::new(path);
     let rescue = Rescue::read(Arc::new(disk), |done, total| progress.show(done, total));
     progress.end();
-    rescue.with_context(|| format!("nothing on {} can be read", path.display()))
+    rescue.map_err(|error| match error {
+        shardstore::Error::NotFormatted => anyhow::anyhow!(
+            "{} is no cullet disk, or nothing is left of one: it has neither a superblock nor a \
+             frame{WHAT_TO_NAME}",
+            path.display()
+        ),
+        other => {
+            anyhow::Error::new(other).context(format!("nothing on {} can be read", path.display()))
+        }
+    })
 }
+
+/// Ends what is said of a place where no cullet disk is.
+const WHAT_TO_NAME: &str =
+    "; name the directory or block device that `cullet server` ran on, or a copy of it";
 
 /// Says on a terminal how far reading is.
 struct Progress<'a> {

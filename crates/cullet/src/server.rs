@@ -199,23 +199,26 @@ async fn bind(addresses: &[SocketAddr], listen: &str) -> anyhow::Result<TcpListe
     })
 }
 
-/// The access key; one that was made just now is shown, this once.
+/// The access key, and a word on which one is accepted. One that was made just now is shown with
+/// its secret, this once.
 fn access_key(given: Option<Credentials>, disk: &Path) -> anyhow::Result<Credentials> {
-    if let Some(credentials) = given {
-        return Ok(credentials);
-    }
-    let found = credentials::load_or_make(disk)?;
-    if let Some(path) = &found.made_in {
-        let mut output = std::io::stdout().lock();
-        write!(
-            output,
-            "a new access key, shown only this once and kept in {}:\n{}",
-            path.display(),
-            credentials::render(&found.credentials)
-        )?;
-        output.flush()?;
-    }
-    Ok(found.credentials)
+    let (credentials, said) = match given {
+        Some(credentials) => {
+            let said = credentials::say_given(&credentials, disk);
+            (credentials, said)
+        }
+        None => {
+            let found = credentials::load_or_make(disk)?;
+            let said = credentials::say_found(&found, disk);
+            (found.credentials, said)
+        }
+    };
+    let mut output = std::io::stdout().lock();
+    output
+        .write_all(said.as_bytes())
+        .and_then(|()| output.flush())
+        .context("cannot write to standard output")?;
+    Ok(credentials)
 }
 
 fn assemble(

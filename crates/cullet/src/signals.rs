@@ -1,7 +1,8 @@
 //! Signals, from before the disk is touched until the process ends: the first one asks for an
-//! orderly end, a second one ends at once, whatever the process is waiting for then.
+//! orderly end, a second one ends at once, whatever the process is waiting for then. Signals that
+//! come with the first are the first: some send theirs to the process and to its group.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
@@ -12,6 +13,9 @@ use crate::access_log::AccessLog;
 
 /// Exit status when a second signal ends the process at once.
 const INTERRUPTED: i32 = 1;
+
+/// Signals this soon after the first are the same wish: `timeout` sends its own twice.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// How long saying so may take.
 const SAYING_TIMEOUT: Duration = Duration::from_millis(500);
@@ -32,17 +36,24 @@ pub(crate) fn listen(
 }
 
 async fn end(mut terminate: Signal, mut interrupt: Signal, stop: watch::Sender<bool>) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    either(&mut terminate, &mut interrupt).await;
+    let first = Instant::now();
     stop.send_replace(true);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        either(&mut terminate, &mut interrupt).await;
+        if first.elapsed() >= SAME_SIGNAL {
+            break;
+        }
     }
     say_the_end();
     std::process::exit(INTERRUPTED);
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }
 
 /// Says why, on a thread of its own: whoever reads standard error may be stuck, and the end does

@@ -267,7 +267,14 @@ fn a_disk_in_use_is_refused_and_a_key_is_shown_once() {
     first.signal("TERM");
     assert_eq!(first.wait(), 0);
     let second = Running::start(&mut server(&disk));
-    assert_eq!(second.printed, "");
+    let (id, secret) = kept.split_once('\n').unwrap();
+    let id = id.split_once('=').unwrap().1;
+    let secret = secret.trim().split_once('=').unwrap().1;
+    assert!(
+        second.printed.contains(id) && !second.printed.contains(secret),
+        "{}",
+        second.printed
+    );
 }
 
 #[test]
@@ -276,8 +283,14 @@ fn keys_from_the_environment_are_not_stored() {
     let disk = scratch.join("disk");
     let mut command = server(&disk);
     let server = Running::start(command.env(KEY, "admin").env(SECRET, "secret-secret"));
-    assert_eq!(server.printed, "");
+    assert_eq!(server.printed, "access key admin, from the environment\n");
     assert!(!disk.join("cullet.credentials").exists());
+    drop(server);
+    // Once nothing said that the key that was made at a later start shuts out the first.
+    let second = Running::start(&mut self::server(&disk));
+    for words in ["a new access key", KEY, "no other key is accepted"] {
+        assert!(second.printed.contains(words), "{}", second.printed);
+    }
 }
 
 /// Once a disk whose superblock could not be read was taken for a new one, and formatted: all
@@ -337,11 +350,19 @@ fn pages_answer_and_signals_end_it() {
     assert_eq!(server.wait(), 0);
     assert!(started.elapsed() < Duration::from_secs(5));
     let lines = std::fs::read_to_string(&log).unwrap();
-    assert_eq!(lines.lines().count(), 1, "{lines}");
-    assert!(
-        lines.contains(" 403 ") && lines.contains("\"/bucket/key\""),
-        "{lines}"
-    );
+    for (operation, status, path) in [
+        ("Health", "200", "/_cullet/health"),
+        ("Metrics", "200", "/_cullet/metrics"),
+        ("Unknown", "404", "/_cullet/nothing"),
+        ("Unknown", "403", "/bucket/key"),
+    ] {
+        let start = format!(" {operation} {status} in=0 ");
+        let end = format!(" GET \"{path}\"");
+        let found = lines
+            .lines()
+            .any(|line| line.contains(&start) && line.ends_with(&end));
+        assert!(found, "{path}: {lines}");
+    }
 }
 
 #[test]
@@ -376,7 +397,7 @@ fn a_second_signal_ends_it_at_once() {
     write!(socket, "GET / HTTP/1.1\r\nhost: x\r\n").unwrap();
     std::thread::sleep(Duration::from_millis(200));
     server.signal("TERM");
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(1_200));
     assert!(server.child.try_wait().unwrap().is_none());
     server.signal("TERM");
     let started = Instant::now();
@@ -384,6 +405,26 @@ fn a_second_signal_ends_it_at_once() {
     assert!(started.elapsed() < Duration::from_secs(2));
     let said = std::fs::read_to_string(&said).unwrap();
     assert!(said.contains("a second signal"), "{said}");
+}
+
+/// Once the two signals that `timeout` sends within a millisecond, to the process and to its
+/// group, cut off the requests that the first one was to let finish.
+#[test]
+fn signals_that_come_together_are_one() {
+    let scratch = Scratch::new("together");
+    let mut server = Running::start(&mut server(&scratch.join("disk")));
+    let mut socket = TcpStream::connect(server.address).unwrap();
+    write!(socket, "GET / HTTP/1.1\r\nhost: x\r\n").unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    for name in ["TERM", "INT", "TERM"] {
+        server.signal(name);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    write!(socket, "connection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("AccessDenied"), "{answer}");
+    assert_eq!(server.wait(), 0);
 }
 
 /// Once signals were waited for only while requests were served: while the disk was closed, or
@@ -419,7 +460,7 @@ fn a_second_signal_ends_it_at_once_while_it_closes() {
     assert!(started.elapsed() < Duration::from_secs(10));
     let mut hasty = start("hasty");
     hasty.signal("TERM");
-    std::thread::sleep(Duration::from_millis(700));
+    std::thread::sleep(Duration::from_millis(1_200));
     assert!(
         hasty.child.try_wait().unwrap().is_none(),
         "it waits for its log"
@@ -451,7 +492,12 @@ fn every_answer_has_an_id_of_its_own() {
         check(&server.get(path).1);
     }
     let many: String = (0..900).map(|number| format!("h{number}: v\r\n")).collect();
+    // A head that is none may also follow one that was served.
     for (sent, status) in [
+        (
+            "GET /b/k HTTP/1.1\r\nhost: x\r\n\r\nnonsense\r\n\r\n".to_owned(),
+            "403",
+        ),
         ("GET / HTTP/9.9\r\n\r\n".to_owned(), "400"),
         ("nonsense\r\n\r\n".to_owned(), "400"),
         (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(20_000)), "4"),
@@ -537,5 +583,33 @@ fn rescue_reads_what_a_server_left() {
         .arg(&nothing)
         .output()
         .unwrap();
-    assert_refused(&output, 1, &["nothing"]);
+    assert_refused(&output, 1, &["nothing", "does not exist", "cullet server"]);
+}
+
+/// Once a foreign disk was only said to have no superblock, and an export into a directory that
+/// is not empty ended like a mistyped flag.
+#[test]
+fn rescue_says_what_is_wrong_with_a_place_and_what_to_do() {
+    let scratch = Scratch::new("rescue-places");
+    let foreign = scratch.join("foreign");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(foreign.join("thesis.txt"), [7; 8192]).unwrap();
+    for (path, word) in [
+        (foreign.clone(), "holds no cullet data"),
+        (foreign.join("thesis.txt"), "is no cullet disk"),
+    ] {
+        let output = cullet().args(["rescue", "list"]).arg(&path).output();
+        assert_refused(&output.unwrap(), 1, &[word, "that `cullet server` ran on"]);
+    }
+    let disk = scratch.join("disk");
+    let mut server = Running::start(&mut server(&disk));
+    server.signal("TERM");
+    assert_eq!(server.wait(), 0);
+    let output = cullet()
+        .args(["rescue", "export", "--to"])
+        .args([&foreign, &disk])
+        .output();
+    assert_refused(&output.unwrap(), 1, &["foreign", "empty or new"]);
+    let output = cullet().args(["rescue", "export"]).arg(&disk).output();
+    assert_refused(&output.unwrap(), 2, &["--to"]);
 }

@@ -159,8 +159,12 @@ impl Declared {
         for name in trailer_names(headers) {
             if let Some(algorithm) = Algorithm::by_header(name) {
                 found.push((algorithm, Source::Trailer));
-            } else if name.to_ascii_lowercase().starts_with("x-amz-checksum-") {
-                return Err(s3_error!(InvalidRequest, "{name} is not a checksum of S3"));
+            } else if !name.is_empty() {
+                return Err(s3_error!(
+                    InvalidRequest,
+                    "The value specified in the x-amz-trailer header is not supported: {name} is \
+                     not a checksum of S3"
+                ));
             }
         }
         if found.len() > 1 {
@@ -444,6 +448,10 @@ mod tests {
             verify(&[("x-amz-checksum-crc31", "y/Q5Jg==")], b""),
             invalid()
         );
+        // Once a trailer that is no checksum was let by, and what it said was lost.
+        for trailer in ["x-amz-checksum-crc31", "x-amz-meta-a"] {
+            assert_eq!(verify(&[("x-amz-trailer", trailer)], b""), invalid());
+        }
         let two = [
             ("x-amz-checksum-crc32", "y/Q5Jg=="),
             ("x-amz-checksum-crc32c", "4waSgw=="),

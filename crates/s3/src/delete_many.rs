@@ -5,7 +5,9 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use objects::{DeleteCondition, ETag};
-use s3s::dto::{DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, Error, ObjectIdentifier};
+use s3s::dto::{
+    self, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, Error, ObjectIdentifier,
+};
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use crate::checksums::Declared;
@@ -112,6 +114,17 @@ fn check(objects: &[ObjectIdentifier]) -> S3Result<()> {
     Ok(())
 }
 
+/// A weak tag matches nothing.
+fn check_tag(tag: Option<&dto::ETag>) -> S3Result<()> {
+    match tag {
+        Some(dto::ETag::Weak(_)) => Err(s3_error!(
+            PreconditionFailed,
+            "At least one of the pre-conditions you specified did not hold"
+        )),
+        Some(dto::ETag::Strong(_)) | None => Ok(()),
+    }
+}
+
 async fn delete_one(
     door: &Door,
     bucket: &str,
@@ -122,7 +135,8 @@ async fn delete_one(
         Some(tag) if tag.value() == "*" => DeleteCondition::IfMatchAny,
         Some(tag) => DeleteCondition::IfMatch(ETag::new(tag.value())),
     };
-    let result = match check_version(object.version_id.as_deref()) {
+    let checked = check_version(object.version_id.as_deref());
+    let result = match checked.and_then(|()| check_tag(object.e_tag.as_ref())) {
         Ok(()) => {
             let deleted = door
                 .objects

@@ -5,7 +5,7 @@
 //! asked who sent them.
 
 use http::Method;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
 use s3s::S3ErrorCode;
 
@@ -35,6 +35,35 @@ pub(crate) fn refuse_unsaid_length(parts: &Parts) -> Option<Refusal> {
     let said =
         parts.headers.contains_key(CONTENT_LENGTH) || parts.headers.contains_key(TRANSFER_ENCODING);
     (is_object_body(parts) && !said).then(length_required)
+}
+
+/// What `x-amz-content-sha256` may say besides a sum.
+const PAYLOADS: [&str; 6] = [
+    "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD",
+    "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD-TRAILER",
+    "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
+    "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
+    "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+    "UNSIGNED-PAYLOAD",
+];
+
+/// The refusal of a signed request whose `x-amz-content-sha256` is none: `s3s` would say that
+/// the signature is wrong, and send its sender looking there.
+pub(crate) fn refuse_payload(parts: &Parts) -> Option<Refusal> {
+    parts.headers.get(AUTHORIZATION)?;
+    let value = parts.headers.get("x-amz-content-sha256")?.as_bytes();
+    let digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let is_sum = value.len() == 64 && value.iter().all(digit);
+    let known = is_sum || PAYLOADS.iter().any(|name| name.as_bytes() == value);
+    (!known).then(|| {
+        Refusal::new(
+            S3ErrorCode::InvalidArgument,
+            "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, \
+             STREAMING-UNSIGNED-PAYLOAD-TRAILER, STREAMING-AWS4-HMAC-SHA256-PAYLOAD, \
+             STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER or a valid sha256 value in small \
+             hexadecimal digits.",
+        )
+    })
 }
 
 /// Whether the body is an object's, which streams, or a document, which `s3s` reads.

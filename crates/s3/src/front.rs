@@ -267,6 +267,9 @@ impl Front {
         if let Some(refusal) = self.refuse_scope(Scope::of(parts)) {
             return Some(refusal);
         }
+        if let Some(refusal) = framing::refuse_payload(parts) {
+            return Some(refusal);
+        }
         framing::refuse_unsaid_length(parts)
     }
 
@@ -296,6 +299,12 @@ impl Front {
                 let message = "The authorization header is malformed.";
                 return Some(Refusal::new(
                     S3ErrorCode::AuthorizationHeaderMalformed,
+                    message,
+                ));
+            }
+            Scope::BadExpiry(message) => {
+                return Some(Refusal::new(
+                    S3ErrorCode::AuthorizationQueryParametersError,
                     message,
                 ));
             }

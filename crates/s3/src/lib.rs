@@ -42,6 +42,7 @@ mod host;
 pub mod limits;
 mod list;
 mod list_versions;
+mod missing;
 mod names;
 mod pace;
 mod put;

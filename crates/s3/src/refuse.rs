@@ -129,7 +129,8 @@ fn ids(context: &RequestContext) -> String {
     )
 }
 
-/// Adds the request's ids to an error document that was made without them.
+/// Adds the request's ids to an error document that was made without them, and its type, which
+/// an error with headers of its own lacks.
 pub(crate) fn complete_error(response: &mut Response<Body>, context: &RequestContext) {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) {
@@ -147,6 +148,10 @@ pub(crate) fn complete_error(response: &mut Response<Body>, context: &RequestCon
     let Some(start) = document.strip_suffix(ERROR_END.as_bytes()) else {
         return;
     };
+    response
+        .headers_mut()
+        .entry(CONTENT_TYPE)
+        .or_insert(HeaderValue::from_static("application/xml"));
     let has_ids = start
         .windows(b"<RequestId>".len())
         .any(|window| window == b"<RequestId>");

@@ -3,6 +3,7 @@
 
 use http::request::Parts;
 
+use crate::limits::PRESIGNED_SECONDS_MAX;
 use crate::names::{percent_decode, query_pairs};
 
 /// How a request says who it is from. Nothing here is verified.
@@ -22,6 +23,8 @@ pub(crate) enum Scope {
     MalformedHeader,
     /// SigV4 query parameters that cannot be read.
     MalformedQuery,
+    /// A presigned URL whose `X-Amz-Expires` cannot be accepted, and why.
+    BadExpiry(&'static str),
 }
 
 /// What a credential names beside the access key.
@@ -38,10 +41,12 @@ impl Scope {
         let mut signature = false;
         let mut outdated = false;
         let mut credential = None;
+        let mut expires = None;
         for (name, value) in query_pairs(query) {
             match percent_decode(name).as_deref() {
                 Some("X-Amz-Signature" | "X-Amz-Algorithm") => signature = true,
                 Some("X-Amz-Credential") => credential = percent_decode(value),
+                Some("X-Amz-Expires") => expires = percent_decode(value),
                 Some("Signature" | "AWSAccessKeyId") => outdated = true,
                 _ => {}
             }
@@ -52,7 +57,10 @@ impl Scope {
             Some(value) => Scope::of_header(value.as_bytes()),
             None if outdated => Scope::Outdated,
             None if in_query => match credential.as_deref().and_then(Credential::parse) {
-                Some(credential) => Scope::Query(credential),
+                Some(credential) => match expires.as_deref().and_then(bad_expiry) {
+                    Some(message) => Scope::BadExpiry(message),
+                    None => Scope::Query(credential),
+                },
                 None => Scope::MalformedQuery,
             },
             None => Scope::Anonymous,
@@ -83,6 +91,25 @@ impl Scope {
             _ => Scope::MalformedHeader,
         }
     }
+}
+
+/// What is wrong with the life that a presigned URL is given, and what to do.
+fn bad_expiry(seconds: &str) -> Option<&'static str> {
+    const _: () = assert!(PRESIGNED_SECONDS_MAX == 604_800);
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if seconds.strip_prefix('-').is_some_and(digits) {
+        return Some("X-Amz-Expires must be non-negative");
+    }
+    if !digits(seconds) {
+        return Some("X-Amz-Expires should be a number");
+    }
+    let fits = seconds
+        .parse()
+        .is_ok_and(|seconds: u32| seconds <= PRESIGNED_SECONDS_MAX);
+    (!fits).then_some(
+        "X-Amz-Expires must be at most 604800 seconds, which is a week: presign the URL anew with \
+         a shorter life",
+    )
 }
 
 impl Credential {
@@ -151,6 +178,30 @@ mod tests {
         );
         assert_eq!(scope(uri, Some("AWS4-HMAC-SHA256 x")), Scope::Both);
         assert_eq!(scope("/b?X-Amz-Signature=00", None), Scope::MalformedQuery);
+    }
+
+    #[test]
+    fn a_presigned_url_lives_seven_days_at_most() {
+        let with = |expires: &str| {
+            let credential = "AKIA%2F20260101%2Fus-east-1%2Fs3%2Faws4_request";
+            let uri = format!(
+                "/b/k?X-Amz-Credential={credential}&X-Amz-Signature=00&X-Amz-Expires={expires}"
+            );
+            match scope(&uri, None) {
+                Scope::BadExpiry(message) => Some(message),
+                _ => None,
+            }
+        };
+        for good in ["0", "1", "604800"] {
+            assert_eq!(with(good), None, "{good}");
+        }
+        for long in ["604801", "99999999999999999999"] {
+            assert!(with(long).unwrap().contains("604800 seconds"), "{long}");
+        }
+        assert!(with("-1").unwrap().contains("non-negative"));
+        for bad in ["", "-", "x", "1.5", "+5"] {
+            assert!(with(bad).unwrap().contains("a number"), "{bad}");
+        }
     }
 
     #[test]

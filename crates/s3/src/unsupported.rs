@@ -1,8 +1,11 @@
 //! What S3 has and this server does not have yet: refused by name, never silently ignored.
 
 use http::HeaderMap;
+use http::header::{HeaderValue, IF_MATCH, IF_NONE_MATCH, RANGE};
+use s3s::dto::Range;
 use s3s::{S3Error, S3Result, s3_error};
 
+use crate::missing;
 use crate::names::{fits_xml, for_xml, percent_decode, query_pairs};
 
 /// Query parameters that turn a plain operation into another one.
@@ -103,20 +106,20 @@ pub(crate) const OPERATIONS: [&str; 14] = [
 /// The server's own page, named like an operation.
 pub(crate) const METRICS_OPERATION: &str = "Metrics";
 
-/// The operation's name for reports: one for all that are not there.
+/// The operation's name for reports.
 pub(crate) fn canonical_name(operation: &str) -> &'static str {
     OPERATIONS
         .iter()
         .copied()
         .find(|name| *name == operation)
-        .unwrap_or("NotImplemented")
+        .unwrap_or_else(|| missing::kept_name(operation))
 }
 
 /// Refuses operations and subresources that are not there, so that none of them is taken for
 /// a plain operation.
 pub(crate) fn check_query(operation: &str, query: &str) -> S3Result<()> {
     if !OPERATIONS.contains(&operation) {
-        return Err(s3_error!(NotImplemented, "{operation} is not there yet."));
+        return Err(missing::refuse(operation));
     }
     let expected = expected(operation);
     for (name, value) in query_pairs(query) {
@@ -130,10 +133,11 @@ pub(crate) fn check_query(operation: &str, query: &str) -> S3Result<()> {
             ));
         }
         check_characters(operation, &name, value)?;
-        if name == "list-type" && value != "2" {
+        // Said twice, it is taken for none.
+        if name == "list-type" && (value != "2" || operation != "ListObjectsV2") {
             return Err(s3_error!(
                 InvalidArgument,
-                "list-type must be 2, or left out."
+                "list-type must be 2, once, or left out."
             ));
         }
     }
@@ -228,14 +232,67 @@ pub(crate) fn check_headers(operation: &str, headers: &HeaderMap) -> S3Result<()
             }
         }
     }
-    if operation == "PutObject" {
-        for name in ["if-modified-since", "if-unmodified-since"] {
-            if headers.contains_key(name) {
-                return Err(not_there(name));
-            }
+    if operation == "GetObject" || operation == "HeadObject" {
+        check_range(headers)?;
+    }
+    match operation {
+        "PutObject" => check_conditions(&["if-modified-since", "if-unmodified-since"], headers),
+        "DeleteObject" => check_conditions(
+            &["if-modified-since", "if-none-match", "if-unmodified-since"],
+            headers,
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a write under a condition that is not there, and one that cannot hold or be read:
+/// whoever sends one must not find out later that it was carried out anyway.
+fn check_conditions(missing: &[&str], headers: &HeaderMap) -> S3Result<()> {
+    if let Some(name) = missing.iter().find(|name| headers.contains_key(**name)) {
+        return Err(not_there(name));
+    }
+    for name in [IF_MATCH, IF_NONE_MATCH] {
+        let empty = |value: &HeaderValue| value.as_bytes().trim_ascii().is_empty();
+        if headers.get_all(&name).into_iter().any(empty) {
+            return Err(s3_error!(
+                InvalidArgument,
+                "The header {name} is empty: give it an ETag, or leave it out."
+            ));
         }
     }
+    let weak = |value: &HeaderValue| value.as_bytes().trim_ascii().starts_with(b"W/");
+    if headers.get_all(IF_MATCH).into_iter().any(weak) {
+        return Err(s3_error!(
+            PreconditionFailed,
+            "At least one of the pre-conditions you specified did not hold: If-Match, because a \
+             weak ETag matches nothing"
+        ));
+    }
     Ok(())
+}
+
+/// Refuses a `Range` that asks for more than one part, or for none that can be told. HTTP lets a
+/// server ignore the header; but a client that wants two bytes is not helped by gigabytes.
+fn check_range(headers: &HeaderMap) -> S3Result<()> {
+    let mut ranges = headers.get_all(RANGE).into_iter();
+    let Some(range) = ranges.next() else {
+        return Ok(());
+    };
+    let range = range.to_str().unwrap_or("");
+    if range.contains(',') || ranges.next().is_some() {
+        return Err(s3_error!(
+            NotImplemented,
+            "Several ranges in one request are not there yet: ask for each in a request of its own."
+        ));
+    }
+    match Range::parse(range) {
+        Ok(_) => Ok(()),
+        Err(_) if range.is_empty() => Ok(()),
+        Err(_) => Err(s3_error!(
+            InvalidArgument,
+            "The Range header cannot be read: write it like bytes=0-499, bytes=500- or bytes=-500."
+        )),
+    }
 }
 
 fn not_there(header: &str) -> S3Error {
@@ -293,10 +350,13 @@ mod tests {
         ] {
             assert_eq!(query(operation, text), None, "{operation} ?{text}");
         }
-        assert_eq!(
-            query("ListObjects", "list-type=1"),
-            Some("InvalidArgument".into())
-        );
+        for twice in ["list-type=1", "list-type=2&list-type=2"] {
+            assert_eq!(
+                query("ListObjects", twice),
+                Some("InvalidArgument".into()),
+                "{twice}"
+            );
+        }
     }
 
     #[test]
@@ -319,6 +379,62 @@ mod tests {
             ("GetObject", "response-content-type=text%2Fplain"),
         ] {
             assert_eq!(query(operation, text), None, "{operation} ?{text}");
+        }
+    }
+
+    /// Once a delete under a condition that S3 has not for it was carried out, and a put under an
+    /// empty or a weak tag was as well.
+    #[test]
+    fn a_write_is_never_carried_out_against_its_condition() {
+        let checked = |operation: &str, name: &'static str, value: &'static str| {
+            let headers = [(name.parse().unwrap(), value.parse().unwrap())]
+                .into_iter()
+                .collect();
+            let error = check_headers(operation, &headers).err()?;
+            Some(error.code().as_str().to_owned())
+        };
+        for operation in ["PutObject", "DeleteObject"] {
+            for (name, value, code) in [
+                ("if-match", "\"a\"", None),
+                ("if-match", "", Some("InvalidArgument")),
+                ("if-match", "W/\"a\"", Some("PreconditionFailed")),
+                ("if-unmodified-since", "x", Some("NotImplemented")),
+            ] {
+                let found = checked(operation, name, value);
+                assert_eq!(found.as_deref(), code, "{operation} {name}: {value}");
+            }
+        }
+        let refused = |code: &str| Some(code.to_owned());
+        assert_eq!(checked("PutObject", "if-none-match", "*"), None);
+        assert_eq!(
+            checked("PutObject", "if-none-match", ""),
+            refused("InvalidArgument")
+        );
+        assert_eq!(
+            checked("DeleteObject", "if-none-match", "*"),
+            refused("NotImplemented")
+        );
+        assert_eq!(checked("GetObject", "if-match", ""), None);
+    }
+
+    #[test]
+    fn one_range_at_a_time() {
+        let checked = |ranges: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for range in ranges {
+                headers.append(RANGE, range.parse().unwrap());
+            }
+            let error = check_headers("GetObject", &headers).err()?;
+            Some(error.code().as_str().to_owned())
+        };
+        for one in ["bytes=0-1", "bytes=5-", "bytes=-5", ""] {
+            assert_eq!(checked(&[one]), None, "{one}");
+        }
+        let several = Some("NotImplemented".to_owned());
+        assert_eq!(checked(&["bytes=0-1,4-5"]), several);
+        assert_eq!(checked(&["bytes=0-1", "bytes=4-5"]), several);
+        for none in ["bytes=5-2", "items=0-1", "bytes=x", "0-1"] {
+            assert_eq!(checked(&[none]), Some("InvalidArgument".into()), "{none}");
         }
     }
 

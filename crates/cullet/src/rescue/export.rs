@@ -24,7 +24,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::inventory::{Inventory, Item};
-use crate::UsageError;
 use crate::access_log::json_string;
 use crate::time_text::rfc3339_millis;
 
@@ -131,11 +130,10 @@ fn prepare(to: &Path) -> anyhow::Result<()> {
         .read_dir()
         .with_context(|| format!("cannot list {}", to.display()))?;
     if entries.next().is_some() {
-        let sentence = format!(
+        anyhow::bail!(
             "{} is not empty: export into an empty or new directory",
             to.display()
         );
-        return Err(UsageError::new(sentence).into());
     }
     Ok(())
 }
