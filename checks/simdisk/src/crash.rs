@@ -10,6 +10,8 @@ use crate::rng::Rng;
 /// A write that no flush has covered yet.
 #[derive(Debug)]
 pub(crate) struct PendingWrite {
+    /// Later writes have larger ones.
+    pub(crate) serial: u64,
     pub(crate) offset: u64,
     pub(crate) bytes: Vec<u8>,
 }

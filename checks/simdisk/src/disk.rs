@@ -46,7 +46,12 @@ struct State {
     cache: Pages,
     /// Pages where the cache does not show what the medium will hold after a flush.
     diverged: BTreeSet<usize>,
+    /// Ordered by their serial numbers.
     pending: Vec<std::sync::Arc<PendingWrite>>,
+    /// The serial number of the next write.
+    next_serial: u64,
+    /// How often unflushed writes met a fate other than being flushed.
+    upsets: u64,
     armed: Vec<Fault>,
     fired: Vec<Fired>,
     bad_pages: BTreeSet<u64>,
@@ -86,6 +91,8 @@ impl SimDisk {
             cache: pages.clone(),
             diverged: BTreeSet::new(),
             pending: Vec::new(),
+            next_serial: 0,
+            upsets: 0,
             armed: Vec::new(),
             fired: Vec::new(),
             bad_pages: BTreeSet::new(),
@@ -203,7 +210,8 @@ impl SimDisk {
 
     /// The device is back. What was unflushed met the fate of a power cut.
     pub fn give_back(&self, rng: &mut Rng) {
-        let image = self.freeze().crash(rng, Crash::Sectors);
+        let mode = torn(rng);
+        let image = self.freeze().crash(rng, mode);
         let mut state = lock(&self.state);
         state.vanished = false;
         state.replace_medium(image.pages, false);
@@ -290,29 +298,9 @@ impl Disk for SimDisk {
 
     fn flush(&self) -> Result<(), DiskError> {
         self.tell(Event::Flush);
-        let mut state = lock(&self.state);
-        state.counters.flushes += 1;
-        state.check_present("flush", 0, 0)?;
-        if state.power_fails() {
-            return Err(io_error("flush", 0, 0, "the power is cut"));
-        }
-        match state.struck(IoKind::Flush, 0) {
-            Some(Fault::LyingFlush { .. }) => Ok(()),
-            Some(Fault::FlushFails { seed, cached, .. }) => {
-                let frozen = Frozen {
-                    medium: state.medium.clone(),
-                    pending: state.pending.clone(),
-                    sector_bytes: self.sector_bytes,
-                };
-                let image = frozen.crash(&mut Rng::new(seed), Crash::Sectors);
-                state.replace_medium(image.pages, cached);
-                Err(io_error("flush", 0, 0, "injected flush error"))
-            }
-            Some(_) => Err(io_error("flush", 0, 0, "the device is gone")),
-            None => {
-                state.write_back();
-                Ok(())
-            }
+        match self.begin_flush()? {
+            Some(flush) => self.finish_flush(flush),
+            None => Ok(()),
         }
     }
 
@@ -328,7 +316,62 @@ impl Disk for SimDisk {
     }
 }
 
+/// A flush that has begun.
+struct Flush {
+    /// It covers the writes with a smaller serial number.
+    covers_below: u64,
+    /// Upsets when it began.
+    upsets: u64,
+}
+
 impl SimDisk {
+    /// Decides what a flush covers: what is pending now. `None`: it is over, and a lie.
+    fn begin_flush(&self) -> Result<Option<Flush>, DiskError> {
+        let mut state = lock(&self.state);
+        state.counters.flushes += 1;
+        state.check_present("flush", 0, 0)?;
+        if state.power_fails() {
+            return Err(io_error("flush", 0, 0, "the power is cut"));
+        }
+        match state.struck(IoKind::Flush, 0) {
+            Some(Fault::LyingFlush { .. }) => Ok(None),
+            Some(Fault::FlushFails { seed, cached, .. }) => {
+                let frozen = Frozen {
+                    medium: state.medium.clone(),
+                    pending: state.pending.clone(),
+                    sector_bytes: self.sector_bytes,
+                };
+                let rng = &mut Rng::new(seed);
+                let mode = torn(rng);
+                let image = frozen.crash(rng, mode);
+                state.replace_medium(image.pages, cached);
+                Err(io_error("flush", 0, 0, "injected flush error"))
+            }
+            Some(_) => Err(io_error("flush", 0, 0, "the device is gone")),
+            None => Ok(Some(Flush {
+                covers_below: state.next_serial,
+                upsets: state.upsets,
+            })),
+        }
+    }
+
+    /// Writes back what the flush covers. Under the model checker one write at a time, with
+    /// whatever other threads do in between: they write, flush as well, or cut the power.
+    fn finish_flush(&self, flush: Flush) -> Result<(), DiskError> {
+        loop {
+            pause();
+            let mut state = lock(&self.state);
+            state.check_present("flush", 0, 0)?;
+            if state.upsets != flush.upsets {
+                return Err(io_error("flush", 0, 0, "what it covered may be lost"));
+            }
+            let at_once = if IS_EXPLORED { 1 } else { usize::MAX };
+            if !state.write_back(flush.covers_below, at_once) {
+                return Ok(());
+            }
+        }
+    }
+
     fn write_bytes(
         &self,
         operation: &'static str,
@@ -381,13 +424,18 @@ impl SimDisk {
                 state.queue(to, bytes);
             }
             Some(Fault::NoSpace { .. }) => {
+                state.write_part(offset, &bytes);
                 return Err(DiskError::NoSpace {
                     operation,
                     offset,
                     len,
                 });
             }
-            Some(_) => return Err(io_error(operation, offset, len, "injected write error")),
+            Some(Fault::WriteError { .. }) => {
+                state.write_part(offset, &bytes);
+                return Err(io_error(operation, offset, len, "injected write error"));
+            }
+            Some(_) => return Err(io_error(operation, offset, len, "the device is gone")),
         }
         Ok(())
     }
@@ -469,8 +517,29 @@ impl State {
 
     fn queue(&mut self, offset: u64, bytes: Vec<u8>) {
         if !bytes.is_empty() {
-            self.pending
-                .push(std::sync::Arc::new(PendingWrite { offset, bytes }));
+            let serial = self.next_serial;
+            self.next_serial += 1;
+            self.pending.push(std::sync::Arc::new(PendingWrite {
+                serial,
+                offset,
+                bytes,
+            }));
+        }
+    }
+
+    /// A write that fails: some of its pages are written all the same. Which, is decided by what
+    /// the write is, so that the same steps leave the same.
+    fn write_part(&mut self, offset: u64, bytes: &[u8]) {
+        let mut rng = Rng::new(offset ^ self.counters.writes.rotate_left(32));
+        let likely_of_8 = rng.below(9);
+        for page in page_range(offset, bytes.len() as u64) {
+            let from = (page * PAGE as u64).max(offset);
+            let to = ((page + 1) * PAGE as u64).min(offset + bytes.len() as u64);
+            if rng.below(8) < likely_of_8 {
+                let part = &bytes[(from - offset) as usize..(to - offset) as usize];
+                self.cache.write(from, part);
+                self.queue(from, part.to_vec());
+            }
         }
     }
 
@@ -479,15 +548,19 @@ impl State {
             .extend(page_range(offset, len).map(|page| page as usize));
     }
 
-    /// An honest flush: every pending write reaches the medium.
-    fn write_back(&mut self) {
-        for write in std::mem::take(&mut self.pending) {
+    /// Brings to the medium the oldest `at_most` of the pending writes with a smaller serial
+    /// number. Whether some of these are left.
+    fn write_back(&mut self, covers_below: u64, at_most: usize) -> bool {
+        let covered = self
+            .pending
+            .partition_point(|write| write.serial < covers_below);
+        let done = covered.min(at_most);
+        // Without later writes the cache's page is what the medium gets.
+        let is_all = done == self.pending.len();
+        for write in self.pending.drain(..done) {
             let pages = page_range(write.offset, write.bytes.len() as u64);
-            if pages
-                .clone()
-                .all(|page| !self.diverged.contains(&(page as usize)))
-            {
-                // The cache shows every pending write, so its page is what the medium gets.
+            let is_diverged = |page: u64| self.diverged.contains(&(page as usize));
+            if is_all && !pages.clone().any(is_diverged) {
                 for page in pages {
                     self.medium.adopt(&self.cache, page as usize);
                 }
@@ -495,12 +568,14 @@ impl State {
                 self.medium.write(write.offset, &write.bytes);
             }
         }
+        done < covered
     }
 
     /// The unflushed writes are decided: the medium is `pages` now. With `keep_cache`, reads
     /// go on seeing what was written.
     fn replace_medium(&mut self, pages: Pages, keep_cache: bool) {
         let pending = std::mem::take(&mut self.pending);
+        self.upsets += 1;
         self.medium = pages;
         if keep_cache {
             for write in &pending {
@@ -552,6 +627,21 @@ impl State {
             }
         }
     }
+}
+
+/// Whether threads are the model checker's, which tries what they may do in between.
+const IS_EXPLORED: bool = cfg!(feature = "shuttle");
+
+/// Lets other threads go on, if they are the model checker's.
+fn pause() {
+    if IS_EXPLORED {
+        shardstore::sync::thread::yield_now();
+    }
+}
+
+/// What an interrupted write-back leaves: sectors as a whole, or torn.
+fn torn(rng: &mut Rng) -> Crash {
+    *rng.pick(&[Crash::Sectors, Crash::Hostile])
 }
 
 fn page_range(offset: u64, len: u64) -> std::ops::Range<u64> {

@@ -15,18 +15,18 @@ pub enum Fault {
         /// The page's number.
         page: u64,
     },
-    /// One write fails; none of it is kept.
+    /// One write fails; some of its pages are written all the same.
     WriteError {
         /// Writes that still go well.
         skip: u32,
     },
-    /// One write finds no space under the disk.
+    /// One write finds no space under the disk for some of its pages.
     NoSpace {
         /// Writes that still go well.
         skip: u32,
     },
     /// One flush fails. Of what it covered, a random part (by `seed`) is durable, the rest is
-    /// gone, and a later flush does not bring it back; with `cached`, reads still show it
+    /// gone or torn, and a later flush does not bring it back; with `cached`, reads still show it
     /// until a crash (ext4 and XFS mark such pages clean).
     FlushFails {
         /// Flushes that still go well.

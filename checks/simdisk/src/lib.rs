@@ -3,7 +3,8 @@
 //!
 //! It promises exactly what [`shardstore::Disk`] asks for, and nothing more:
 //! - a write is seen at once by later reads, and is durable only after a `flush` that began
-//!   after it returned; `flush` is the only barrier;
+//!   after it returned; `flush` is the only barrier, and under the model checker it takes its
+//!   time: what is written meanwhile stays unflushed;
 //! - a crash chooses for each sector on its own how many of its unflushed writes are kept,
 //!   so any subset in any order may survive; [`Crash::Hostile`] also tears inside a sector
 //!   and scrambles pages that were being written;

@@ -245,18 +245,31 @@ fn transient_read_errors_end_and_bad_pages_last_until_written() {
 }
 
 #[test]
-fn write_errors_and_missing_space_are_reported_and_keep_nothing() {
-    let disk = disk();
-    disk.inject(Fault::WriteError { skip: 0 });
-    assert!(matches!(disk.write(0, &[b"x"]), Err(DiskError::Io { .. })));
-    disk.inject(Fault::NoSpace { skip: 0 });
-    assert!(matches!(
-        disk.write(0, &[b"x"]),
-        Err(DiskError::NoSpace { .. })
-    ));
-    assert_eq!(disk.freeze().pending_sectors(), []);
-    assert_eq!(read(&disk, 0, 1), b"\0");
-    assert_eq!(disk.fired().len(), 2);
+fn a_write_that_fails_is_reported_and_leaves_some_of_its_pages() {
+    let mut outcomes = BTreeSet::new();
+    for writes_before in 0..100u64 {
+        for fault in [Fault::WriteError { skip: 0 }, Fault::NoSpace { skip: 0 }] {
+            let disk = disk();
+            for _ in 0..writes_before {
+                disk.write(10 * PAGE as u64, &[b"-"]).unwrap();
+            }
+            disk.flush().unwrap();
+            disk.inject(fault);
+            let error = disk.write(100, &[&[b'x'; 2 * PAGE]]).unwrap_err();
+            let is_no_space = matches!(error, DiskError::NoSpace { .. });
+            assert_eq!(is_no_space, fault == Fault::NoSpace { skip: 0 });
+            assert_eq!(disk.fired().len(), 1);
+            assert_eq!(read(&disk, 0, 100), vec![0; 100], "outside of the write");
+            let pages = [100, PAGE as u64, 2 * PAGE as u64 + 99];
+            let seen = pages.map(|at| read(&disk, at, 1)[0]);
+            assert_eq!(disk.medium().read(100, 2 * PAGE), vec![0; 2 * PAGE]);
+            disk.flush().unwrap();
+            let durable = disk.medium();
+            assert_eq!(seen, pages.map(|at| durable.read(at, 1)[0]));
+            outcomes.insert(seen);
+        }
+    }
+    assert_eq!(outcomes.len(), 8, "every subset of the pages occurs");
 }
 
 #[test]
@@ -333,6 +346,37 @@ fn a_flipped_bit_stays_flipped_and_only_the_cache_may_hide_it() {
         assert_eq!(read_as(&disk, 9, 1, Read::PastCache), [0b1001]);
         assert_eq!(disk.medium().read(9, 1), [0b1001]);
     }
+}
+
+#[test]
+fn a_failed_flush_and_a_vanished_device_may_tear_inside_a_sector() {
+    let is_torn = |disk: &SimDisk| {
+        let sector: BTreeSet<u8> = disk.medium().read(0, 512).into_iter().collect();
+        usize::from(sector.len() > 1)
+    };
+    let (mut by_flush, mut by_vanishing) = (0, 0);
+    for seed in 0..100 {
+        let disk = disk();
+        disk.inject(Fault::FlushFails {
+            skip: 0,
+            seed,
+            cached: false,
+        });
+        disk.write(0, &[&[b'x'; 512]]).unwrap();
+        assert!(disk.flush().is_err());
+        by_flush += is_torn(&disk);
+        disk.write(0, &[&[0; 512]]).unwrap();
+        disk.flush().unwrap();
+        disk.write(0, &[&[b'x'; 512]]).unwrap();
+        disk.remove();
+        disk.give_back(&mut Rng::new(seed));
+        by_vanishing += is_torn(&disk);
+    }
+    let counts = [by_flush, by_vanishing];
+    assert!(
+        counts.iter().all(|count| (10..90).contains(count)),
+        "{counts:?} of 100 were torn"
+    );
 }
 
 #[test]
