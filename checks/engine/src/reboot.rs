@@ -364,7 +364,7 @@ impl World {
                     self.read_snapshot()?;
                     self.snapshots.pop_front();
                 }
-                if self.seed.is_multiple_of(16) {
+                if self.seed.is_multiple_of(8) || self.filled || self.tally.out_of_space > 0 {
                     self.back_to_the_baseline()
                 } else {
                     Ok(())
