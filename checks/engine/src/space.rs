@@ -163,7 +163,8 @@ impl World {
             return Ok(());
         }
         self.quiesce()?;
-        if self.stopped() || self.book.damaged() {
+        // After a checkpoint that failed there may be none for new data until one succeeds.
+        if self.stopped() || self.book.background_failed || self.book.fired_now {
             return Ok(());
         }
         // What is live now are the hot keys: a handful of payloads. On a small disk these
