@@ -30,6 +30,57 @@ pub fn frames(image: &Image, extent_bytes: u32) -> Vec<String> {
     lines
 }
 
+/// A frame that stands where it says, by its header alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame {
+    /// Byte offset on the disk.
+    pub start: u64,
+    /// Bytes of header and body.
+    pub head_len: u64,
+    /// Bytes of all of it.
+    pub len: u64,
+    /// What it is: 1 batch, 2 moved entries, 3 table chunk, 4 manifest part.
+    pub kind: u8,
+    /// Its number in the log.
+    pub lsn: u64,
+    /// Up to where the log was durable when it was written.
+    pub durable: u64,
+}
+
+/// Every frame on an image, and what in payloads looks like one.
+pub fn parse(image: &Image, extent_bytes: u32) -> Vec<Frame> {
+    let data = image
+        .present_pages()
+        .into_iter()
+        .map(|page| page as u64 * 4096);
+    data.filter(|start| *start >= EXTENTS_START)
+        .flat_map(|start| (start..start + 4096).step_by(FRAME_ALIGN))
+        .filter_map(|start| {
+            let bytes = image.read(start, 96);
+            let is_frame = bytes.starts_with(b"CLTf");
+            let is_here = is_frame && describe(&bytes, start, extent_bytes).is_some();
+            is_here.then(|| {
+                let head_len = 96 + u64::from(u32_at(&bytes, 56));
+                Frame {
+                    start,
+                    head_len,
+                    len: head_len + u64::from(u32_at(&bytes, 60)),
+                    kind: bytes[5],
+                    lsn: u64_at(&bytes, 16),
+                    durable: u64_at(&bytes, 32),
+                }
+            })
+        })
+        .collect()
+}
+
+/// The checkpoint's lsn, by the newer of two whole copies of the superblock.
+pub fn checkpoint_lsn(image: &Image) -> u64 {
+    let copies = SUPERBLOCK_OFFSETS.map(|offset| image.read(offset, 128));
+    let newest = copies.iter().max_by_key(|bytes| u64_at(bytes, 72));
+    newest.map_or(0, |bytes| u64_at(bytes, 80))
+}
+
 fn describe(bytes: &[u8], offset: u64, extent_bytes: u32) -> Option<String> {
     let extent = (offset - EXTENTS_START) / u64::from(extent_bytes);
     let within = (offset - EXTENTS_START) % u64::from(extent_bytes);

@@ -63,6 +63,8 @@ pub mod property {
     /// C13.
     pub const SUM: &str = "live + dead + free is the capacity";
     /// C13.
+    pub const COUNTS: &str = "what lives is counted to the byte, extent by extent";
+    /// C13.
     pub const BASELINE: &str = "deleting and reclaiming everything frees it";
     /// C13.
     pub const ROOM: &str = "a put is refused for want of space only when there is little";

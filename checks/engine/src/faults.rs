@@ -8,7 +8,8 @@
 //!   return anything else than the key's entry. What the format cannot tell from a torn tail
 //!   is the newest group of frames: only frames at or below a later frame's durable mark are
 //!   known to have been durable. So after a lie a reboot may lose the newest groups, one for
-//!   each lie and one more; everything older is there or its absence is an error.
+//!   each lie; everything older is there or its absence is an error. They are lost from the
+//!   end: nothing survives that came after something persistent that is lost.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,8 +37,10 @@ pub struct FaultBook {
     write_faults: bool,
     /// Groups that lies may have hit since the last reboot.
     lies: usize,
-    /// The medium holds damage, or a page of it cannot be read.
+    /// The medium holds damage.
     hurt: bool,
+    /// Pages cannot be read, for as long as honest faults last.
+    bad_pages: bool,
     /// Keys whose reads may fail.
     tainted: BTreeSet<Bytes>,
     /// The state of the last checkpoint, and what became persistent since, by group.
@@ -50,9 +53,7 @@ impl FaultBook {
     /// Whether a write or background call may fail like this.
     pub(crate) fn permits(&self, error: &Error) -> bool {
         match error {
-            Error::Disk(_) | Error::Corrupt { .. } | Error::Damaged { .. } => {
-                self.fired_now || self.hurt
-            }
+            Error::Disk(_) | Error::Corrupt { .. } | Error::Damaged { .. } => self.damaged(),
             Error::Failed { .. } => self.write_faults,
             // A file system without room under the disk.
             Error::OutOfSpace => self.fired_now,
@@ -70,6 +71,7 @@ impl FaultBook {
     pub(crate) fn permits_read(&self, key: Option<&[u8]>, error: &Error) -> bool {
         let typed = matches!(error, Error::Disk(_) | Error::Corrupt { .. });
         let excused = match key {
+            _ if self.bad_pages => true,
             _ if self.old_view => self.hurt,
             Some(key) => self.tainted.contains(key),
             None => !self.tainted.is_empty(),
@@ -79,12 +81,12 @@ impl FaultBook {
 
     /// Whether any read may fail.
     pub(crate) fn excuses_reads(&self) -> bool {
-        self.fired_now || !self.tainted.is_empty()
+        self.fired_now || self.bad_pages || !self.tainted.is_empty()
     }
 
     /// Whether scrub may find something, and open may refuse.
     pub(crate) fn damaged(&self) -> bool {
-        self.hurt || self.fired_now
+        self.hurt || self.bad_pages || self.fired_now
     }
 
     /// Whether the disk lied since the last full check.
@@ -123,18 +125,13 @@ impl FaultBook {
     /// What a reboot may find: the state of the last checkpoint and, in order, what came
     /// after it.
     pub(crate) fn history(&self) -> (Arc<State>, Vec<(Batch, Fate)>) {
-        let exposed = if self.lies == 0 {
-            0
-        } else {
-            self.lies as u64 + 1
-        };
         let mut groups: Vec<u64> = self.recent.iter().map(|(group, _)| *group).collect();
         groups.dedup();
-        let certain = groups.len().saturating_sub(exposed as usize);
+        let certain = groups.len().saturating_sub(self.lies);
         let first_open = groups.get(certain).copied().unwrap_or(u64::MAX);
         let log = self.recent.iter().map(|(group, batch)| {
             let fate = if *group >= first_open {
-                Fate::Open
+                Fate::Exposed
             } else {
                 Fate::Certain
             };
@@ -178,6 +175,7 @@ impl FaultBook {
     /// Honest faults are over.
     pub(crate) fn calmed(&mut self) {
         self.fired_now = false;
+        self.bad_pages = false;
     }
 }
 
@@ -200,9 +198,11 @@ impl World {
                 | Fault::NoSpace { .. }
                 | Fault::FlushFails { .. }
                 | Fault::Vanish { .. } => self.book.write_faults = true,
-                // Wrong once, and no harm to the medium.
-                Fault::MisdirectedRead { .. } => self.book.lies += 1,
-                Fault::BadPage { .. } => self.taint(),
+                // Wrong once, and no harm to the medium; only recovery decides by what is not there.
+                Fault::MisdirectedRead { .. } => {
+                    self.book.lies += usize::from(self.store.is_none());
+                }
+                Fault::BadPage { .. } => self.book.bad_pages = true,
                 // Each page that it hits may have been the newest group's.
                 Fault::MisdirectedWrite { .. } => {
                     self.book.lies += 1 + strike.len.div_ceil(PAGE as u64) as usize;

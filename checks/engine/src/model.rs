@@ -140,6 +140,8 @@ pub type Observed = BTreeMap<Bytes, Seen>;
 pub enum Fate {
     /// It was persistent.
     Certain,
+    /// It was persistent, but the disk lied: it may be lost, and then all that came after it.
+    Exposed,
     /// It was not: all of it is there, or nothing.
     Open,
 }
@@ -155,7 +157,9 @@ pub fn explain(
     log: &[(Batch, Fate)],
     observed: &Observed,
 ) -> Result<(State, Vec<bool>), String> {
-    let open: Vec<usize> = (0..log.len()).filter(|&i| log[i].1 == Fate::Open).collect();
+    let open: Vec<usize> = (0..log.len())
+        .filter(|&i| log[i].1 != Fate::Certain)
+        .collect();
     assert!(
         open.len() <= OPEN_MAX,
         "the generator keeps the number of open batches small"
@@ -168,7 +172,7 @@ pub fn explain(
                 None => true,
             })
             .collect();
-        if !needs_are_met(log, &survives) {
+        if !needs_are_met(log, &survives) || !is_lost_from_the_end(log, &survives) {
             continue;
         }
         let mut state = base.clone();
@@ -202,6 +206,15 @@ fn needs_are_met(log: &[(Batch, Fate)], survives: &[bool]) -> bool {
                     .all(|((other, _), there)| other.version != needed || *there)
             })
         })
+}
+
+/// Frames say what was durable before them: what was persistent cannot be lost without all that
+/// came after it, or that would speak for it.
+fn is_lost_from_the_end(log: &[(Batch, Fate)], survives: &[bool]) -> bool {
+    let is_lost = |index: &usize| log[*index].1 == Fate::Exposed && !survives[*index];
+    (0..log.len())
+        .find(is_lost)
+        .is_none_or(|first| !survives[first..].contains(&true))
 }
 
 /// The first key about which state and store disagree.
@@ -393,6 +406,20 @@ mod tests {
         );
         assert!(explain(&base, &log, &observed(&[])).is_err());
         assert!(explain(&base, &log, &observed(&[("a", "1"), ("b", "2")])).is_err());
+    }
+
+    #[test]
+    fn what_was_persistent_is_lost_only_from_the_end() {
+        let log = [
+            (put(1, "a", "1"), Fate::Exposed),
+            (put(2, "b", "2"), Fate::Exposed),
+            (put(3, "c", "3"), Fate::Open),
+        ];
+        let base = State::default();
+        assert!(explain(&base, &log, &observed(&[("a", "1")])).is_ok());
+        assert!(explain(&base, &log, &observed(&[])).is_ok());
+        assert!(explain(&base, &log, &observed(&[("b", "2")])).is_err());
+        assert!(explain(&base, &log, &observed(&[("a", "1"), ("c", "3")])).is_err());
     }
 
     #[test]

@@ -22,6 +22,13 @@ const SHRINK_BUDGET: Duration = Duration::from_secs(30);
 /// Of sequences with crashes, the part that may show nothing.
 const VACUOUS_PERCENT: u64 = 5;
 
+/// Of sequences with faults, the part that may end early; judged from a thousand on.
+const ENDED_PERCENT: u64 = 10;
+const ENDED_JUDGED_FROM: u64 = 1000;
+
+/// From so many sequences on, every kind of operation must have followed every other.
+const PAIRS_JUDGED_FROM: u64 = 100_000;
+
 const HOLDS: &str = "holds";
 
 /// What came of a check.
@@ -204,12 +211,21 @@ impl Report {
     pub fn result(&self) -> &'static str {
         let is_vacuous = matches!(self.check, Check::C2 | Check::C5)
             && self.tally.vacuous * 100 >= self.tally.sequences * VACUOUS_PERCENT;
+        let is_cut_short = self.tally.sequences >= ENDED_JUDGED_FROM
+            && self.tally.ended_total() * 100 >= self.tally.sequences * ENDED_PERCENT;
+        let misses_pairs = self.tally.sequences >= PAIRS_JUDGED_FROM
+            && matches!(self.check, Check::C1 | Check::C2 | Check::C5 | Check::C6)
+            && !self.tally.missing_pairs().is_empty();
         if !self.failures.is_empty() {
             "VIOLATED"
         } else if self.tally.sequences == 0 {
             "NOT RUN"
         } else if is_vacuous {
             "VACUOUS"
+        } else if is_cut_short {
+            "CUT SHORT"
+        } else if misses_pairs {
+            "PAIRS MISSING"
         } else {
             HOLDS
         }
@@ -261,6 +277,9 @@ impl Report {
                 out,
                 "; {torn} crashes with unflushed writes; {share:.2} % vacuous"
             );
+        }
+        if !tally.ended.is_empty() {
+            let _ = write!(out, "\n    ended early: {:?}", tally.ended);
         }
         if !tally.faults.is_empty() {
             let _ = write!(out, "\n    faults: {:?}", tally.faults);

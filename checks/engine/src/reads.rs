@@ -1,6 +1,6 @@
 //! Comparing what a store answers with what the model answers.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -31,12 +31,12 @@ pub fn observe(store: &Store) -> Result<Observed, Error> {
     }
 }
 
-/// Reads every key of a pool on its own. Returns what could be read, and the keys for which
-/// the store reported an error.
-pub fn observe_each(store: &Store, pool: &KeyPool) -> (Observed, BTreeSet<Bytes>) {
+/// Reads every key of a pool on its own. Returns what could be read, and for each other key
+/// the error that the store reported.
+pub fn observe_each(store: &Store, pool: &KeyPool) -> (Observed, BTreeMap<Bytes, Error>) {
     let view = store.snapshot();
     let mut observed = Observed::new();
-    let mut unreadable = BTreeSet::new();
+    let mut unreadable = BTreeMap::new();
     for key in pool.all() {
         let seen = match view.get(&key.to_key(), Read::Blocking) {
             Ok(None) => continue,
@@ -45,7 +45,7 @@ pub fn observe_each(store: &Store, pool: &KeyPool) -> (Observed, BTreeSet<Bytes>
         };
         match seen {
             Ok(seen) => drop(observed.insert(key.bytes.clone(), seen)),
-            Err(_) => drop(unreadable.insert(key.bytes.clone())),
+            Err(error) => drop(unreadable.insert(key.bytes.clone(), error)),
         }
     }
     (observed, unreadable)

@@ -264,8 +264,8 @@ impl World {
             if attempts == 1 {
                 if lied || self.book.lied() || self.book.damaged() {
                     // The damage was detected; that is all that is promised.
-                    self.over = true;
                     self.tally.refused += 1;
+                    self.end_early("the disk was refused");
                     return Ok(());
                 }
                 return violated(property::HONEST, detail);
@@ -286,10 +286,10 @@ impl World {
         self.note_faults();
         if !unreadable.is_empty() && !self.book.excuses_reads() {
             let key = unreadable
-                .first()
-                .map(|key| crate::model::name(key))
+                .first_key_value()
+                .map(|(key, error)| format!("{}: {error}", crate::model::name(key)))
                 .unwrap_or_default();
-            return violated(property::HONEST, format!("{key} cannot be read"));
+            return violated(property::HONEST, format!("it cannot be read: {key}"));
         }
         let (base, mut log) = self.book.history();
         log.extend(
@@ -297,23 +297,29 @@ impl World {
                 .into_iter()
                 .map(|batch| (batch, Fate::Open)),
         );
-        if log.iter().filter(|(_, fate)| *fate == Fate::Open).count() > OPEN_MAX {
-            self.over = true;
+        let undecided = log.iter().filter(|(_, fate)| *fate != Fate::Certain);
+        if undecided.count() > OPEN_MAX {
+            self.end_early("too many batches are undecided");
             return Ok(());
         }
         let blind = |state: &State| {
             let mut state = state.clone();
-            state.entries.retain(|key, _| !unreadable.contains(key));
+            state.entries.retain(|key, _| !unreadable.contains_key(key));
             state
         };
-        observed.retain(|key, _| !unreadable.contains(key));
-        let touches = |batch: &Batch| batch.changes.iter().any(|(k, ..)| unreadable.contains(k));
+        observed.retain(|key, _| !unreadable.contains_key(key));
+        let touches = |batch: &Batch| {
+            batch
+                .changes
+                .iter()
+                .any(|(k, ..)| unreadable.contains_key(k))
+        };
         if log
             .iter()
-            .any(|(batch, fate)| *fate == Fate::Open && touches(batch))
+            .any(|(batch, fate)| *fate != Fate::Certain && touches(batch))
         {
             // What such a key has cannot be known: the damage was reported, that is all.
-            self.over = true;
+            self.end_early("an undecided key cannot be read");
             return Ok(());
         }
         let readable: Vec<(Batch, Fate)> = log
@@ -322,7 +328,7 @@ impl World {
                 let mut batch = batch.clone();
                 batch
                     .changes
-                    .retain(|(key, _, _)| !unreadable.contains(key));
+                    .retain(|(key, _, _)| !unreadable.contains_key(key));
                 (batch, *fate)
             })
             .collect();
@@ -349,6 +355,11 @@ impl World {
         self.compare_store()
     }
 
+    fn end_early(&mut self, reason: &'static str) {
+        self.over = true;
+        *self.tally.ended.entry(reason).or_default() += 1;
+    }
+
     /// What is checked after the last step.
     pub(crate) fn finish(&mut self) -> Verdict {
         if self.over {
@@ -364,7 +375,7 @@ impl World {
                     self.read_snapshot()?;
                     self.snapshots.pop_front();
                 }
-                if self.seed.is_multiple_of(16) {
+                if self.seed.is_multiple_of(8) || self.filled || self.tally.out_of_space > 0 {
                     self.back_to_the_baseline()
                 } else {
                     Ok(())
@@ -383,7 +394,7 @@ impl World {
     fn finish_after_faults(&mut self) -> Verdict {
         self.calm();
         self.crash(self.seed, Crash::Sectors, &[])?;
-        if self.over || self.book.damaged() {
+        if self.over {
             return Ok(());
         }
         self.quiesce()?;

@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
+use shardstore::limits::{EXTENTS_START, SUPERBLOCK_OFFSETS};
 use shardstore::{Error, Store};
 use simdisk::{Crash, Image, PAGE, Rng, SimDisk};
 
 use crate::case::{Case, Outcome, guarded};
-use crate::dump;
+use crate::dump::{self, Frame};
 use crate::failure::{Failure, Verdict, property, violated};
 use crate::generate::Profile;
 use crate::keys::KeyPool;
@@ -22,6 +23,15 @@ use crate::world::World;
 
 /// Damages that one seed tries.
 const DAMAGES: usize = 48;
+
+/// Kinds of frames.
+const MOVED: u8 = 2;
+const CHUNK: u8 = 3;
+const MANIFEST: u8 = 4;
+
+/// Seeds that leave a tail, and that close.
+const WITH_TAIL: u64 = 1;
+const CLOSED: u64 = 2;
 
 /// Bits of one part of the exhaustive run.
 const BITS_OF_PART: u64 = 512;
@@ -73,6 +83,22 @@ impl Damage {
         }
     }
 
+    /// The bytes that it may change: offset and length.
+    fn ranges(self) -> Vec<(u64, u64)> {
+        match self {
+            Damage::Flip { offset, .. } => vec![(offset, 1)],
+            Damage::Swap { one, two, len } => vec![(one, len as u64), (two, len as u64)],
+            Damage::Copy { to: at, len, .. }
+            | Damage::Wipe { at, len }
+            | Damage::Noise { at, len, .. } => vec![(at, len as u64)],
+        }
+    }
+
+    fn hits(self, start: u64, len: u64) -> bool {
+        let meets = |(from, of): &(u64, u64)| *from < start + len && start < from + of;
+        self.ranges().iter().any(meets)
+    }
+
     fn apply(self, image: &mut Image) {
         match self {
             Damage::Flip { offset, bit } => image.flip(offset, bit),
@@ -106,6 +132,11 @@ struct Subject {
     /// The same for the two newest groups: a swap may damage both.
     states_of_two: Vec<Arc<State>>,
     tally: Tally,
+    frames: Vec<Frame>,
+    /// What recovery reads: frames behind the checkpoint.
+    tail: Vec<Frame>,
+    /// Up to where frames or the superblock say that the log is durable.
+    durable: u64,
 }
 
 /// A random disk: after a clean close, or with a tail to replay.
@@ -139,18 +170,29 @@ fn at_rest(mut world: World, seed: u64) -> Verdict<Subject> {
     if seed.is_multiple_of(2) {
         world.clean_reboot(0, None)?;
     }
-    let states = world.book.newest_states(1);
-    let states_of_two = world.book.newest_states(2);
+    let image = world
+        .disk
+        .freeze()
+        .crash(&mut Rng::new(seed), Crash::LoseAll);
+    let frames = dump::parse(&image, world.knobs.geometry.extent_bytes);
+    let checkpoint = dump::checkpoint_lsn(&image);
+    let behind = |frame: &&Frame| frame.lsn > checkpoint;
+    let tail: Vec<Frame> = frames.iter().filter(behind).copied().collect();
+    // Manifests are named by a superblock only when they are durable.
+    let speaks = |frame: &Frame| match frame.kind {
+        MANIFEST => frame.lsn.max(frame.durable),
+        _ => frame.durable,
+    };
     Ok(Subject {
-        image: world
-            .disk
-            .freeze()
-            .crash(&mut Rng::new(seed), Crash::LoseAll),
-        states,
-        states_of_two,
+        states: world.book.newest_states(1),
+        states_of_two: world.book.newest_states(2),
+        durable: tail.iter().map(speaks).fold(checkpoint, u64::max),
         knobs: world.knobs.clone(),
         pool: world.pool.clone(),
         tally: world.tally.clone(),
+        image,
+        frames,
+        tail,
     })
 }
 
@@ -175,15 +217,20 @@ pub fn run(seed: u64, with_log: bool) -> Outcome {
     })
 }
 
-/// How many parts the exhaustive run has: every bit of every page in use of a small image.
+/// How many parts the exhaustive run has: every bit of every page in use of two small images,
+/// one with a tail and one that was closed.
 pub fn parts() -> u64 {
-    let pages = small_subject().map_or(0, |subject| subject.image.present_pages().len() as u64);
+    [WITH_TAIL, CLOSED].map(parts_of).iter().sum()
+}
+
+fn parts_of(seed: u64) -> u64 {
+    let subject = small_subject(seed);
+    let pages = subject.map_or(0, |subject| subject.image.present_pages().len() as u64);
     pages * PAGE as u64 * 8 / BITS_OF_PART
 }
 
 /// A small disk with a bit of everything: two tables, a tail, a moved frame, dead frames.
-fn small_subject() -> Verdict<Subject> {
-    let seed = 1;
+fn small_subject(seed: u64) -> Verdict<Subject> {
     let case = crate::enumerate::aged();
     let mut world = World::new(seed, Profile::Conform, case.0, case.1, None)?;
     for step in &case.2 {
@@ -195,7 +242,11 @@ fn small_subject() -> Verdict<Subject> {
 /// Runs one part of the exhaustive run.
 pub fn run_part(part: u64, with_log: bool) -> Outcome {
     outcome(with_log, |tally, log| {
-        let subject = small_subject()?;
+        let of_tail = parts_of(WITH_TAIL);
+        let (subject, part) = match part < of_tail {
+            true => (small_subject(WITH_TAIL)?, part),
+            false => (small_subject(CLOSED)?, part - of_tail),
+        };
         let pages = subject.image.present_pages();
         for index in part * BITS_OF_PART..(part + 1) * BITS_OF_PART {
             let (byte, bit) = (index / 8, (index % 8) as u8);
@@ -259,30 +310,86 @@ impl Subject {
         let mut image = self.image.clone();
         damage.apply(&mut image);
         let disk = Arc::new(SimDisk::new(image));
-        let permitted = match damage {
-            Damage::Swap { .. } => &self.states_of_two,
-            _ => &self.states,
-        };
+        let permitted = self.permitted(damage);
         for round in ["after opening", "after opening again"] {
             let store = match open(&disk, &self.knobs.options) {
                 Ok(store) => store,
-                Err(Error::Damaged { .. } | Error::Corrupt { .. }) => {
+                Err(error @ (Error::Damaged { .. } | Error::Corrupt { .. })) => {
                     tally.refused += 1;
-                    return Ok(());
+                    if self.is_needed(damage) {
+                        return Ok(());
+                    }
+                    let detail = format!("{round}: open needs nothing of that and says: {error}");
+                    return violated(property::ROT, detail);
                 }
                 Err(error) => {
                     return violated(property::ROT, format!("{round}: open says: {error}"));
                 }
             };
-            self.compare(&store, permitted, tally)
+            self.compare(&store, damage, permitted, tally)
                 .or_else(|detail| violated(property::ROT, format!("{round}: {detail}")))?;
             work(&store);
-            self.compare(&store, permitted, tally).or_else(|detail| {
-                violated(
-                    property::ROT,
-                    format!("{round} and background work: {detail}"),
-                )
-            })?;
+            self.compare(&store, damage, permitted, tally)
+                .or_else(|detail| {
+                    violated(
+                        property::ROT,
+                        format!("{round} and background work: {detail}"),
+                    )
+                })?;
+        }
+        Ok(())
+    }
+
+    /// What a store may show: all; and without the newest group, if that is what is damaged.
+    fn permitted(&self, damage: Damage) -> &[Arc<State>] {
+        let is_hit = |frame: &Frame| damage.hits(frame.start, frame.len);
+        let mut newest = self.tail.iter().filter(|frame| frame.lsn > self.durable);
+        match damage {
+            _ if !newest.any(is_hit) => &self.states[..1],
+            Damage::Swap { .. } => &self.states_of_two,
+            _ => &self.states,
+        }
+    }
+
+    /// Whether a disk with this damage may be refused: both copies of the superblock are hit, the
+    /// manifest, or the head of a frame that recovery reads; or the index, which it needs where
+    /// it finds moved entries.
+    fn is_needed(&self, damage: Damage) -> bool {
+        let superblocks = SUPERBLOCK_OFFSETS.map(|at| damage.hits(at, PAGE as u64));
+        let has_moved = self.tail.iter().any(|frame| frame.kind == MOVED);
+        let of_tail = self.tail.iter().any(|frame| {
+            let len = match frame.kind {
+                MANIFEST => frame.len,
+                _ => frame.head_len,
+            };
+            damage.hits(frame.start, len)
+        });
+        let mut chunks = self.frames.iter().filter(|frame| frame.kind == CHUNK);
+        let of_index = has_moved && chunks.any(|chunk| damage.hits(chunk.start, chunk.len));
+        superblocks == [true, true] || of_tail || of_index
+    }
+
+    /// C7: a read may say only that what was damaged is corrupt, and scrub must say so too.
+    fn judge_error(&self, store: &Store, damage: Damage, error: &Error) -> Result<(), String> {
+        let Error::Corrupt { place, .. } = error else {
+            return Err(format!("a read says: {error}"));
+        };
+        let extent_bytes = u64::from(self.knobs.geometry.extent_bytes);
+        let at = EXTENTS_START + u64::from(place.extent) * extent_bytes + u64::from(place.offset);
+        let is_of = |frame: &&Frame| frame.start <= at && at < frame.start + frame.len;
+        let mut frames = self.frames.iter().filter(is_of);
+        if !frames.any(|frame| damage.hits(frame.start, frame.len)) {
+            return Err(format!(
+                "nothing was damaged there, but a read says: {error}"
+            ));
+        }
+        let before = store.stats().scrubbed_bytes;
+        let found = store
+            .scrub(place.extent)
+            .map_err(|error| error.to_string())?;
+        // What the last checkpoint wrote itself it leaves to the next one.
+        if found.is_empty() && store.stats().scrubbed_bytes > before {
+            return Err(format!("scrub finds nothing, but a read says: {error}"));
         }
         Ok(())
     }
@@ -291,16 +398,20 @@ impl Subject {
     fn compare(
         &self,
         store: &Store,
+        damage: Damage,
         permitted: &[Arc<State>],
         tally: &mut Tally,
     ) -> Result<(), String> {
         let (observed, unreadable) = observe_each(store, &self.pool);
         tally.refused += unreadable.len() as u64;
+        for error in unreadable.values() {
+            self.judge_error(store, damage, error)?;
+        }
         tally.compared += observed.len() as u64;
         let keys = || {
             self.pool
                 .all()
-                .filter(|key| !unreadable.contains(&key.bytes))
+                .filter(|key| !unreadable.contains_key(&key.bytes))
         };
         let explained = |state: &Arc<State>| keys().all(|key| agrees(state, &key.bytes, &observed));
         if !permitted.iter().any(explained) {
@@ -313,8 +424,9 @@ impl Subject {
                 )
             }));
         }
-        let Ok(scanned) = observe(store) else {
-            return Ok(());
+        let scanned = match observe(store) {
+            Ok(scanned) => scanned,
+            Err(error) => return self.judge_error(store, damage, &error),
         };
         match self.pool.all().find(|key| {
             !permitted

@@ -28,6 +28,8 @@ pub struct Tally {
     pub refused: u64,
     /// Times that a batch found no space.
     pub out_of_space: u64,
+    /// Cases that could not go on, by reason.
+    pub ended: BTreeMap<&'static str, u64>,
     /// Faults that struck, by name.
     pub faults: BTreeMap<&'static str, u64>,
     /// How often a kind of operation followed another.
@@ -48,6 +50,7 @@ impl Default for Tally {
             compared: 0,
             refused: 0,
             out_of_space: 0,
+            ended: BTreeMap::new(),
             faults: BTreeMap::new(),
             pairs: vec![0; KINDS * KINDS],
             struck: BTreeMap::new(),
@@ -70,6 +73,11 @@ impl Tally {
         *self.struck.entry((fault.name(), kind)).or_default() += 1;
     }
 
+    /// Cases that ended before their last step was judged.
+    pub fn ended_total(&self) -> u64 {
+        self.ended.values().sum()
+    }
+
     /// How many faults struck.
     pub fn faults_total(&self) -> u64 {
         self.faults.values().sum()
@@ -86,6 +94,9 @@ impl Tally {
         self.compared += other.compared;
         self.refused += other.refused;
         self.out_of_space += other.out_of_space;
+        for (reason, count) in &other.ended {
+            *self.ended.entry(reason).or_default() += count;
+        }
         for (name, count) in &other.faults {
             *self.faults.entry(name).or_default() += count;
         }

@@ -52,8 +52,6 @@ pub struct World {
     pub(crate) probes: Probes,
     /// What a scheduled power cut leaves.
     pub(crate) cut: Option<(u64, Crash, Vec<u8>)>,
-    /// Free bytes of the empty store.
-    pub(crate) free_at_first: u64,
     /// The case is at its end: the disk's damage was detected.
     pub(crate) over: bool,
     pub(crate) rng: Rng,
@@ -62,6 +60,8 @@ pub struct World {
     /// The call is a pump by hand, during which extents are only taken.
     pub(crate) pumping: bool,
     pub(crate) crashed_with_data: bool,
+    /// Something was done that fills the disk.
+    pub(crate) filled: bool,
     /// What was done so far.
     pub tally: Tally,
     /// What was seen so far.
@@ -99,20 +99,19 @@ impl World {
             book: FaultBook::default(),
             probes,
             cut: None,
-            free_at_first: 0,
             over: false,
             rng: Rng::new(seed),
             step: 0,
             kind: 0,
             pumping: false,
             crashed_with_data: false,
+            filled: false,
             tally: Tally::default(),
             trace: Trace::default(),
             log: None,
             knobs,
         };
         world.open_clean()?;
-        world.free_at_first = world.store().space().free;
         Ok(world)
     }
 
@@ -459,6 +458,7 @@ impl World {
             self.model.note_checkpoint();
             self.book.background_failed = false;
             self.book.checkpointed(&before);
+            self.check_counts()?;
         }
         Ok(())
     }
@@ -509,6 +509,7 @@ impl World {
     }
 
     fn bulk_put(&mut self, from: usize, count: usize, payload: usize) -> Verdict {
+        self.filled = true;
         let hot = self.pool.hot.len();
         let payload = payload.min(self.knobs.geometry.payload_bytes_max as usize);
         for index in 0..count {

@@ -197,7 +197,9 @@ impl Store {
             let stem = &key[..record.stem_len as usize];
             match version.get(&key, filter_hash(stem), None, &reader) {
                 Ok(prior) => {
-                    count_live(changes, prior.as_ref().and_then(Record::locator), -1);
+                    let forgotten = mutants::on(Mutant::M28) && record.locator().is_some();
+                    let dead = prior.as_ref().and_then(Record::locator);
+                    count_live(changes, dead.filter(|_| !forgotten), -1);
                     record.oldest = record.oldest.min(prior.map_or(u64::MAX, |p| p.oldest));
                 }
                 // The index is damaged there. What the key was before stays counted as live,

@@ -15,6 +15,7 @@
 //!
 //! This crate knows one disk. It must not know buckets, HTTP, async runtimes or other disks.
 
+mod audit;
 mod batch;
 mod cache;
 mod checkpoint;
@@ -46,6 +47,7 @@ mod table;
 mod version;
 mod walk;
 
+pub use audit::{Audit, LiveCount};
 pub use batch::{Batch, Key, Op};
 pub use completion::{Completer, Completion, Dependency};
 pub use disk::{Disk, DiskError, Read};

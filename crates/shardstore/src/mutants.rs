@@ -30,11 +30,13 @@ pub enum Mutant {
     M25,
     M26,
     M27,
+    M28,
+    M29,
 }
 
 impl Mutant {
     /// Every mutant of the engine.
-    pub const ALL: [Mutant; 24] = [
+    pub const ALL: [Mutant; 26] = [
         Mutant::M1,
         Mutant::M2,
         Mutant::M3,
@@ -59,6 +61,8 @@ impl Mutant {
         Mutant::M25,
         Mutant::M26,
         Mutant::M27,
+        Mutant::M28,
+        Mutant::M29,
     ];
 
     /// What is wrong in it.
@@ -88,6 +92,8 @@ impl Mutant {
             Mutant::M25 => "a dependency is persistent after the write, before the flush",
             Mutant::M26 => "recovery replays only the first entry of a batch",
             Mutant::M27 => "a batch is issued without waiting for what it depends on",
+            Mutant::M28 => "the count of what lives forgets payloads that are overwritten",
+            Mutant::M29 => "scrub looks at headers only",
         }
     }
 }

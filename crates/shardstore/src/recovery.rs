@@ -217,23 +217,14 @@ fn scan_extent(
         extent,
         offset: chain_end,
     });
-    // Whatever stands behind the end says at least what was durable when it was written.
-    let limit = chain_end
-        .saturating_add(LOOKAHEAD_BYTES)
-        .min(medium.geometry.extent_bytes);
-    let mut ahead = Walk::resume(medium, (extent, epoch, chain_end), 0, 0);
-    let first = ahead.header_behind(chain_end)?;
-    let mut next = match first {
-        Some(header) => Some(header),
-        None => ahead.resync(limit, false)?,
-    };
-    let seen_ahead = next.is_some();
-    while let Some(header) = next {
-        tail.durable = tail.durable.max(header.durable);
-        ahead.skip_to(header.offset);
-        next = ahead.resync(limit, false)?;
-    }
     let has_frames = !frames.is_empty();
+    let behind = (extent, epoch, chain_end);
+    let mut seen_ahead = look_ahead(medium, behind, tail)?;
+    if seen_ahead || has_frames || !is_new {
+        // And again, before the end of the chain is believed: if a group is missing here, only
+        // what stands behind it says so, and a read that went astray may show anything instead.
+        seen_ahead |= look_ahead(medium, behind, tail)?;
+    }
     let found = has_frames || seen_ahead;
     if has_frames || !is_new {
         tail.chains.push(TailChain {
@@ -243,6 +234,30 @@ fn scan_extent(
         });
     }
     Ok(found)
+}
+
+/// Whatever stands behind the end of a chain says at least what was durable when it was written.
+/// Whether anything does.
+fn look_ahead(
+    medium: &Medium,
+    (extent, epoch, end): (u32, u32, u32),
+    tail: &mut Tail,
+) -> Result<bool> {
+    let limit = end
+        .saturating_add(LOOKAHEAD_BYTES)
+        .min(medium.geometry.extent_bytes);
+    let mut ahead = Walk::resume(medium, (extent, epoch, end), 0, 0);
+    let mut next = match ahead.header_behind(end)? {
+        Some(header) => Some(header),
+        None => ahead.resync(limit, false)?,
+    };
+    let is_any = next.is_some();
+    while let Some(header) = next {
+        tail.durable = tail.durable.max(header.durable);
+        ahead.skip_to(header.offset);
+        next = ahead.resync(limit, false)?;
+    }
+    Ok(is_any)
 }
 
 /// Drops frames above the durable mark whose payload does not hold, and what follows them in

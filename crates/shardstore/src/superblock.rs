@@ -231,7 +231,8 @@ impl Superblock {
 
 /// One copy; `None` if it does not hold. A read that failed, or that brought something else,
 /// is tried once more: it may have been the read that went astray, and to take a store for no
-/// store is the worst of mistakes.
+/// store is the worst of mistakes. For the same reason a copy that failed to be read once and then
+/// brought nothing counts as unreadable, not as missing.
 fn read_copy(disk: &dyn Disk, offset: u64, magic_seen: &mut bool) -> Result<Option<Superblock>> {
     let mut read = || {
         let mut bytes = vec![0; SUPERBLOCK_BYTES];
@@ -240,7 +241,8 @@ fn read_copy(disk: &dyn Disk, offset: u64, magic_seen: &mut bool) -> Result<Opti
         Superblock::decode(&bytes)
     };
     match read() {
-        Ok(None) | Err(Error::Disk(_)) => read(),
+        Ok(None) => read(),
+        Err(error @ Error::Disk(_)) => read()?.map_or(Err(error), |copy| Ok(Some(copy))),
         done => done,
     }
 }
