@@ -134,8 +134,8 @@ impl Memtable {
                 break;
             }
             if looked >= limit {
-                if entries.is_empty() {
-                    entries.extend(unseen.map(|key: &Box<[u8]>| (key.clone(), None)));
+                if let Some(unseen) = unseen.filter(|_| entries.is_empty()) {
+                    entries.push((Box::clone(unseen), None));
                 }
                 let next = Some(key.clone());
                 return MemtablePage { entries, next };
