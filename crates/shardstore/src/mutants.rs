@@ -30,11 +30,12 @@ pub enum Mutant {
     M25,
     M26,
     M27,
+    M30,
 }
 
 impl Mutant {
     /// Every mutant of the engine.
-    pub const ALL: [Mutant; 24] = [
+    pub const ALL: [Mutant; 25] = [
         Mutant::M1,
         Mutant::M2,
         Mutant::M3,
@@ -59,6 +60,7 @@ impl Mutant {
         Mutant::M25,
         Mutant::M26,
         Mutant::M27,
+        Mutant::M30,
     ];
 
     /// What is wrong in it.
@@ -88,6 +90,7 @@ impl Mutant {
             Mutant::M25 => "a dependency is persistent after the write, before the flush",
             Mutant::M26 => "recovery replays only the first entry of a batch",
             Mutant::M27 => "a batch is issued without waiting for what it depends on",
+            Mutant::M30 => "closing stops the committer while maintenance waits for it",
         }
     }
 }
