@@ -398,6 +398,9 @@ fn power_cut(rng: &mut Rng) {
             }
         }
     }));
+    if rng.one_in(4) {
+        world.disk.slow_down(rng.between(1, 4));
+    }
     world.disk.cut_after(cut_after);
     together(&world, bodies);
     if world.disk.is_cut() {
