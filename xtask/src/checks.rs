@@ -87,7 +87,7 @@ pub fn engine(command: &str, args: &[String]) -> Outcome<ExitCode> {
 }
 
 /// The seeded bugs that only the program for schedules knows.
-const CONCURRENT_BUGS: [&str; 5] = ["M11", "M12", "M13", "M14", "M16"];
+const CONCURRENT_BUGS: [&str; 6] = ["M11", "M12", "M13", "M14", "M16", "M30"];
 
 const DIGITS: [char; 10] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'];
 

@@ -13,6 +13,9 @@ use crate::scenarios::Scenario;
 /// Schedules per seed: enough for PCT to learn how long the case is.
 const SCHEDULES_PER_SEED: usize = 10;
 
+/// How much longer than planned to go on for the least number of schedules, on a slow machine.
+const EXTENSION: Duration = Duration::from_secs(120);
+
 /// A seed whose run did not hold.
 #[derive(Debug, Clone)]
 pub struct Failure {
@@ -24,6 +27,17 @@ pub struct Failure {
     pub what: String,
 }
 
+impl Failure {
+    /// For people: what did not hold, and how to see it again.
+    pub fn report(&self, scenario: Scenario) -> String {
+        let (name, seed) = (scenario.name(), self.seed);
+        format!(
+            "{name}: {}\n  replay: cargo xtask replay {name} {seed:#x}",
+            self.what
+        )
+    }
+}
+
 /// How long to explore.
 #[derive(Debug, Clone, Copy)]
 pub struct Effort {
@@ -31,6 +45,8 @@ pub struct Effort {
     pub first: u64,
     /// When to stop.
     pub budget: Duration,
+    /// Schedules before which not to stop for the time alone, within reason.
+    pub schedules_min: u64,
     /// Schedules after which to stop.
     pub schedules_max: u64,
     /// Seeds that are explored side by side, each on a thread of its own.
@@ -47,11 +63,13 @@ pub fn explore(scenario: Scenario, effort: Effort) -> (u64, Option<Failure>) {
         let failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
         failed.is_some()
     };
+    let goes_on = || {
+        let (done, elapsed) = (schedules.load(Ordering::Relaxed), started.elapsed());
+        let is_short = done < effort.schedules_min && elapsed < effort.budget + EXTENSION;
+        done < effort.schedules_max && (elapsed < effort.budget || is_short)
+    };
     let work = || {
-        while started.elapsed() < effort.budget
-            && schedules.load(Ordering::Relaxed) < effort.schedules_max
-            && !has_failed()
-        {
+        while goes_on() && !has_failed() {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             let result = run_seed(scenario, seed);
             let done = schedules.fetch_add(SCHEDULES_PER_SEED as u64, Ordering::Relaxed);
@@ -120,13 +138,14 @@ mod tests {
         let effort = Effort {
             first: 1,
             budget: Duration::from_secs(20),
+            schedules_min: 10,
             schedules_max: 300,
             threads: 1,
         };
         let (schedules, failure) = explore(scenario, effort);
         if let Some(failure) = failure {
             // Not by a panic's message: the hook that prints those is silenced.
-            eprintln!("{} {:#x}: {}", scenario.name(), failure.seed, failure.what);
+            eprintln!("{}", failure.report(scenario));
             panic!("a schedule fails");
         }
         assert!(schedules >= 10);
@@ -150,6 +169,11 @@ mod tests {
     #[test]
     fn maintenance_in_parallel_loses_nothing() {
         holds(Scenario::Maintenance);
+    }
+
+    #[test]
+    fn the_engines_threads_end_and_lose_nothing() {
+        holds(Scenario::Engine);
     }
 
     #[test]

@@ -7,5 +7,6 @@
 
 pub mod explore;
 pub mod history;
+pub mod running;
 pub mod scenarios;
 pub mod world;

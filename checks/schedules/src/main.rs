@@ -11,20 +11,21 @@ use schedules::scenarios::{Scenario, crashes_that_cut};
 use shardstore::mutants::{self, Mutant};
 
 const USAGE: &str = "usage:
-  schedules prove [--seconds N] [--seed S] [--check C9] [--threads T] [--schedules-min K]
+  schedules prove [--seconds N] [--seed S] [--check C9|SCENARIO] [--threads T] [--schedules-min K]
                                                         explore every scenario
   schedules mutants [--seeds K] [--budget SECONDS] [--only M11] [--threads T]
                                                         let seeded bugs be found
   schedules replay SCENARIO SEED [--mutant M11]         run one seed again";
 
 /// Which scenario finds which seeded bug.
-const KILLERS: [(Mutant, Scenario); 6] = [
+const KILLERS: [(Mutant, Scenario); 7] = [
     (Mutant::M11, Scenario::Registers),
     (Mutant::M12, Scenario::Maintenance),
     (Mutant::M13, Scenario::Snapshots),
     (Mutant::M14, Scenario::Maintenance),
     (Mutant::M16, Scenario::Evacuation),
     (Mutant::M25, Scenario::PowerCut),
+    (Mutant::M30, Scenario::Engine),
 ];
 
 /// What stands on the command line behind the command.
@@ -80,7 +81,11 @@ fn prove(arguments: &Arguments) -> Result<bool, String> {
     let only = arguments.text("--check");
     let wanted: Vec<Scenario> = Scenario::ALL
         .into_iter()
-        .filter(|scenario| only.is_none_or(|only| scenario.check().eq_ignore_ascii_case(only)))
+        .filter(|scenario| {
+            let named =
+                |only: &str| scenario.check().eq_ignore_ascii_case(only) || scenario.name() == only;
+            only.is_none_or(named)
+        })
         .collect();
     if wanted.is_empty() {
         return Err("no scenario belongs to this check".to_owned());
@@ -92,6 +97,7 @@ fn prove(arguments: &Arguments) -> Result<bool, String> {
     let effort = Effort {
         first: base,
         budget: Duration::from_secs(seconds) / wanted.len() as u32,
+        schedules_min: least,
         schedules_max: u64::MAX,
         threads: arguments.threads()?,
     };
@@ -113,7 +119,7 @@ fn prove(arguments: &Arguments) -> Result<bool, String> {
             "NOT RUN"
         } else if schedules < least {
             "TOO FEW"
-        } else if scenario == Scenario::PowerCut && crashes * 2 < schedules {
+        } else if scenario == Scenario::PowerCut && cut_too_little(schedules, crashes) {
             "VACUOUS"
         } else {
             "holds"
@@ -125,14 +131,16 @@ fn prove(arguments: &Arguments) -> Result<bool, String> {
             scenario.property()
         );
         if let Some(failure) = failure {
-            let (name, seed) = (scenario.name(), failure.seed);
-            println!(
-                "  {}\n  replay: cargo xtask replay {name} {seed:#x}",
-                failure.what
-            );
+            println!("  {}", failure.report(scenario));
         }
     }
     Ok(holds)
+}
+
+/// Whether too few power cuts struck a write. The share is about three in five; of a few
+/// schedules it says nothing.
+fn cut_too_little(schedules: u64, crashes: u64) -> bool {
+    schedules >= 1000 && crashes * 3 < schedules
 }
 
 /// Small enough that the seeds after it stay short to type.
@@ -165,6 +173,7 @@ fn kill(arguments: &Arguments) -> Result<bool, String> {
             let effort = Effort {
                 first: 1 + round * 1_000_000,
                 budget,
+                schedules_min: 1,
                 schedules_max: u64::MAX,
                 threads,
             };

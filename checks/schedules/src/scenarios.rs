@@ -7,6 +7,7 @@ use shardstore::sync::{Arc, thread};
 use simdisk::{Crash, Rng};
 
 use crate::history::{Action, Event, State, is_linearizable};
+use crate::running;
 use crate::world::{KEYS, World};
 
 /// A scenario.
@@ -20,6 +21,9 @@ pub enum Scenario {
     Evacuation,
     /// Checkpoint, compaction and reclamation at once lose nothing and do not deadlock.
     Maintenance,
+    /// The engine's own threads: every call returns, also when it is closed meanwhile, and what
+    /// was acknowledged is persistent.
+    Engine,
     /// After a power cut under concurrency, what was acknowledged is there, and the rest
     /// happened as a whole or not at all.
     PowerCut,
@@ -27,11 +31,12 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Scenario; 5] = [
+    pub const ALL: [Scenario; 6] = [
         Scenario::Registers,
         Scenario::Snapshots,
         Scenario::Evacuation,
         Scenario::Maintenance,
+        Scenario::Engine,
         Scenario::PowerCut,
     ];
 
@@ -42,6 +47,7 @@ impl Scenario {
             Scenario::Snapshots => "snapshots",
             Scenario::Evacuation => "evacuation",
             Scenario::Maintenance => "maintenance",
+            Scenario::Engine => "engine",
             Scenario::PowerCut => "power-cut",
         }
     }
@@ -61,6 +67,7 @@ impl Scenario {
             Scenario::Snapshots => "a snapshot never changes, batches are whole",
             Scenario::Evacuation => "evacuation never undoes a write",
             Scenario::Maintenance => "background work in parallel loses nothing, no deadlock",
+            Scenario::Engine => "the engine's threads end when it is closed, and lose nothing",
             Scenario::PowerCut => "a power cut under concurrency: persistent survives, else whole",
         }
     }
@@ -80,6 +87,7 @@ impl Scenario {
             Scenario::Snapshots => snapshots(&mut rng),
             Scenario::Evacuation => evacuation(&mut rng),
             Scenario::Maintenance => maintenance(&mut rng),
+            Scenario::Engine => running::run(&mut rng),
             Scenario::PowerCut => power_cut(&mut rng),
         }
     }
@@ -390,6 +398,9 @@ fn power_cut(rng: &mut Rng) {
             }
         }
     }));
+    if rng.one_in(4) {
+        world.disk.slow_down(rng.between(1, 4));
+    }
     world.disk.cut_after(cut_after);
     together(&world, bodies);
     if world.disk.is_cut() {

@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use shardstore::sync::atomic::AtomicBool;
 use shardstore::sync::{Arc, Mutex, lock, thread};
-use shardstore::{
-    Batch, Dependency, Disk, Error, Geometry, Identity, Key, Options, Read, Snapshot, Store,
-};
+use shardstore::{Batch, Disk, Error, Geometry, Identity, Key, Options, Read, Snapshot, Store};
 use simdisk::{Image, Rng, SimDisk};
 
 use crate::history::{Action, Event, State};
@@ -27,12 +25,67 @@ pub struct World {
     pub disk: Arc<SimDisk>,
     /// The store under test.
     pub store: Store,
-    events: Mutex<Vec<Event>>,
-    clock: AtomicU64,
+    recorder: Recorder,
     stop: AtomicBool,
 }
 
-fn options(rng: &mut Rng) -> Options {
+/// Records what operations did and when.
+#[derive(Default)]
+pub struct Recorder {
+    events: Mutex<Vec<Event>>,
+    clock: AtomicU64,
+}
+
+impl Recorder {
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn record(&self, action: Action, from: u64, to: u64) {
+        lock(&self.events).push(Event { action, from, to });
+    }
+
+    /// What was recorded.
+    pub fn events(&self) -> Vec<Event> {
+        lock(&self.events).clone()
+    }
+
+    /// Gives keys values in one batch, which `submit` makes durable (0: deletes).
+    pub fn write(
+        &self,
+        values: Vec<(usize, u32)>,
+        submit: impl FnOnce(Batch) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let batch = values.iter().fold(Batch::new(), |batch, (key, value)| {
+            with_value(batch, *key, *value)
+        });
+        let from = self.tick();
+        let result = submit(batch);
+        let to = match &result {
+            Ok(()) => self.tick(),
+            // It was never issued, so it must not be seen.
+            Err(Error::Closed) => return result,
+            // Any other error says nothing about whether it happened.
+            Err(_) => u64::MAX,
+        };
+        self.record(Action::Write(values), from, to);
+        result
+    }
+
+    /// Sees keys' values at one moment, which `look` gives.
+    pub fn read(
+        &self,
+        look: impl FnOnce() -> Result<Vec<(usize, u32)>, Error>,
+    ) -> Result<(), Error> {
+        let from = self.tick();
+        let action = Action::Read(look()?);
+        self.record(action, from, self.tick());
+        Ok(())
+    }
+}
+
+/// The knobs that every world draws.
+pub fn options(rng: &mut Rng) -> Options {
     Options {
         cache_bytes: *rng.pick(&[0, 4096, 64 * 1024]),
         memtable_bytes: 64 * 1024,
@@ -45,11 +98,11 @@ fn options(rng: &mut Rng) -> Options {
 }
 
 /// The value of a key in what the engine found: its number, checked against the payload.
-fn value_of(snapshot: &Snapshot, key: &Key) -> Result<u32, Error> {
-    let Some(found) = snapshot.get(key, Read::Blocking)? else {
+pub fn value_of(snapshot: &Snapshot, key: &Key, how: Read) -> Result<u32, Error> {
+    let Some(found) = snapshot.get(key, how)? else {
         return Ok(0);
     };
-    let payload = snapshot.read_payload(&found, 0..u32::MAX, Read::Blocking)?;
+    let payload = snapshot.read_payload(&found, 0..u32::MAX, how)?;
     let value: [u8; 4] = found.value().try_into().expect("values are four bytes");
     let value = u32::from_le_bytes(value);
     assert!(
@@ -64,22 +117,38 @@ fn payload_len(value: u32) -> usize {
     [700, 5000, 0, 3000][value as usize % 4]
 }
 
+fn with_value(batch: Batch, number: usize, value: u32) -> Batch {
+    match value {
+        0 => batch.delete(key(number)),
+        _ => batch.put_with_payload(
+            key(number),
+            value.to_le_bytes(),
+            vec![value as u8; payload_len(value)],
+        ),
+    }
+}
+
 /// The key with this number.
 pub fn key(number: usize) -> Key {
     Key::plain(format!("key{number}"))
 }
 
+/// A disk with an empty store.
+pub fn formatted() -> Arc<SimDisk> {
+    let bytes = shardstore::limits::EXTENTS_START + EXTENTS * 64 * 1024;
+    let disk = Arc::new(SimDisk::new(Image::blank(bytes, 512)));
+    let identity = Identity {
+        disk: [5; 16],
+        set: [6; 16],
+    };
+    Store::format(&*disk, identity, GEOMETRY).expect("an honest disk can be formatted");
+    disk
+}
+
 impl World {
     /// A freshly formatted disk and its store.
     pub fn new(rng: &mut Rng) -> Arc<World> {
-        let bytes = shardstore::limits::EXTENTS_START + EXTENTS * 64 * 1024;
-        let disk = Arc::new(SimDisk::new(Image::blank(bytes, 512)));
-        let identity = Identity {
-            disk: [5; 16],
-            set: [6; 16],
-        };
-        Store::format(&*disk, identity, GEOMETRY).expect("an honest disk can be formatted");
-        World::open(disk, rng).expect("an honest disk opens")
+        World::open(formatted(), rng).expect("an honest disk opens")
     }
 
     /// The store on a disk that has one.
@@ -88,23 +157,14 @@ impl World {
         Ok(Arc::new(World {
             disk,
             store,
-            events: Mutex::new(Vec::new()),
-            clock: AtomicU64::new(1),
+            recorder: Recorder::default(),
             stop: AtomicBool::new(false),
         }))
     }
 
-    fn tick(&self) -> u64 {
-        self.clock.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn record(&self, action: Action, from: u64, to: u64) {
-        lock(&self.events).push(Event { action, from, to });
-    }
-
     /// What was recorded.
     pub fn events(&self) -> Vec<Event> {
-        lock(&self.events).clone()
+        self.recorder.events()
     }
 
     /// Writes a value (0: deletes) and waits; records it whatever becomes of it.
@@ -118,58 +178,33 @@ impl World {
     }
 
     fn write_keys(&self, values: Vec<(usize, u32)>) -> Result<(), Error> {
-        let batch = values.iter().fold(Batch::new(), |batch, (key, value)| {
-            self.batch(batch, *key, *value)
-        });
-        let from = self.tick();
-        let result = self
-            .store
-            .submit(batch)
-            .and_then(|dependency| wait(&dependency));
-        // An error says nothing about whether it happened, unless it was never issued.
-        let to = if result.is_ok() {
-            self.tick()
-        } else {
-            u64::MAX
-        };
-        self.record(Action::Write(values), from, to);
-        result
-    }
-
-    fn batch(&self, batch: Batch, number: usize, value: u32) -> Batch {
-        match value {
-            0 => batch.delete(key(number)),
-            _ => batch.put_with_payload(
-                key(number),
-                value.to_le_bytes(),
-                vec![value as u8; payload_len(value)],
-            ),
-        }
+        let submit = |batch| self.store.submit(batch)?.wait();
+        self.recorder.write(values, submit)
     }
 
     /// Reads a key.
     pub fn read(&self, number: usize) -> Result<u32, Error> {
-        let from = self.tick();
-        let value = value_of(&self.store.snapshot(), &key(number))?;
-        let action = Action::Read(vec![(number, value)]);
-        self.record(action, from, self.tick());
+        let mut value = 0;
+        self.recorder.read(|| {
+            value = value_of(&self.store.snapshot(), &key(number), Read::Blocking)?;
+            Ok(vec![(number, value)])
+        })?;
         Ok(value)
     }
 
     /// Reads all keys at one moment.
-    pub fn read_state(&self) -> Result<State, Error> {
-        let from = self.tick();
-        let state = World::read_all(&self.store.snapshot())?;
-        let action = Action::Read(state.into_iter().enumerate().collect());
-        self.record(action, from, self.tick());
-        Ok(state)
+    pub fn read_state(&self) -> Result<(), Error> {
+        self.recorder.read(|| {
+            let state = World::read_all(&self.store.snapshot())?;
+            Ok(state.into_iter().enumerate().collect())
+        })
     }
 
     /// Reads every key in a snapshot.
     pub fn read_all(snapshot: &Snapshot) -> Result<State, Error> {
         let mut state = [0; KEYS];
         for (number, value) in state.iter_mut().enumerate() {
-            *value = value_of(snapshot, &key(number))?;
+            *value = value_of(snapshot, &key(number), Read::Blocking)?;
         }
         Ok(state)
     }
@@ -202,8 +237,4 @@ impl World {
     pub fn stop_pump(&self) {
         self.stop.store(true, Ordering::SeqCst);
     }
-}
-
-fn wait(dependency: &Dependency) -> Result<(), Error> {
-    dependency.wait()
 }

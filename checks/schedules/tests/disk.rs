@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use shardstore::Disk;
+use shardstore::sync::atomic::{AtomicBool, Ordering};
 use shardstore::sync::{Arc, thread};
 use shuttle::Runner;
 use shuttle::scheduler::RandomScheduler;
@@ -109,4 +110,26 @@ fn of_two_flushes_at_once_that_cover_a_lost_write_both_fail() {
     });
     assert!(seen.contains(&[false, false]), "{seen:?}");
     assert!(seen.contains(&[true, false]), "{seen:?}");
+}
+
+#[test]
+fn while_a_slow_write_returns_others_see_it_and_go_on() {
+    let seen = outcomes(|| {
+        let disk = disk();
+        disk.slow_down(1000);
+        let (other, has_returned) = (disk.clone(), Arc::new(AtomicBool::new(false)));
+        let flag = has_returned.clone();
+        let writer = thread::spawn(move || {
+            assert!(write(&other, 0));
+            flag.store(true, Ordering::SeqCst);
+        });
+        while !disk.has_pending() {
+            thread::yield_now();
+        }
+        let looks = std::iter::repeat_with(|| has_returned.load(Ordering::SeqCst));
+        let before = looks.take_while(|returned| !returned).count();
+        writer.join().expect("the writer says why");
+        before
+    });
+    assert!(!seen.contains(&0), "it returned at once: {seen:?}");
 }

@@ -1,6 +1,7 @@
 //! The disk itself: cache, medium, unflushed writes, faults.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use shardstore::sync::{Mutex, lock};
 use shardstore::{Disk, DiskError, Read};
@@ -70,6 +71,11 @@ pub struct SimDisk {
     capacity: u64,
     sector_bytes: usize,
     state: Mutex<State>,
+    /// Every so many-th I/O takes long; 0: none does. Not the model checker's, because it adds
+    /// nothing that threads could do.
+    slow_every: AtomicU64,
+    /// I/Os counted for that.
+    ios: AtomicU64,
 }
 
 impl std::fmt::Debug for SimDisk {
@@ -108,6 +114,8 @@ impl SimDisk {
             capacity: state.medium.bytes(),
             sector_bytes,
             state: Mutex::new(state),
+            slow_every: AtomicU64::new(0),
+            ios: AtomicU64::new(0),
         }
     }
 
@@ -234,6 +242,20 @@ impl SimDisk {
         lock(&self.state).cut
     }
 
+    /// Makes every `nth` I/O take long: other threads do much between its effect and its return.
+    /// Only where threads are the model checker's.
+    pub fn slow_down(&self, nth: u64) {
+        self.slow_every.store(nth, Ordering::Relaxed);
+    }
+
+    fn dawdle(&self) {
+        let nth = self.slow_every.load(Ordering::Relaxed);
+        let number = self.ios.fetch_add(1, Ordering::Relaxed);
+        if nth > 0 && number.is_multiple_of(nth) {
+            (0..SLOW_YIELDS).for_each(|_| pause());
+        }
+    }
+
     /// Makes every [`Read::Nowait`] fail until the page was read from the medium.
     pub fn chill(&self) {
         let pages = self.capacity / PAGE as u64;
@@ -264,6 +286,52 @@ impl Disk for SimDisk {
     }
 
     fn read(&self, offset: u64, buf: &mut [u8], how: Read) -> Result<(), DiskError> {
+        let done = self.read_bytes(offset, buf, how);
+        if how != Read::Nowait {
+            self.dawdle();
+        }
+        done
+    }
+
+    fn write(&self, offset: u64, bufs: &[&[u8]]) -> Result<(), DiskError> {
+        let bytes = bufs.concat();
+        let done = self.write_bytes("write", offset, bytes);
+        self.dawdle();
+        done
+    }
+
+    fn flush(&self) -> Result<(), DiskError> {
+        self.tell(Event::Flush);
+        let done = match self.begin_flush()? {
+            Some(flush) => self.finish_flush(flush),
+            None => Ok(()),
+        };
+        self.dawdle();
+        done
+    }
+
+    fn prepare(&self, offset: u64, len: u64) -> Result<(), DiskError> {
+        // Most of the range was never written: there is nothing to change in it then.
+        let holds_data = {
+            let state = lock(&self.state);
+            let mut pages = page_range(offset, len).map(|page| page as usize);
+            pages.any(|page| state.cache.is_present(page) || state.medium.is_present(page))
+        };
+        let bytes = if holds_data { len } else { 0 };
+        self.write_bytes("prepare", offset, vec![0; bytes as usize])
+    }
+}
+
+/// A flush that has begun.
+struct Flush {
+    /// It covers the writes with a smaller serial number.
+    covers_below: u64,
+    /// Upsets when it began.
+    upsets: u64,
+}
+
+impl SimDisk {
+    fn read_bytes(&self, offset: u64, buf: &mut [u8], how: Read) -> Result<(), DiskError> {
         let len = buf.len() as u64;
         let mut state = lock(&self.state);
         let pages = page_range(offset, len);
@@ -291,40 +359,6 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn write(&self, offset: u64, bufs: &[&[u8]]) -> Result<(), DiskError> {
-        let bytes = bufs.concat();
-        self.write_bytes("write", offset, bytes)
-    }
-
-    fn flush(&self) -> Result<(), DiskError> {
-        self.tell(Event::Flush);
-        match self.begin_flush()? {
-            Some(flush) => self.finish_flush(flush),
-            None => Ok(()),
-        }
-    }
-
-    fn prepare(&self, offset: u64, len: u64) -> Result<(), DiskError> {
-        // Most of the range was never written: there is nothing to change in it then.
-        let holds_data = {
-            let state = lock(&self.state);
-            let mut pages = page_range(offset, len).map(|page| page as usize);
-            pages.any(|page| state.cache.is_present(page) || state.medium.is_present(page))
-        };
-        let bytes = if holds_data { len } else { 0 };
-        self.write_bytes("prepare", offset, vec![0; bytes as usize])
-    }
-}
-
-/// A flush that has begun.
-struct Flush {
-    /// It covers the writes with a smaller serial number.
-    covers_below: u64,
-    /// Upsets when it began.
-    upsets: u64,
-}
-
-impl SimDisk {
     /// Decides what a flush covers: what is pending now. `None`: it is over, and a lie.
     fn begin_flush(&self) -> Result<Option<Flush>, DiskError> {
         let mut state = lock(&self.state);
@@ -356,10 +390,11 @@ impl SimDisk {
     }
 
     /// Writes back what the flush covers. Under the model checker one write at a time, with
-    /// whatever other threads do in between: they write, flush as well, or cut the power.
+    /// whatever other threads do in between: they write, flush as well, or cut the power. Taking
+    /// the lock lets them; yielding in addition would make this thread the last to go on in
+    /// schedules by priority, and hide what needs a quick flush.
     fn finish_flush(&self, flush: Flush) -> Result<(), DiskError> {
         loop {
-            pause();
             let mut state = lock(&self.state);
             state.check_present("flush", 0, 0)?;
             if state.upsets != flush.upsets {
@@ -631,6 +666,9 @@ impl State {
 
 /// Whether threads are the model checker's, which tries what they may do in between.
 const IS_EXPLORED: bool = cfg!(feature = "shuttle");
+
+/// How often an I/O that takes long lets other threads go on.
+const SLOW_YIELDS: usize = 20;
 
 /// Lets other threads go on, if they are the model checker's.
 fn pause() {

@@ -8,10 +8,11 @@ use crate::batch::Batch;
 use crate::completion::{Completion, Dependency};
 use crate::disk::Read;
 use crate::error::{Error, Result};
+use crate::mutants::{self, Mutant};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Arc, Condvar, Mutex, lock, thread};
+use crate::sync::{Arc, Condvar, Mutex, lock, thread, wait_at_most};
 
 /// Reads that may wait for an I/O thread; more are refused with [`Error::Busy`].
 const READS_WAITING_MAX: usize = 4096;
@@ -25,8 +26,12 @@ const ERROR_PAUSE: Duration = Duration::from_millis(200);
 /// How long the committer waits for a dependency on something else before it looks again.
 const BLOCKED_PAUSE: Duration = Duration::from_millis(1);
 
-/// How often closing looks whether everything is committed.
-const DRAIN_PAUSE: Duration = Duration::from_millis(1);
+/// How long the committer waits for a checkpoint before it looks whether maintenance waits for a
+/// commit.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(1);
+
+/// How often closing looks whether everything is committed, unless it is told.
+const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 
 type Job = Box<dyn FnOnce(&Store) + Send>;
 
@@ -44,8 +49,12 @@ struct Inner {
     maintenance_signal: Condvar,
     /// Signalled when a checkpoint has caught up.
     caught_up: Condvar,
+    /// Signalled, for the store's queue, when something was taken from it.
+    committed: Condvar,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
     maintainer: Mutex<Option<thread::JoinHandle<()>>>,
+    /// How closing went, once it was done; held meanwhile.
+    closed: Mutex<Option<Result<()>>>,
 }
 
 /// A store with its threads. Clones share it; [`close`](Engine::close) stops it.
@@ -73,8 +82,10 @@ impl Engine {
             maintenance_due: Mutex::new(false),
             maintenance_signal: Condvar::new(),
             caught_up: Condvar::new(),
+            committed: Condvar::new(),
             threads: Mutex::new(Vec::new()),
             maintainer: Mutex::new(None),
+            closed: Mutex::new(None),
         });
         let engine = Engine { inner };
         let mut threads = vec![
@@ -143,25 +154,24 @@ impl Engine {
     }
 
     /// Commits what is queued, ends the step of maintenance that is under way, writes a
-    /// checkpoint and stops the threads.
+    /// checkpoint and stops the threads. Once only: whoever calls it again, or meanwhile, gets
+    /// the same answer when that is done.
     pub fn close(&self) -> Result<()> {
+        let mut closed = lock(&self.inner.closed);
+        closed.get_or_insert_with(|| self.close_once()).clone()
+    }
+
+    fn close_once(&self) -> Result<()> {
         let inner = &self.inner;
         inner.store.stop_taking();
-        while !inner.store.is_drained() && inner.store.failure().is_none() {
-            inner.store.queue_signal.notify_all();
-            thread::sleep(DRAIN_PAUSE);
-        }
-        // A thread that panicked has printed why; there is nothing more to save.
-        inner.maintenance_stopping.store(true, Ordering::SeqCst);
-        inner.request_maintenance();
-        if let Some(thread) = lock(&inner.maintainer).take() {
-            let _ = thread.join();
+        inner.wait_until_drained();
+        if !mutants::on(Mutant::M30) {
+            inner.end_maintenance();
         }
         let result = inner.store.checkpoint();
-        inner.stopping.store(true, Ordering::SeqCst);
-        inner.wake_all();
-        for thread in std::mem::take(&mut *lock(&inner.threads)) {
-            let _ = thread.join();
+        inner.end_commits_and_reads();
+        if mutants::on(Mutant::M30) {
+            inner.end_maintenance();
         }
         // What was submitted while the committer ended.
         inner.store.seal_queue();
@@ -182,7 +192,24 @@ impl Drop for AbortOnPanic {
     }
 }
 
+// A thread that panicked has printed why; there is nothing more to save.
 impl Inner {
+    fn end_maintenance(&self) {
+        self.maintenance_stopping.store(true, Ordering::SeqCst);
+        self.request_maintenance();
+        if let Some(thread) = lock(&self.maintainer).take() {
+            let _ = thread.join();
+        }
+    }
+
+    fn end_commits_and_reads(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.wake_all();
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            let _ = thread.join();
+        }
+    }
+
     fn wake_all(&self) {
         drop(lock(&self.reads));
         self.reads_signal.notify_all();
@@ -200,11 +227,21 @@ impl Inner {
         self.maintenance_stopping.load(Ordering::SeqCst)
     }
 
+    /// Blocks until nothing waits to be committed. On a failed disk too: the committer refuses
+    /// what waits then.
+    fn wait_until_drained(&self) {
+        let mut queue = lock(&self.store.queue);
+        while !queue.is_empty() {
+            queue = wait_at_most(&self.committed, &self.store.queue, queue, DRAIN_PAUSE);
+        }
+    }
+
     fn commit(&self) {
         while self.wait_for_work() {
             self.wait_for_maintenance();
             // A failed disk has told everybody who waited; there is nobody else to tell.
             let committed = self.store.pump();
+            self.committed.notify_all();
             let is_due = || self.store.checkpoint_is_due() || self.store.is_short_of_space();
             if matches!(committed, Ok(true)) && is_due() {
                 self.request_maintenance();
@@ -217,6 +254,7 @@ impl Inner {
     fn watch_queue(&self) {
         while self.wait_for_overdue() {
             self.store.refuse_overdue(Instant::now());
+            self.committed.notify_all();
         }
     }
 
@@ -235,7 +273,7 @@ impl Inner {
             queue = match left {
                 None => signal.wait(queue).expect(stated),
                 Some(Duration::ZERO) => return true,
-                Some(left) => signal.wait_timeout(queue, left).expect(stated).0,
+                Some(left) => wait_at_most(signal, &self.store.queue, queue, left),
             };
         }
     }
@@ -251,11 +289,16 @@ impl Inner {
                 return false;
             }
             let signal = &self.store.queue_signal;
-            let stated = "no thread panics while it holds a lock";
             if queue.blocked.is_empty() {
-                queue = signal.wait(queue).expect(stated);
+                let waited = signal.wait(queue);
+                queue = waited.expect("no thread panics while it holds a lock");
             } else {
-                drop(signal.wait_timeout(queue, BLOCKED_PAUSE).expect(stated));
+                drop(wait_at_most(
+                    signal,
+                    &self.store.queue,
+                    queue,
+                    BLOCKED_PAUSE,
+                ));
                 return true;
             }
         }
@@ -273,7 +316,12 @@ impl Inner {
             self.request_maintenance();
             let due = lock(&self.maintenance_due);
             // Bounded, because maintenance itself may wait for a commit.
-            let _ = self.caught_up.wait_timeout(due, Duration::from_millis(1));
+            drop(wait_at_most(
+                &self.caught_up,
+                &self.maintenance_due,
+                due,
+                CATCH_UP_PAUSE,
+            ));
         }
     }
 
@@ -287,8 +335,8 @@ impl Inner {
             {
                 let mut due = lock(&self.maintenance_due);
                 if !*due {
-                    let waited = self.maintenance_signal.wait_timeout(due, MAINTENANCE_PAUSE);
-                    due = waited.expect("no thread panics while it holds a lock").0;
+                    let (signal, mutex) = (&self.maintenance_signal, &self.maintenance_due);
+                    due = wait_at_most(signal, mutex, due, MAINTENANCE_PAUSE);
                 }
                 *due = false;
             }
@@ -314,7 +362,12 @@ impl Inner {
     /// damage is kept in the store's list: in each case a later round tries again, not at once.
     fn pause_after_error(&self) {
         let due = lock(&self.maintenance_due);
-        drop(self.maintenance_signal.wait_timeout(due, ERROR_PAUSE));
+        // Looked at under the lock: closing signals only once.
+        if self.maintenance_is_stopping() {
+            return;
+        }
+        let (signal, mutex) = (&self.maintenance_signal, &self.maintenance_due);
+        drop(wait_at_most(signal, mutex, due, ERROR_PAUSE));
     }
 
     /// A round of maintenance: each kind of work in its turn, so that none keeps the others from

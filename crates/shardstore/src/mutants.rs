@@ -32,11 +32,12 @@ pub enum Mutant {
     M27,
     M28,
     M29,
+    M30,
 }
 
 impl Mutant {
     /// Every mutant of the engine.
-    pub const ALL: [Mutant; 26] = [
+    pub const ALL: [Mutant; 27] = [
         Mutant::M1,
         Mutant::M2,
         Mutant::M3,
@@ -63,6 +64,7 @@ impl Mutant {
         Mutant::M27,
         Mutant::M28,
         Mutant::M29,
+        Mutant::M30,
     ];
 
     /// What is wrong in it.
@@ -94,6 +96,7 @@ impl Mutant {
             Mutant::M27 => "a batch is issued without waiting for what it depends on",
             Mutant::M28 => "the count of what lives forgets payloads that are overwritten",
             Mutant::M29 => "scrub looks at headers only",
+            Mutant::M30 => "closing stops the committer while maintenance waits for it",
         }
     }
 }

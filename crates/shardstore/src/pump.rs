@@ -431,6 +431,9 @@ impl Store {
         let bytes = append.frame_len();
         let others_wait = {
             let mut queue = lock(&self.queue);
+            if queue.sealed {
+                return Err(Error::Closed);
+            }
             queue.background.push_back(append);
             queue.background.len() > 1 || !queue.foreground.is_empty()
         };

@@ -290,6 +290,14 @@ impl Queue {
             || !self.background.is_empty()
             || self.blocked.iter().any(is_decided)
     }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.foreground.is_empty()
+            && self.background.is_empty()
+            && self.blocked.is_empty()
+            && self.waiting.is_empty()
+    }
 }
 
 /// One frame to be appended.
@@ -649,15 +657,6 @@ impl Store {
     /// Refuses batches from now on.
     pub(crate) fn stop_taking(&self) {
         lock(&self.log).closed = true;
-    }
-
-    /// Whether nothing waits to be committed.
-    pub(crate) fn is_drained(&self) -> bool {
-        let queue = lock(&self.queue);
-        queue.foreground.is_empty()
-            && queue.background.is_empty()
-            && queue.blocked.is_empty()
-            && queue.waiting.is_empty()
     }
 
     /// Refuses whatever still waits to be committed, and whatever comes: nobody commits it.

@@ -1,6 +1,8 @@
 //! The one place that names threads, locks and atomics, so that a model checker can swap
 //! them (feature `shuttle`).
 
+use std::time::Duration;
+
 #[cfg(not(feature = "shuttle"))]
 mod imp {
     pub use std::sync::atomic;
@@ -38,4 +40,25 @@ pub fn read<T>(lock: &RwLock<T>) -> imp::RwLockReadGuard<'_, T> {
 pub fn write<T>(lock: &RwLock<T>) -> imp::RwLockWriteGuard<'_, T> {
     lock.write()
         .expect("no thread panics while it holds a lock")
+}
+
+/// Pauses from this on are for what may come late, not for what must come: nothing may wait for
+/// their end. The model checker never ends them, and so finds out who does.
+const LONG_PAUSE: Duration = Duration::from_millis(100);
+
+/// Waits for a signal, for at most a while; may return early for no reason.
+pub fn wait_at_most<'a, T>(
+    signal: &Condvar,
+    mutex: &'a Mutex<T>,
+    guard: MutexGuard<'a, T>,
+    pause: Duration,
+) -> MutexGuard<'a, T> {
+    // The model checker knows no time: its waits never end by themselves.
+    if cfg!(feature = "shuttle") && pause < LONG_PAUSE {
+        drop(guard);
+        thread::yield_now();
+        return lock(mutex);
+    }
+    let waited = signal.wait_timeout(guard, pause);
+    waited.expect("no thread panics while it holds a lock").0
 }
