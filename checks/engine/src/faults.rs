@@ -74,7 +74,9 @@ impl FaultBook {
             _ if self.bad_pages => true,
             _ if self.old_view => self.hurt,
             Some(key) => self.tainted.contains(key),
-            None => !self.tainted.is_empty(),
+            // A range is read from every table that meets it, whatever superseded its entries, and
+            // a table with a damaged block is never compacted away.
+            None => self.hurt,
         };
         typed && (self.fired_now || excused)
     }

@@ -2,10 +2,14 @@
 //! arguments, biased to keys in use and to sizes near the edges of pages and frames.
 
 use shardstore::Geometry;
-use simdisk::{Crash, Fault, Rng};
+use shardstore::limits::{EXTENTS_START, SUPERBLOCK_OFFSETS};
+use simdisk::{Crash, Fault, PAGE, Rng};
 
 use crate::keys::{BULK_KEYS, KeyPool, PoolKey};
 use crate::ops::{Change, Fill, Op, Step};
+
+/// Extents of the smallest disk.
+const EXTENTS_LEAST: u64 = 12;
 
 /// What a check's cases are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -348,13 +352,23 @@ impl<'a> Generator<'a> {
                 times: *self.rng.pick(&[1, 1, 2, 6]),
             },
             3 => Fault::BadPage {
-                page: 256 + self.rng.below(16 * 16),
+                page: self.bad_page(),
             },
             4 => Fault::WriteError { skip },
             5 => Fault::NoSpace { skip },
             6 => Fault::FlushFails { skip, seed, cached },
             _ => Fault::Vanish { skip: skip * 3 },
         }
+    }
+
+    /// A copy of the superblock, or a page of any extent that even the smallest disk has.
+    fn bad_page(&mut self) -> u64 {
+        if self.rng.one_in(6) {
+            return self.rng.pick(&SUPERBLOCK_OFFSETS) / PAGE as u64;
+        }
+        let extents = *self.rng.pick(&[1, 4, EXTENTS_LEAST]);
+        let bytes = extents * u64::from(self.geometry.extent_bytes);
+        EXTENTS_START / PAGE as u64 + self.rng.below(bytes / PAGE as u64)
     }
 
     fn batch(&mut self) -> Vec<Change> {

@@ -3,12 +3,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shardstore::{Dependency, Error};
+use shardstore::{Dependency, Error, Store};
 use simdisk::{Crash, Frozen, Image, Observer, Rng, SimDisk};
 
 use crate::failure::{Verdict, property, violated};
-use crate::model::{Batch, Fate, State, explain};
-use crate::reads::observe;
+use crate::model::{Batch, Bytes, Fate, Observed, Seen, State, explain};
+use crate::reads::{observe, observe_each};
 use crate::reboot::open;
 use crate::world::{InFlight, World};
 
@@ -25,6 +25,13 @@ struct Watch {
     dependencies: Vec<Dependency>,
     caught: Vec<Caught>,
 }
+
+/// One in so many images is read key by key as well, and one in so many written to.
+const EACH_ONE_IN: u64 = 4;
+const ON_ONE_IN: u64 = 4;
+
+/// What is written to a recovered image.
+const ON: &[u8] = b"and goes on";
 
 /// Catches moments.
 pub struct Probes {
@@ -169,9 +176,10 @@ impl World {
                     )
                 })
                 .collect();
-            for image in self.probes.images(&caught.frozen, &mut rng) {
+            let images = self.probes.images(&caught.frozen, &mut rng);
+            for image in images {
                 self.tally.images += 1;
-                if let Err(detail) = self.recovers(image, before, &log) {
+                if let Err(detail) = self.recovers(image, before, &log, &mut rng) {
                     return violated(property::EVERY_MOMENT, detail);
                 }
             }
@@ -179,11 +187,80 @@ impl World {
         Ok(())
     }
 
-    fn recovers(&self, image: Image, base: &State, log: &[(Batch, Fate)]) -> Result<(), String> {
+    fn recovers(
+        &self,
+        image: Image,
+        base: &State,
+        log: &[(Batch, Fate)],
+        rng: &mut Rng,
+    ) -> Result<(), String> {
         let disk = Arc::new(SimDisk::new(image));
-        match open(&disk, &self.knobs.options).and_then(|store| observe(&store)) {
-            Ok(observed) => explain(base, log, &observed).map(|_| ()),
-            Err(error) => Err(format!("recovery: {error}")),
+        let (store, observed) = self.recover(&disk)?;
+        explain(base, log, &observed)?;
+        if rng.one_in(EACH_ONE_IN) {
+            let (each, unreadable) = observe_each(&store, &self.pool);
+            if !unreadable.is_empty() || each != observed {
+                return Err("keys on their own have something else than a scan shows".to_owned());
+            }
         }
+        if rng.one_in(ON_ONE_IN) {
+            self.goes_on(&disk, &store, observed)?;
+        }
+        Ok(())
+    }
+
+    fn recover(&self, disk: &Arc<SimDisk>) -> Result<(Store, Observed), String> {
+        let recovered = open(disk, &self.knobs.options).and_then(|store| {
+            let observed = observe(&store)?;
+            Ok((store, observed))
+        });
+        recovered.map_err(|error| format!("recovery: {error}"))
+    }
+
+    /// What recovery left can be written to: a put before a checkpoint and one behind it survive
+    /// the next power cut, with all else.
+    fn goes_on(
+        &self,
+        disk: &Arc<SimDisk>,
+        store: &Store,
+        mut expected: Observed,
+    ) -> Result<(), String> {
+        let mut keys = self.pool.all();
+        for key in [keys.next(), keys.next()].into_iter().flatten() {
+            let batch = shardstore::Batch::new().put(key.to_key(), ON);
+            let taken = store.submit(batch).and_then(|dependency| {
+                while store.pump()? {}
+                Ok(dependency.poll_now())
+            });
+            match taken {
+                Ok(Some(Ok(()))) => {
+                    let seen = Seen {
+                        value: ON.into(),
+                        payload: Bytes::default(),
+                        seq: 0,
+                    };
+                    expected.insert(key.bytes.clone(), seen);
+                }
+                Ok(Some(Err(Error::OutOfSpace))) => {}
+                other => return Err(format!("a put after recovery: {other:?}")),
+            }
+            match store.checkpoint() {
+                Ok(()) | Err(Error::OutOfSpace) => {}
+                Err(error) => return Err(format!("a checkpoint after recovery: {error}")),
+            }
+        }
+        let next = Arc::new(SimDisk::new(disk.medium()));
+        let (_, observed) = self.recover(&next)?;
+        let content = |observed: &Observed| -> Vec<(Bytes, Bytes, Bytes)> {
+            let seen = observed.iter();
+            seen.map(|(key, seen)| (key.clone(), seen.value.clone(), seen.payload.clone()))
+                .collect()
+        };
+        if content(&observed) != content(&expected) {
+            return Err(
+                "after recovery, puts and another power cut something else is there".into(),
+            );
+        }
+        Ok(())
     }
 }
