@@ -10,6 +10,10 @@
 //!   known to have been durable. So after a lie a reboot may lose the newest groups, one for
 //!   each lie; everything older is there or its absence is an error. They are lost from the
 //!   end: nothing survives that came after something persistent that is lost.
+//! - A read that goes *astray* while the disk is opened is wrong once and does no harm by itself:
+//!   what recovery does not find it looks for twice. Two of them in one opening, or one beside
+//!   a lie, can hide the newest groups and whatever speaks for them. That is beyond the
+//!   promise: such a case ends, and is counted.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,6 +41,8 @@ pub struct FaultBook {
     write_faults: bool,
     /// Groups that lies may have hit since the last reboot.
     lies: usize,
+    /// Of them, reads that went astray while the disk was opened.
+    astray: usize,
     /// The medium holds damage.
     hurt: bool,
     /// Pages cannot be read, for as long as honest faults last.
@@ -94,6 +100,11 @@ impl FaultBook {
     /// Whether the disk lied since the last full check.
     pub(crate) fn lied(&self) -> bool {
         self.lies > 0
+    }
+
+    /// Whether more went wrong in one opening than recovery promises to stand.
+    pub(crate) fn is_beyond_promise(&self) -> bool {
+        self.astray > 1 || self.astray == 1 && (self.lies > self.astray || self.hurt)
     }
 
     /// A batch became persistent: its keys are readable again, unless a fault struck in the
@@ -170,6 +181,7 @@ impl FaultBook {
         self.background_failed = false;
         // Recovery ends with a checkpoint; what a lie made unreadable stays so.
         self.lies = 0;
+        self.astray = 0;
         self.base = state.clone();
         self.recent.clear();
     }
@@ -202,7 +214,9 @@ impl World {
                 | Fault::Vanish { .. } => self.book.write_faults = true,
                 // Wrong once, and no harm to the medium; only recovery decides by what is not there.
                 Fault::MisdirectedRead { .. } => {
-                    self.book.lies += usize::from(self.store.is_none());
+                    let in_open = usize::from(self.store.is_none());
+                    self.book.astray += in_open;
+                    self.book.lies += in_open;
                 }
                 Fault::BadPage { .. } => self.book.bad_pages = true,
                 // Each page that it hits may have been the newest group's.

@@ -291,6 +291,10 @@ impl World {
                 .unwrap_or_default();
             return violated(property::HONEST, format!("it cannot be read: {key}"));
         }
+        if self.book.is_beyond_promise() {
+            self.end_early("reads went astray beside other faults in one opening");
+            return Ok(());
+        }
         let (base, mut log) = self.book.history();
         log.extend(
             self.take_open_batches()
