@@ -75,7 +75,7 @@ fn run_all(request: &Request) -> ExitCode {
     if wanted("mutants") {
         // One seed each, briefly: enough to notice a check that has gone blind.
         report.section("mutants", |tally| {
-            let args = ["--seeds", "1", "--budget", "20"].map(str::to_owned);
+            let args = ["--seeds", "1", "--budget", "60"].map(str::to_owned);
             if checks::engine("mutants", &args)? != ExitCode::SUCCESS {
                 return Err("a seeded bug was not found, or the hunt itself failed".to_owned());
             }
