@@ -9,7 +9,7 @@ use crate::keys::{BULK_KEYS, KeyPool, PoolKey};
 use crate::ops::{Change, Fill, Op, Step};
 
 /// Extents of the smallest disk.
-const EXTENTS_LEAST: u64 = 12;
+const EXTENTS_LEAST: u64 = 14;
 
 /// What a check's cases are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

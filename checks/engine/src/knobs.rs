@@ -27,7 +27,7 @@ impl Knobs {
         let geometry = draw_geometry(rng);
         Knobs {
             geometry,
-            extents: rng.between(12, 20) as u32,
+            extents: rng.between(14, 20) as u32,
             sector_bytes: *rng.pick(&[512, 4096]),
             options: draw_options(rng, &geometry),
             probe_one_in: 0,

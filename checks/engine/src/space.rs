@@ -11,12 +11,6 @@ use crate::world::World;
 /// Extents full of old manifests that may be left when nothing lives.
 const OLD_MANIFESTS_MAX: usize = 2;
 
-/// Deletes after which a store in which nothing lives must take a put.
-const DELETES_MAX: usize = 3;
-
-/// Extents of the smallest disk.
-const EXTENTS_LEAST: u32 = 12;
-
 /// Rounds of background work after which it must have come to an end.
 const ROUNDS_MAX: usize = 200;
 
@@ -193,10 +187,6 @@ impl World {
         Ok(())
     }
 
-    fn is_smallest(&self) -> bool {
-        self.knobs.extents == EXTENTS_LEAST
-    }
-
     fn stopped(&self) -> bool {
         self.disk.is_cut() || self.store().failure().is_some() || self.disk.is_removed()
     }
@@ -210,10 +200,6 @@ impl World {
                 self.submit(&changes, true, None)?;
                 self.pump(8)?;
                 if self.tally.out_of_space == refused || self.stopped() || self.book.damaged() {
-                    break;
-                }
-                if attempt == 2 && self.profile == Profile::Faults && self.is_smallest() {
-                    // A known weakness, see `docs/validation.md`; C1 does not excuse it.
                     break;
                 }
                 if attempt == 2 {
@@ -252,22 +238,6 @@ impl World {
         self.quiesce_by_steps()?;
         self.check_all_is_free()?;
         self.compare_store()?;
-        // On the smallest disk the open extents and what the last checkpoint wrote can leave no
-        // more than the reserve; deletes, for which that is, set it going again.
-        for _ in 0..DELETES_MAX {
-            if self.takes_a_put()? {
-                return self.compare_store();
-            }
-            self.delete_surely(&keys[..1])?;
-            self.quiesce()?;
-            self.quiesce_by_steps()?;
-        }
-        let space = self.store().space();
-        let detail = format!("an empty store refuses a put: {space:?}");
-        violated(property::QUIESCES, detail)
-    }
-
-    fn takes_a_put(&mut self) -> Verdict<bool> {
         let space = self.store().space();
         let refused = self.tally.out_of_space;
         let change = Change::Put {
@@ -278,11 +248,10 @@ impl World {
         };
         self.submit(&[change], false, None)?;
         self.pump(8)?;
-        let is_taken = self.tally.out_of_space == refused;
-        if !is_taken && space.free > space.reserve {
-            let detail = format!("a put finds no space in {space:?}");
+        if self.tally.out_of_space != refused {
+            let detail = format!("an empty store refuses a put: {space:?}");
             return violated(property::QUIESCES, detail);
         }
-        Ok(is_taken)
+        self.compare_store()
     }
 }

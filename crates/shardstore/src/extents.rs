@@ -110,7 +110,7 @@ pub struct Extents {
 }
 
 /// Fewest extents that a disk can work with.
-pub const EXTENTS_MIN: u32 = 12;
+pub const EXTENTS_MIN: u32 = 14;
 
 impl Extents {
     pub fn new(extent_bytes: u32, capacity: u32) -> Extents {

@@ -244,7 +244,7 @@ fn a_lowered_capacity_hides_nothing_that_was_acknowledged() {
     }
     drop(store);
     let lowered = Options {
-        capacity_bytes: Some(1024 * 1024 + 12 * u64::from(GEOMETRY.extent_bytes)),
+        capacity_bytes: Some(1024 * 1024 + 14 * u64::from(GEOMETRY.extent_bytes)),
         ..small()
     };
     let store = Store::open(disk, lowered).unwrap();
