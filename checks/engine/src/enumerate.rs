@@ -134,7 +134,7 @@ fn knobs() -> Knobs {
     };
     Knobs {
         geometry,
-        extents: 12,
+        extents: 14,
         sector_bytes: 512,
         options,
         probe_one_in: 0,
