@@ -6,6 +6,7 @@
 //! last operation and at the end, since those of earlier operations are the crash points of
 //! shorter workloads.
 
+use shardstore::limits::EXTENTS_MIN;
 use shardstore::{Geometry, Options};
 use simdisk::Rng;
 
@@ -134,7 +135,7 @@ fn knobs() -> Knobs {
     };
     Knobs {
         geometry,
-        extents: 14,
+        extents: EXTENTS_MIN,
         sector_bytes: 512,
         options,
         probe_one_in: 0,

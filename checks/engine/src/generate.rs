@@ -2,14 +2,11 @@
 //! arguments, biased to keys in use and to sizes near the edges of pages and frames.
 
 use shardstore::Geometry;
-use shardstore::limits::{EXTENTS_START, SUPERBLOCK_OFFSETS};
+use shardstore::limits::{EXTENTS_MIN, EXTENTS_START, SUPERBLOCK_OFFSETS};
 use simdisk::{Crash, Fault, PAGE, Rng};
 
 use crate::keys::{BULK_KEYS, KeyPool, PoolKey};
 use crate::ops::{Change, Fill, Op, Step};
-
-/// Extents of the smallest disk.
-const EXTENTS_LEAST: u64 = 14;
 
 /// What a check's cases are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -366,7 +363,7 @@ impl<'a> Generator<'a> {
         if self.rng.one_in(6) {
             return self.rng.pick(&SUPERBLOCK_OFFSETS) / PAGE as u64;
         }
-        let extents = *self.rng.pick(&[1, 4, EXTENTS_LEAST]);
+        let extents = *self.rng.pick(&[1, 4, u64::from(EXTENTS_MIN)]);
         let bytes = extents * u64::from(self.geometry.extent_bytes);
         EXTENTS_START / PAGE as u64 + self.rng.below(bytes / PAGE as u64)
     }

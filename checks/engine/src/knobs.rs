@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 
+use shardstore::limits::EXTENTS_MIN;
 use shardstore::{Geometry, Options};
 use simdisk::{Image, Rng};
 
@@ -27,7 +28,7 @@ impl Knobs {
         let geometry = draw_geometry(rng);
         Knobs {
             geometry,
-            extents: rng.between(14, 20) as u32,
+            extents: rng.between(u64::from(EXTENTS_MIN), 20) as u32,
             sector_bytes: *rng.pick(&[512, 4096]),
             options: draw_options(rng, &geometry),
             probe_one_in: 0,

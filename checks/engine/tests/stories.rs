@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shardstore::{Batch, Disk, Error, Geometry, Key, Read, Store};
+use shardstore::{Batch, Disk, Error, Geometry, Key, Read, Store, limits};
 use simdisk::{Crash, Fault, Image, Rng, SimDisk};
 
 use engine_checks::world::IDENTITY;
@@ -13,7 +13,8 @@ const GEOMETRY: Geometry = Geometry {
 };
 
 fn formatted() -> Arc<SimDisk> {
-    let capacity = shardstore::limits::EXTENTS_START + 12 * u64::from(GEOMETRY.extent_bytes);
+    let capacity =
+        limits::EXTENTS_START + u64::from(limits::EXTENTS_MIN) * u64::from(GEOMETRY.extent_bytes);
     let disk = Arc::new(SimDisk::new(Image::blank(capacity, 4096)));
     Store::format(&*disk, IDENTITY, GEOMETRY).expect("a blank disk can be formatted");
     disk

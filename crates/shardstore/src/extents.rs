@@ -109,9 +109,6 @@ pub struct Extents {
     open: [Option<u32>; Stream::COUNT],
 }
 
-/// Fewest extents that a disk can work with.
-pub const EXTENTS_MIN: u32 = 14;
-
 impl Extents {
     pub fn new(extent_bytes: u32, capacity: u32) -> Extents {
         Extents {

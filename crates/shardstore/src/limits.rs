@@ -52,6 +52,10 @@ pub const SUPERBLOCK_OFFSETS: [u64; 2] = [0, 64 * 1024];
 /// Most extents on one disk (with 64 MiB extents: 128 TiB).
 pub const EXTENTS_MAX: u32 = 2 * 1024 * 1024;
 
+/// Fewest extents that a disk can work with: the reserve, one that is open for each stream, and
+/// what the last checkpoint wrote.
+pub const EXTENTS_MIN: u32 = 14;
+
 /// Most parts of a manifest, each one payload.
 pub const MANIFEST_PARTS_MAX: usize = 160;
 

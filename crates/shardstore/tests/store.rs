@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use shardstore::limits::EXTENTS_MIN;
 use shardstore::{Batch, Disk, Engine, Error, Geometry, Identity, Key, Options, Read, Store};
 use support::MemoryDisk;
 
@@ -244,7 +245,9 @@ fn a_lowered_capacity_hides_nothing_that_was_acknowledged() {
     }
     drop(store);
     let lowered = Options {
-        capacity_bytes: Some(1024 * 1024 + 14 * u64::from(GEOMETRY.extent_bytes)),
+        capacity_bytes: Some(
+            1024 * 1024 + u64::from(EXTENTS_MIN) * u64::from(GEOMETRY.extent_bytes),
+        ),
         ..small()
     };
     let store = Store::open(disk, lowered).unwrap();
