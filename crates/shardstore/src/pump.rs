@@ -453,7 +453,11 @@ impl Store {
     /// Sleeps for as long as background work of `bytes` may take, unless somebody waits for it.
     fn pace(&self, bytes: u64) {
         const TABLES_URGENT: usize = 8;
-        let is_urgent = {
+        // Half of what the log may grow beyond its limit before commits wait for a checkpoint:
+        // one that is due waits for the step of compaction that is under way.
+        let tail_urgent = self.options.tail_bytes_max.saturating_mul(3) / 2;
+        let is_long = lock(&self.log).tail_bytes >= tail_urgent;
+        let is_urgent = is_long || {
             let index = read(&self.index);
             let active = index.active.bytes();
             let half_full = active > self.options.memtable_bytes / 2;
