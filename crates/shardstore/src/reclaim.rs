@@ -66,7 +66,7 @@ impl Store {
         let _alone = lock(&self.maintenance);
         let picked = match extent {
             Some(extent) => self.pick_given(extent),
-            None => self.pick_worthwhile(),
+            None => self.pick_worthwhile_under_a_short_log()?,
         };
         let Some((number, extent)) = picked else {
             return Ok(None);
@@ -193,6 +193,19 @@ impl Store {
         }
         let extent = *log.extents.get(number)?;
         (extent.state == State::Sealed).then_some((number, extent))
+    }
+
+    /// An evacuation under load takes as long as it takes to fill half of the log, and a checkpoint
+    /// that comes due meanwhile waits for it, until commits wait for the checkpoint. So it
+    /// begins with a short log, unless space is short.
+    fn pick_worthwhile_under_a_short_log(&self) -> Result<Option<(u32, Extent)>> {
+        let picked = self.pick_worthwhile();
+        let is_long = lock(&self.log).tail_bytes >= self.options.tail_bytes_max / 2;
+        if picked.is_none() || !is_long || self.is_short_of_space() {
+            return Ok(picked);
+        }
+        self.checkpoint_locked()?;
+        Ok(self.pick_worthwhile())
     }
 
     fn pick_worthwhile(&self) -> Option<(u32, Extent)> {
