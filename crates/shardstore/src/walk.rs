@@ -14,7 +14,7 @@ use crate::limits::PAGE;
 use crate::medium::Medium;
 use crate::mutants::{self, Mutant};
 
-const WINDOW_BYTES: usize = 256 * 1024;
+const WINDOW_BYTES: usize = 1024 * 1024;
 
 /// What stands next in an extent.
 #[derive(Debug)]
