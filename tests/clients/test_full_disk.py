@@ -98,3 +98,25 @@ def test_overwriting_for_ever_fits(own_server):
         put_when_there_is_room(s3, key, data, seconds=30)
         expected[key] = data
     check(s3, expected)
+
+
+@pytest.mark.timeout(400)
+def test_a_limit_below_what_is_in_use_leaves_room_for_deletes(own_server):
+    """It once left none: the disk was full, and only a higher limit could change that."""
+    server = own_server("--disk-capacity", "512MiB")
+    s3 = server.client()
+    s3.create_bucket(Bucket="full")
+    expected = {}
+    fill_up(s3, expected, "a-", 4 * MIB)
+    server.arguments = ("--disk-capacity", "256MiB")
+    for _ in range(3):
+        server.stop()
+        server.restart()
+    s3 = server.client()
+    check(s3, expected)
+    with pytest.raises(ClientError) as refused:
+        s3.put_object(Bucket="full", Key="more", Body=body(4 * MIB))
+    assert code_of(refused.value) == (507, "InsufficientStorage")
+    for key in sorted(expected):
+        s3.delete_object(Bucket="full", Key=key)
+    put_when_there_is_room(s3, "more", body(4 * MIB))

@@ -131,6 +131,7 @@ fn knobs() -> Knobs {
         group_bytes_max: 65536,
         queue_bytes_max: 1 << 20,
         table_bytes: 4096,
+        capacity_bytes: None,
         ..draw_options(&mut Rng::new(0), &geometry)
     };
     Knobs {

@@ -3,9 +3,12 @@
 
 use std::cell::Cell;
 
-use shardstore::limits::EXTENTS_MIN;
+use shardstore::limits::{EXTENTS_MIN, EXTENTS_START};
 use shardstore::{Geometry, Options};
 use simdisk::{Image, Rng};
+
+/// Extents of the largest disk.
+const EXTENTS_MOST: u32 = 20;
 
 /// Every size that a case draws.
 #[derive(Debug, Clone)]
@@ -28,7 +31,7 @@ impl Knobs {
         let geometry = draw_geometry(rng);
         Knobs {
             geometry,
-            extents: rng.between(u64::from(EXTENTS_MIN), 20) as u32,
+            extents: rng.between(u64::from(EXTENTS_MIN), u64::from(EXTENTS_MOST)) as u32,
             sector_bytes: *rng.pick(&[512, 4096]),
             options: draw_options(rng, &geometry),
             probe_one_in: 0,
@@ -84,7 +87,7 @@ fn draw_geometry(rng: &mut Rng) -> Geometry {
 pub fn draw_options(rng: &mut Rng, geometry: &Geometry) -> Options {
     let extent = geometry.extent_bytes as usize;
     Options {
-        capacity_bytes: None,
+        capacity_bytes: draw_limit(rng, geometry),
         memtable_bytes: *rng.pick(&[512, 2048, 8192, 65536]),
         cache_bytes: *rng.pick(&[0, 4096, 8192, 16384, 1 << 20]),
         tail_bytes_max: *rng.pick(&[extent as u64 / 2, extent as u64, 4 * extent as u64]),
@@ -94,6 +97,15 @@ pub fn draw_options(rng: &mut Rng, geometry: &Geometry) -> Options {
         clock,
         ..Options::default()
     }
+}
+
+/// Now and then a limit, which may be lower than what is in use or higher than the disk.
+fn draw_limit(rng: &mut Rng, geometry: &Geometry) -> Option<u64> {
+    if !rng.one_in(4) {
+        return None;
+    }
+    let extents = rng.between(u64::from(EXTENTS_MIN), u64::from(EXTENTS_MOST) + 1);
+    Some(EXTENTS_START + extents * u64::from(geometry.extent_bytes))
 }
 
 thread_local! {

@@ -2,6 +2,7 @@
 //! comes to an end, and what is deleted and reclaimed is free again.
 
 use shardstore::LiveCount;
+use shardstore::limits::EXTENTS_START;
 
 use crate::failure::{Verdict, property, violated};
 use crate::generate::Profile;
@@ -15,13 +16,23 @@ const OLD_MANIFESTS_MAX: usize = 2;
 const ROUNDS_MAX: usize = 200;
 
 impl World {
-    /// C13: live + dead + free is the capacity.
+    /// C13: live + dead + free is the capacity, which is the limit or, if more was taken when
+    /// that was set, at most the disk.
     pub(crate) fn check_sum(&mut self) -> Verdict {
         let space = self.store().space();
         let sum = space.live + space.dead + space.free;
-        let capacity = u64::from(self.knobs.extents) * u64::from(self.knobs.geometry.extent_bytes);
-        if sum != space.capacity || space.capacity != capacity || space.reserve > space.free {
-            return violated(property::SUM, format!("{space:?}, of {capacity} bytes"));
+        let extent_bytes = u64::from(self.knobs.geometry.extent_bytes);
+        let disk = u64::from(self.knobs.extents) * extent_bytes;
+        let limit = match self.knobs.options.capacity_bytes {
+            Some(bytes) => (bytes - EXTENTS_START).min(disk),
+            None => disk,
+        };
+        let is_within = (limit..=disk).contains(&space.capacity);
+        if sum != space.capacity || !is_within || space.reserve > space.free {
+            return violated(
+                property::SUM,
+                format!("{space:?}, of {limit} to {disk} bytes"),
+            );
         }
         Ok(())
     }

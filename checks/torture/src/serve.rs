@@ -36,11 +36,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let words = std::iter::once("torture serve --".to_owned()).chain(args.server);
     let server = ServerCommand::parse_from(words);
     let (seed, lying) = (args.seed, args.lying);
-    cullet::server::run_with(server.args, &move |directory, capacity| {
+    let capacity = server
+        .args
+        .disk_capacity
+        .map_or(CAPACITY_BYTES, |size| size.0);
+    cullet::server::run_with(server.args, &move |directory| {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
         let path = directory.join("volatile.disk");
-        let disk = VolatileDisk::open(&path, capacity.unwrap_or(CAPACITY_BYTES), seed, lying);
+        let disk = VolatileDisk::open(&path, capacity, seed, lying);
         let disk = disk.with_context(|| format!("cannot open {}", path.display()))?;
         Ok(Arc::new(disk) as Arc<dyn Disk>)
     })

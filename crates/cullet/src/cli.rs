@@ -85,7 +85,8 @@ pub struct ServerArgs {
     #[arg(long, value_name = "NAME", default_value = "us-east-1")]
     pub region: String,
 
-    /// Use at most this much of the disk; without it, all that its file system has.
+    /// Use at most this much of the disk; without it, all that its file system has. What the
+    /// disk has taken it keeps: a lower limit stops its growth.
     #[arg(long, value_name = "SIZE")]
     pub disk_capacity: Option<ByteSize>,
 

@@ -62,7 +62,7 @@ fn read(disks: &[PathBuf]) -> anyhow::Result<Rescue> {
         .into());
     };
     anyhow::ensure!(
-        path.exists(),
+        path.try_exists().unwrap_or(true),
         "{} does not exist{WHAT_TO_NAME}",
         path.display()
     );

@@ -56,7 +56,7 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
     let stopping = signals::listen(&runtime, access_log.clone())?;
     // Before the disk, so that a port in use is noticed before anything is touched.
     let listener = runtime.block_on(bind(&plan.addresses, &args.listen))?;
-    let disk = open(disk_path, args.disk_capacity.map(|size| size.0))?;
+    let disk = open(disk_path)?;
     let storage = storage::open(
         disk_path,
         disk,

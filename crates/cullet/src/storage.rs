@@ -14,8 +14,8 @@ use crate::ByteSize;
 use crate::limits::IO_THREADS;
 use crate::memory::{MemorySplit, as_usize};
 
-/// Opens the disk in a directory, at most so many bytes of it.
-pub type OpenDisk = dyn Fn(&Path, Option<u64>) -> anyhow::Result<Arc<dyn Disk>>;
+/// Opens the disk in a directory.
+pub type OpenDisk = dyn Fn(&Path) -> anyhow::Result<Arc<dyn Disk>>;
 
 /// What the server runs on.
 pub(crate) struct Storage {
@@ -27,8 +27,8 @@ pub(crate) struct Storage {
 ///
 /// # Errors
 /// A sentence that says why the directory cannot be used.
-pub(crate) fn open_file_disk(path: &Path, capacity: Option<u64>) -> anyhow::Result<Arc<dyn Disk>> {
-    Ok(Arc::new(FileDisk::open(path, true, capacity)?))
+pub(crate) fn open_file_disk(path: &Path) -> anyhow::Result<Arc<dyn Disk>> {
+    Ok(Arc::new(FileDisk::open(path, true)?))
 }
 
 /// Opens everything above a disk, formatting the disk if it is new.
@@ -78,11 +78,9 @@ fn open_store(disk: Arc<dyn Disk>, options: Options) -> anyhow::Result<Store> {
                 disk: random_id()?,
                 set: random_id()?,
             };
-            Store::format(
-                disk.as_ref(),
-                identity,
-                Geometry::for_capacity(disk.capacity()),
-            )?;
+            let limit = options.capacity_bytes.unwrap_or(u64::MAX);
+            let geometry = Geometry::for_capacity(disk.capacity().min(limit));
+            Store::format(disk.as_ref(), identity, geometry)?;
             Ok(Store::open(disk, options)?)
         }
         opened => Ok(opened?),

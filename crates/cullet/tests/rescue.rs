@@ -16,7 +16,7 @@ use objects::{
 };
 use shardstore::file_disk::FileDisk;
 use shardstore::rescue::Rescue;
-use shardstore::{Disk as _, Engine, Geometry, Identity, Options, Store};
+use shardstore::{Engine, Geometry, Identity, Options, Store};
 use volume::Volume;
 
 const MIB: u64 = 1024 * 1024;
@@ -61,21 +61,29 @@ struct Filled {
     objects: Objects,
 }
 
+/// A small disk.
+fn limited() -> Options {
+    Options {
+        capacity_bytes: Some(128 * MIB),
+        ..Options::default()
+    }
+}
+
 impl Filled {
     fn format(directory: &Path) -> Filled {
-        let disk = FileDisk::open(directory, true, Some(128 * MIB)).unwrap();
+        let disk = FileDisk::open(directory, true).unwrap();
         let identity = Identity {
             disk: [1; 16],
             set: [2; 16],
         };
-        Store::format(&disk, identity, Geometry::for_capacity(disk.capacity())).unwrap();
+        Store::format(&disk, identity, Geometry::for_capacity(128 * MIB)).unwrap();
         drop(disk);
         Filled::open(directory)
     }
 
     fn open(directory: &Path) -> Filled {
-        let disk = FileDisk::open(directory, false, Some(128 * MIB)).unwrap();
-        let store = Store::open(Arc::new(disk), Options::default()).unwrap();
+        let disk = FileDisk::open(directory, false).unwrap();
+        let store = Store::open(Arc::new(disk), limited()).unwrap();
         let engine = Engine::start(store, 1).unwrap();
         let volume = Volume::new(vec![engine]).unwrap();
         let objects = Objects::open(volume.clone(), ObjectsOptions::default()).unwrap();

@@ -192,12 +192,12 @@ impl Drop for AbortOnPanic {
     }
 }
 
-// A thread that panicked has printed why; there is nothing more to save.
 impl Inner {
     fn end_maintenance(&self) {
         self.maintenance_stopping.store(true, Ordering::SeqCst);
         self.request_maintenance();
         if let Some(thread) = lock(&self.maintainer).take() {
+            // A thread that panicked has printed why; there is nothing more to save.
             let _ = thread.join();
         }
     }

@@ -131,9 +131,9 @@ impl Extents {
         self.capacity = capacity;
     }
 
-    /// Sets the capacity when the disk is opened. A limit that was lowered below what is in use
-    /// must not take the room away that deletes and reclamation need to get below it again: so
-    /// much stays in any case, short of what new data may take.
+    /// Sets the capacity when the disk is opened. What was ever used stays in use, a limit only
+    /// keeps it from growing; but one that was lowered must not take the room away that deletes
+    /// and reclamation need: so much stays in any case, short of what new data may take.
     pub fn open_within(&mut self, wanted: u32, has: u32) {
         self.capacity_min = self.in_use_and(Class::Normal.floor() - 1);
         self.limit_to(wanted, has);

@@ -73,25 +73,18 @@ pub struct FileDisk {
     /// one must not take the error that belongs to a commit's flush.
     ahead: Option<File>,
     direct: Option<File>,
-    capacity: Capacity,
+    /// Bytes of what cannot grow: a block device, or a disk that is only read.
+    fixed_bytes: Option<u64>,
     /// The first failed flush. Held over a flush, so that of two at the same time both fail.
     flush_failure: Mutex<Option<DiskError>>,
 }
 
-#[derive(Debug)]
-enum Capacity {
-    Given(u64),
-    /// What the file has and the file system could still give it.
-    FileSystem,
-}
-
 impl FileDisk {
     /// Opens a disk and locks it. With `create`, an empty or missing directory becomes one.
-    /// `capacity` limits it, in bytes.
     ///
     /// # Errors
     /// [`OpenError`] says which path and what to do.
-    pub fn open(path: &Path, create: bool, capacity: Option<u64>) -> Result<FileDisk, OpenError> {
+    pub fn open(path: &Path, create: bool) -> Result<FileDisk, OpenError> {
         let failed = |what, path: &Path| {
             let path = path.to_owned();
             move |source| OpenError::Io { what, path, source }
@@ -157,21 +150,19 @@ impl FileDisk {
             .custom_flags(OFlags::DIRECT.bits() as i32)
             .open(&file_path)
             .ok();
-        let capacity = match (is_device, capacity) {
-            (true, given) => {
+        let fixed_bytes = match is_device {
+            true => {
                 use std::io::Seek;
                 let size = (&file).seek(std::io::SeekFrom::End(0));
-                let size = size.map_err(failed("measure", &file_path))?;
-                Capacity::Given(given.unwrap_or(size).min(size))
+                Some(size.map_err(failed("measure", &file_path))?)
             }
-            (false, Some(bytes)) => Capacity::Given(bytes),
-            (false, None) => Capacity::FileSystem,
+            false => None,
         };
         Ok(FileDisk {
             file,
             ahead: Some(ahead),
             direct,
-            capacity,
+            fixed_bytes,
             flush_failure: Mutex::new(None),
         })
     }
@@ -204,7 +195,7 @@ impl FileDisk {
             file,
             ahead: None,
             direct: None,
-            capacity: Capacity::Given(len),
+            fixed_bytes: Some(len),
             flush_failure: Mutex::new(None),
         })
     }
@@ -298,17 +289,14 @@ fn lock_file(file: &File, path: &Path, how: FlockOperation) -> Result<(), OpenEr
 }
 
 impl Disk for FileDisk {
+    /// Of a file: what it has, and what the file system could still give it.
     fn capacity(&self) -> u64 {
-        match self.capacity {
-            // What the file has already it may keep, if the limit was lowered since.
-            Capacity::Given(bytes) => bytes.max(self.file.metadata().map_or(0, |file| file.len())),
-            Capacity::FileSystem => {
-                let has = self.file.metadata().map_or(0, |metadata| metadata.len());
-                let free = rustix::fs::fstatvfs(&self.file)
-                    .map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-                has.saturating_add(free)
-            }
-        }
+        self.fixed_bytes.unwrap_or_else(|| {
+            let has = self.file.metadata().map_or(0, |metadata| metadata.len());
+            let free = rustix::fs::fstatvfs(&self.file)
+                .map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+            has.saturating_add(free)
+        })
     }
 
     fn read(&self, offset: u64, buf: &mut [u8], how: Read) -> Result<(), DiskError> {

@@ -66,6 +66,9 @@ pub const QUEUE_WAITING_MAX: usize = 1_024;
 /// [`Options`](crate::Options) says otherwise.
 pub const QUEUE_WAIT: Duration = Duration::from_secs(5);
 
+/// Longest that a batch may wait for room in the commit queue.
+pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// Keys that a reader looks at in one go, deleted ones included, before it lets others go first.
 pub const SCAN_WORK: usize = 1_024;
 

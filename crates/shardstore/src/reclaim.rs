@@ -204,8 +204,11 @@ impl Store {
         if picked.is_none() || !is_long || self.is_short_of_space() {
             return Ok(picked);
         }
-        self.checkpoint_locked()?;
-        Ok(self.pick_worthwhile())
+        match self.checkpoint_locked() {
+            Err(error @ Error::Failed { .. }) => Err(error),
+            // The next one that is due says so. Reclamation may be what it waits for.
+            Ok(()) | Err(_) => Ok(self.pick_worthwhile()),
+        }
     }
 
     fn pick_worthwhile(&self) -> Option<(u32, Extent)> {

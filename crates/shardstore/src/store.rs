@@ -19,7 +19,9 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::extents::{Class, Extents};
 use crate::frame::{self, FrameEntry, FrameRef, Kind, Stream};
-use crate::limits::{GROUP_BYTES_MAX, Geometry, QUEUE_WAIT, QUEUE_WAITING_MAX, SUPERBLOCK_OFFSETS};
+use crate::limits::{
+    GROUP_BYTES_MAX, Geometry, QUEUE_WAIT, QUEUE_WAIT_MAX, QUEUE_WAITING_MAX, SUPERBLOCK_OFFSETS,
+};
 use crate::medium::Medium;
 use crate::memtable::{Memtable, SnapshotRegistry};
 use crate::record::Record;
@@ -46,9 +48,10 @@ pub struct Options {
     /// Most bytes queued to be committed. A single batch always goes.
     pub queue_bytes_max: usize,
     /// Most bytes that wait for room in the queue while a thread pumps; more is refused with
-    /// [`Error::Busy`] at once.
+    /// [`Error::Busy`] at once. A single batch may always wait.
     pub waiting_bytes_max: usize,
-    /// How long a batch waits for room in the queue before it is told [`Error::Busy`].
+    /// How long a batch waits for room in the queue before it is told [`Error::Busy`]; at most
+    /// a minute.
     pub queue_wait: Duration,
     /// Size that index tables aim at, in bytes.
     pub table_bytes: usize,
@@ -68,6 +71,8 @@ impl fmt::Debug for Options {
             .field("tail_bytes_max", &self.tail_bytes_max)
             .field("group_bytes_max", &self.group_bytes_max)
             .field("queue_bytes_max", &self.queue_bytes_max)
+            .field("waiting_bytes_max", &self.waiting_bytes_max)
+            .field("queue_wait", &self.queue_wait)
             .field("table_bytes", &self.table_bytes)
             .field("background_bytes_per_s", &self.background_bytes_per_s)
             .finish_non_exhaustive()
@@ -483,12 +488,12 @@ impl Store {
         // Without a thread that pumps, only the caller could make room.
         if !self.pumped.load(Ordering::SeqCst)
             || queue.waiting.len() >= QUEUE_WAITING_MAX
-            || bytes > self.options.waiting_bytes_max
+            || bytes > self.options.waiting_bytes_max && !queue.waiting.is_empty()
         {
             return Err(Error::Busy);
         }
         queue.waiting_bytes = bytes;
-        let until = Instant::now() + self.options.queue_wait;
+        let until = Instant::now() + self.options.queue_wait.min(QUEUE_WAIT_MAX);
         queue.waiting.push_back(Waiting { append, until });
         if queue.waiting.len() == 1 {
             self.waiting_signal.notify_one();

@@ -14,7 +14,10 @@ use crate::limits::PAGE;
 use crate::medium::Medium;
 use crate::mutants::{self, Mutant};
 
-const WINDOW_BYTES: usize = 1024 * 1024;
+/// Read at once while frames are followed: what follows a large one is read anew.
+const WINDOW_BYTES: usize = 256 * 1024;
+/// Read at once while page after page is looked at.
+const RESYNC_WINDOW_BYTES: usize = 1024 * 1024;
 
 /// What stands next in an extent.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub struct Walk<'a> {
     how: Read,
     window_start: u32,
     window: Vec<u8>,
+    /// How much is read at once.
+    window_bytes: usize,
     /// A page before this cannot be read: only what is wanted is read until behind it.
     narrow_until: u32,
     /// End, lsn and generation before the last step.
@@ -58,6 +63,7 @@ impl<'a> Walk<'a> {
             how,
             window_start: 0,
             window: Vec::new(),
+            window_bytes: WINDOW_BYTES,
             narrow_until: 0,
             before: (0, 0, 0),
         }
@@ -88,6 +94,7 @@ impl<'a> Walk<'a> {
     /// The next frame.
     pub fn step(&mut self) -> Result<Walked> {
         self.before = (self.end, self.lsn, self.generation);
+        self.window_bytes = WINDOW_BYTES;
         let page = align_page(self.end);
         let near = align_frame(self.end);
         for offset in [Some(page), (near != page).then_some(near)]
@@ -127,6 +134,7 @@ impl<'a> Walk<'a> {
     /// whatever it names as its predecessor; its header. Pages that cannot be read are stepped
     /// over. The walk goes on from that frame when `jump` is set.
     pub fn resync(&mut self, limit: u32, jump: bool) -> Result<Option<Header>> {
+        self.window_bytes = RESYNC_WINDOW_BYTES;
         let mut offset = align_page(self.end.saturating_add(1));
         while offset.saturating_add(HEADER_BYTES as u32) <= limit {
             let header = match self.header_at(offset) {
@@ -204,7 +212,7 @@ impl<'a> Walk<'a> {
             let ahead = if offset < self.narrow_until {
                 len
             } else {
-                WINDOW_BYTES.max(len)
+                self.window_bytes.max(len)
             };
             self.window.resize(rest.min(ahead), 0);
             self.window_start = offset;
