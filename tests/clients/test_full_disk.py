@@ -107,9 +107,9 @@ def test_a_limit_below_what_is_in_use_leaves_room_for_deletes(own_server):
     s3 = server.client()
     s3.create_bucket(Bucket="full")
     expected = {}
-    fill_up(s3, expected, "a-", 4 * MIB)
+    fill_up(s3, expected, "a-", MIB)
     server.arguments = ("--disk-capacity", "256MiB")
-    for _ in range(3):
+    for _ in range(6):
         server.stop()
         server.restart()
     s3 = server.client()
