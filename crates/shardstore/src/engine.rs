@@ -230,9 +230,17 @@ impl Inner {
     /// Blocks until nothing waits to be committed. On a failed disk too: the committer refuses
     /// what waits then.
     fn wait_until_drained(&self) {
-        let mut queue = lock(&self.store.queue);
-        while !queue.is_empty() {
-            queue = wait_at_most(&self.committed, &self.store.queue, queue, DRAIN_PAUSE);
+        loop {
+            let mut queue = lock(&self.store.queue);
+            while !queue.is_empty() {
+                queue = wait_at_most(&self.committed, &self.store.queue, queue, DRAIN_PAUSE);
+            }
+            drop(queue);
+            // Between groups: while one is placed, what does not fit into it is in no queue.
+            let _turn = lock(&self.store.pump_turn);
+            if lock(&self.store.queue).is_empty() {
+                return;
+            }
         }
     }
 

@@ -154,7 +154,8 @@ impl Snapshot {
     }
 
     /// A part of [`first`](Snapshot::first), which begins at the stem itself: looks at `work`
-    /// keys at most (and one at least) from `from` on.
+    /// keys at most (and one at least) from `from` on. Keys that are newer than the view count
+    /// less: up to a page of memory as one.
     pub fn first_step(&self, stem: &[u8], from: &[u8], work: usize, how: Read) -> Result<Step> {
         let reader = self.reader(how);
         let to = successor(stem);
@@ -188,8 +189,8 @@ impl Snapshot {
         Ok(page)
     }
 
-    /// A part of [`scan`](Snapshot::scan): looks at `work` keys at most (and one at least), and
-    /// may so find fewer entries than `limit`, or none, although more follow: `next` says so.
+    /// A part of [`scan`](Snapshot::scan): looks at `work` keys at most (and one at least; keys
+    /// that are newer than the view count less, up to a page of memory as one), and may so find fewer entries than `limit`, or none, although more follow: `next` says so.
     /// `work` is then what is left of it.
     pub fn scan_step(
         &self,
