@@ -175,6 +175,30 @@ impl Extents {
         Class::Normal.floor()
     }
 
+    /// The extent that is written ahead next.
+    pub fn next_to_prepare(&self) -> u32 {
+        self.prepared.max(self.table.len() as u32)
+    }
+
+    /// Free extents that the disk has, and does not merely promise: others may fill its file
+    /// system.
+    fn free_and_there(&self) -> u32 {
+        self.recycled.len() as u32 + self.next_to_prepare() - self.table.len() as u32
+    }
+
+    /// Whether what `class` leaves alone is there.
+    pub fn has_reserve(&self, class: Class) -> bool {
+        self.free_and_there() > class.floor()
+    }
+
+    /// Whether to write an extent ahead, so that the reserve and `more` are there, for whoever
+    /// opens the next ones; and always one that was never used, if there is one.
+    pub fn wants_to_prepare(&self, more: u32) -> bool {
+        let is_next_there = self.next_to_prepare() > self.table.len() as u32;
+        let is_enough = self.free_and_there() >= Class::Normal.floor() + 1 + more;
+        self.next_to_prepare() < self.count() && !(is_enough && is_next_there)
+    }
+
     /// Whether `class` may open another extent now.
     pub fn may_open(&self, class: Class) -> bool {
         self.free_count() > class.floor()

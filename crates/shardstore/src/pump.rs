@@ -23,6 +23,9 @@ use crate::store::{Append, Counters, Done, Log, Queue, Store};
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, lock, read, thread, write};
 
+/// Extents that are written ahead for new data, besides the reserve.
+const PREPARED_AHEAD: u32 = 2;
+
 /// An append with its place.
 struct Placed {
     append: Append,
@@ -191,13 +194,15 @@ impl Store {
             let (true, Some((extent, virgin))) = (log.extents.may_open(append.class), next) else {
                 return (log, Err(Error::OutOfSpace));
             };
-            if !virgin || extent < log.extents.prepared {
+            let is_there = !virgin || extent < log.extents.prepared;
+            if is_there && log.extents.has_reserve(append.class) {
                 let lsn = log.next_lsn;
                 log.extents.open_next(append.stream, lsn);
                 return (log, Ok(()));
             }
+            let next = log.extents.next_to_prepare();
             drop(log);
-            let prepared = self.prepare_up_to(extent);
+            let prepared = self.prepare_up_to(next);
             log = lock(&self.log);
             if let Err(error) = prepared {
                 return (log, Err(error));
@@ -226,14 +231,14 @@ impl Store {
         }
     }
 
-    /// Writes ahead the next extent that was never used, so that opening it costs nothing.
-    /// `false`: that is done already, or the disk has no room for another.
+    /// Writes ahead the next extent that was never used: so that opening it costs nothing, and so
+    /// that the disk has the reserve, whatever else fills its file system. `false`: that is done
+    /// already, or the disk has no room for another.
     pub fn prepare_ahead(&self) -> Result<bool> {
         let extent = {
             let log = lock(&self.log);
-            let used = log.extents.used().len() as u32;
-            let next = log.extents.prepared.max(used);
-            let wanted = next < used + 2 && next < log.extents.count();
+            let next = log.extents.next_to_prepare();
+            let wanted = log.extents.wants_to_prepare(PREPARED_AHEAD);
             if !wanted || log.failure.is_some() {
                 return Ok(false);
             }
