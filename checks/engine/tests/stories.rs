@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use shardstore::rescue::Rescue;
 use shardstore::{Batch, Disk, Error, Geometry, Key, Read, Store, limits};
 use simdisk::{Crash, Fault, Image, Rng, SimDisk};
 
@@ -81,4 +82,34 @@ fn what_stands_behind_a_gap_is_looked_for_twice() {
             assert!(holds(&store, b"behind that"), "lost by read {skip}");
         }
     }
+}
+
+/// A page in the middle of a frame's body could not be read. Whoever walked the extent looked for
+/// the next frame from behind the one before it, found the same one again, and so for ever, with
+/// a longer list of damage each time.
+#[test]
+fn a_body_that_cannot_be_read_does_not_stop_a_walk() {
+    let disk = formatted();
+    let store = open(&disk).expect("the disk is whole");
+    let before = disk.medium().present_pages();
+    let batch = Batch::new().put(Key::plain(*b"large"), vec![b'v'; 3 * 4096]);
+    let dependency = store.submit(batch).expect("it is taken");
+    while store.pump().expect("the disk reports no error") {}
+    assert!(dependency.is_persistent());
+    put(&store, b"behind");
+    let log = disk.medium().present_pages();
+    let first = log.iter().find(|page| !before.contains(page));
+    let first = *first.expect("something was written");
+    store.checkpoint().expect("there is room");
+    disk.inject(Fault::BadPage {
+        page: first as u64 + 2,
+    });
+    let damage: Vec<Error> = (0..limits::EXTENTS_MIN)
+        .flat_map(|extent| store.scrub(extent).expect("the disk goes on"))
+        .collect();
+    assert!(!damage.is_empty());
+    let rescue = Rescue::read(disk, |_, _| {}).expect("the superblock is whole");
+    assert!(rescue.damage_count() > 0);
+    let mut keys = rescue.entries().map(|entry| entry.key);
+    assert!(keys.any(|key| key == b"behind"));
 }

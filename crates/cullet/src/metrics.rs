@@ -7,6 +7,7 @@ use objects::Objects;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -96,7 +97,7 @@ impl Metrics {
         );
         registry.register(
             "requests_aborted",
-            "Requests whose client left before the answer's end",
+            "Requests whose answer broke off: the client left, or the body is damaged",
             self.aborted.clone(),
         );
         registry.register(
@@ -304,7 +305,11 @@ fn encode_disk(
             "Bytes read and verified by the scrub",
             stats.scrubbed_bytes,
         ),
-        ("engine_corruptions", "Damage found", stats.corruptions),
+        (
+            "engine_corruptions",
+            "Damage that reclamation and scrub found",
+            stats.corruptions,
+        ),
     ];
     for (name, help, value) in counters {
         let metric = ConstCounter::new(value);
@@ -340,18 +345,18 @@ impl Collector for BudgetCollector {
             }),
         ];
         for (name, help, value) in gauges {
+            // Described once, or parsers refuse the page.
+            let mut descriptor = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for budget in &self.budgets {
                 let metric = gauge(value(budget));
-                let mut descriptor =
-                    encoder.encode_descriptor(name, help, None, metric.metric_type())?;
                 metric.encode(descriptor.encode_family(&[("for", budget.name())])?)?;
             }
         }
+        let help = "Requests refused for want of memory";
+        let mut descriptor =
+            encoder.encode_descriptor("memory_refused", help, None, MetricType::Counter)?;
         for budget in &self.budgets {
             let metric = ConstCounter::new(budget.refused());
-            let help = "Requests refused for want of memory";
-            let mut descriptor =
-                encoder.encode_descriptor("memory_refused", help, None, metric.metric_type())?;
             metric.encode(descriptor.encode_family(&[("for", budget.name())])?)?;
         }
         if let Some(log) = &self.access_log {

@@ -281,9 +281,10 @@ impl Rescue {
     fn epoch_of(&self, extent: u32) -> Option<u32> {
         let mut bytes = vec![0; HEADER_BYTES];
         for offset in (0..self.medium.geometry.extent_bytes).step_by(PAGE) {
-            self.medium
-                .read(Place { extent, offset }, &mut bytes, Read::Blocking)
-                .ok()?;
+            let place = Place { extent, offset };
+            if self.medium.read(place, &mut bytes, Read::Blocking).is_err() {
+                continue;
+            }
             let disk = &self.medium.identity.disk;
             let header = Header::decode(&bytes, disk, &self.medium.checksummer);
             if let Some(header) = header.filter(|h| h.extent == extent && h.offset == offset) {

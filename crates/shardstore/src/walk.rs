@@ -115,14 +115,15 @@ impl<'a> Walk<'a> {
     }
 
     fn take(&mut self, header: Header) -> Result<Walked> {
+        // First, so that a walk gets past a frame whose body cannot be read.
+        self.end = header.offset + header.len() as u32;
+        self.lsn = header.lsn;
+        self.generation = header.generation;
         let body = self.bytes(
             header.offset + HEADER_BYTES as u32,
             header.body_len as usize,
         )?;
         let body = body.to_vec();
-        self.end = header.offset + header.len() as u32;
-        self.lsn = header.lsn;
-        self.generation = header.generation;
         let holds = self.medium.checksummer.of(&[&body]) == header.body_checksum;
         if !holds && !mutants::on(Mutant::M10) {
             return Ok(Walked::BadBody);
@@ -160,11 +161,16 @@ impl<'a> Walk<'a> {
         self.window.clear();
     }
 
-    /// As [`step`](Walk::step), but what cannot be read is the end of what follows.
+    /// As [`step`](Walk::step), but what cannot be read is the end of what follows, or a bad
+    /// body.
     pub fn step_or_end(&mut self, report: &mut dyn FnMut(Error)) -> Walked {
         self.step().unwrap_or_else(|error| {
             report(error);
-            Walked::End
+            if self.end == self.before.0 {
+                Walked::End
+            } else {
+                Walked::BadBody
+            }
         })
     }
 
