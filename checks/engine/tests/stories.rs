@@ -91,6 +91,7 @@ fn what_stands_behind_a_gap_is_looked_for_twice() {
 fn a_body_that_cannot_be_read_does_not_stop_a_walk() {
     let disk = formatted();
     let store = open(&disk).expect("the disk is whole");
+    put(&store, b"before");
     let before = disk.medium().present_pages();
     let batch = Batch::new().put(Key::plain(*b"large"), vec![b'v'; 3 * 4096]);
     let dependency = store.submit(batch).expect("it is taken");
