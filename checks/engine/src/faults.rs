@@ -67,6 +67,12 @@ impl FaultBook {
         }
     }
 
+    /// Whether the file system may have said that it has no room for what the count says is
+    /// there.
+    pub(crate) fn explains_no_space(&self) -> bool {
+        self.write_faults
+    }
+
     /// Whether a batch may be refused like this: after a checkpoint failed, and while memory is
     /// full, the store says why it takes no more.
     pub(crate) fn explains_refusal(&self, error: &Error) -> bool {

@@ -189,7 +189,8 @@ impl World {
         }
         let refused = self.tally.out_of_space;
         self.pump(8)?;
-        if self.tally.out_of_space > refused && space.free > space.reserve {
+        let is_refused = self.tally.out_of_space > refused && !self.book.explains_no_space();
+        if is_refused && space.free > space.reserve {
             return violated(
                 property::QUIESCES,
                 format!("a put finds no space in {space:?}"),
