@@ -90,6 +90,13 @@ pub trait Disk: Send + Sync + 'static {
     /// Makes every write that has returned durable.
     fn flush(&self) -> Result<(), DiskError>;
 
+    /// Makes sure that the medium has room for everything below `end`, without writing it, as far
+    /// as it can promise that.
+    fn reserve(&self, end: u64) -> Result<(), DiskError> {
+        let _ = end;
+        Ok(())
+    }
+
     /// Allocates and zeroes a range ahead of its first use, so that appends to it do not
     /// change file-system metadata. Called only for ranges that hold no data.
     fn prepare(&self, offset: u64, len: u64) -> Result<(), DiskError>;

@@ -105,6 +105,8 @@ pub struct Extents {
     capacity_min: u32,
     /// Extents below this were written ahead.
     pub prepared: u32,
+    /// The medium has room for extents below this.
+    pub reserved: u32,
     /// Open extent of each stream.
     open: [Option<u32>; Stream::COUNT],
 }
@@ -118,6 +120,7 @@ impl Extents {
             capacity,
             capacity_min: 0,
             prepared: 0,
+            reserved: 0,
             open: [None; Stream::COUNT],
         }
     }
@@ -175,28 +178,14 @@ impl Extents {
         Class::Normal.floor()
     }
 
-    /// The extent that is written ahead next.
-    pub fn next_to_prepare(&self) -> u32 {
-        self.prepared.max(self.table.len() as u32)
-    }
-
-    /// Free extents that the disk has, and does not merely promise: others may fill its file
-    /// system.
-    fn free_and_there(&self) -> u32 {
-        self.recycled.len() as u32 + self.next_to_prepare() - self.table.len() as u32
-    }
-
-    /// Whether what `class` leaves alone is there.
-    pub fn has_reserve(&self, class: Class) -> bool {
-        self.free_and_there() > class.floor()
-    }
-
-    /// Whether to write an extent ahead, so that the reserve and `more` are there, for whoever
-    /// opens the next ones; and always one that was never used, if there is one.
-    pub fn wants_to_prepare(&self, more: u32) -> bool {
-        let is_next_there = self.next_to_prepare() > self.table.len() as u32;
-        let is_enough = self.free_and_there() >= Class::Normal.floor() + 1 + more;
-        self.next_to_prepare() < self.count() && !(is_enough && is_next_there)
+    /// What must be reserved so that the medium has, and does not merely promise, what `class`
+    /// leaves alone, an extent for it and `more`: others may fill the file system. `None`: it
+    /// is.
+    pub fn to_reserve(&self, class: Class, more: u32) -> Option<u32> {
+        let used = self.table.len() as u32;
+        let wanted = (class.floor() + 1 + more).saturating_sub(self.recycled.len() as u32);
+        let end = (used + wanted).min(self.count());
+        (end > self.reserved.max(self.prepared)).then_some(end)
     }
 
     /// Whether `class` may open another extent now.

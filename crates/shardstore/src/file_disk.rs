@@ -288,11 +288,20 @@ fn lock_file(file: &File, path: &Path, how: FlockOperation) -> Result<(), OpenEr
     }
 }
 
+impl FileDisk {
+    /// Bytes that the file has, those behind its end included that are reserved.
+    fn allocated(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = self.file.metadata();
+        metadata.map_or(0, |has| has.len().max(has.blocks().saturating_mul(512)))
+    }
+}
+
 impl Disk for FileDisk {
     /// Of a file: what it has, and what the file system could still give it.
     fn capacity(&self) -> u64 {
         self.fixed_bytes.unwrap_or_else(|| {
-            let has = self.file.metadata().map_or(0, |metadata| metadata.len());
+            let has = self.allocated();
             let free = rustix::fs::fstatvfs(&self.file)
                 .map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
             has.saturating_add(free)
@@ -349,6 +358,23 @@ impl Disk for FileDisk {
         let flushed = flushed.map_err(|error| DiskError::from_io("flush", 0, 0, &error));
         *failure = flushed.as_ref().err().cloned();
         flushed
+    }
+
+    fn reserve(&self, end: u64) -> Result<(), DiskError> {
+        use rustix::fs::FallocateFlags;
+        // The file's length says what was zeroed, so it must not change.
+        let has = self.file.metadata().map_or(0, |metadata| metadata.len());
+        if self.fixed_bytes.is_some() || has >= end {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, has, end - has) {
+            Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => {
+                let error = std::io::ErrorKind::StorageFull.into();
+                Err(DiskError::from_io("reserve", has, end - has, &error))
+            }
+            // Not every file system can.
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     fn prepare(&self, offset: u64, len: u64) -> Result<(), DiskError> {

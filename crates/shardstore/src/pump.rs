@@ -23,7 +23,7 @@ use crate::store::{Append, Counters, Done, Log, Queue, Store};
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, lock, read, thread, write};
 
-/// Extents that are written ahead for new data, besides the reserve.
+/// Extents that were never used and are written ahead.
 const PREPARED_AHEAD: u32 = 2;
 
 /// An append with its place.
@@ -194,15 +194,22 @@ impl Store {
             let (true, Some((extent, virgin))) = (log.extents.may_open(append.class), next) else {
                 return (log, Err(Error::OutOfSpace));
             };
-            let is_there = !virgin || extent < log.extents.prepared;
-            if is_there && log.extents.has_reserve(append.class) {
+            if let Some(end) = log.extents.to_reserve(append.class, 0) {
+                drop(log);
+                let reserved = self.reserve(end);
+                log = lock(&self.log);
+                match reserved {
+                    Ok(()) => continue,
+                    Err(error) => return (log, Err(error)),
+                }
+            }
+            if !virgin || extent < log.extents.prepared {
                 let lsn = log.next_lsn;
                 log.extents.open_next(append.stream, lsn);
                 return (log, Ok(()));
             }
-            let next = log.extents.next_to_prepare();
             drop(log);
-            let prepared = self.prepare_up_to(next);
+            let prepared = self.prepare_up_to(extent);
             log = lock(&self.log);
             if let Err(error) = prepared {
                 return (log, Err(error));
@@ -231,14 +238,37 @@ impl Store {
         }
     }
 
-    /// Writes ahead the next extent that was never used: so that opening it costs nothing, and so
-    /// that the disk has the reserve, whatever else fills its file system. `false`: that is done
-    /// already, or the disk has no room for another.
+    /// Has the medium keep room for extents below `end`.
+    fn reserve(&self, end: u32) -> Result<()> {
+        let medium = &self.shared.medium;
+        match medium.disk.reserve(medium.offset_of(end, 0)) {
+            Ok(()) => {
+                let mut log = lock(&self.log);
+                log.extents.reserved = log.extents.reserved.max(end);
+                Ok(())
+            }
+            Err(DiskError::NoSpace { .. }) => Err(Error::OutOfSpace),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reserves room for new data, and writes ahead the next extent that was never used, so that
+    /// opening it costs nothing. `false`: that is done already, or the disk has no room for
+    /// another.
     pub fn prepare_ahead(&self) -> Result<bool> {
+        let to_reserve = {
+            let log = lock(&self.log);
+            log.extents.to_reserve(Class::Normal, PREPARED_AHEAD)
+        };
+        match to_reserve.map(|end| self.reserve(end)) {
+            None | Some(Ok(()) | Err(Error::OutOfSpace)) => {}
+            Some(Err(error)) => return Err(error),
+        }
         let extent = {
             let log = lock(&self.log);
-            let next = log.extents.next_to_prepare();
-            let wanted = log.extents.wants_to_prepare(PREPARED_AHEAD);
+            let used = log.extents.used().len() as u32;
+            let next = log.extents.prepared.max(used);
+            let wanted = next < used + PREPARED_AHEAD && next < log.extents.count();
             if !wanted || log.failure.is_some() {
                 return Ok(false);
             }

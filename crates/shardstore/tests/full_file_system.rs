@@ -43,15 +43,19 @@ impl Disk for GrowingDisk {
     }
 
     fn prepare(&self, offset: u64, bytes: u64) -> Result<(), DiskError> {
+        self.reserve(offset + bytes)
+    }
+
+    fn reserve(&self, end: u64) -> Result<(), DiskError> {
         let mut len = self.len.lock().unwrap();
-        let more = (offset + bytes).saturating_sub(*len);
+        let more = end.saturating_sub(*len);
         let take = |left: u64| left.checked_sub(more);
         let taken = self
             .left
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
         if taken.is_err() {
             let error = std::io::ErrorKind::StorageFull.into();
-            return Err(DiskError::from_io("prepare", offset, bytes, &error));
+            return Err(DiskError::from_io("reserve", *len, more, &error));
         }
         *len += more;
         Ok(())
