@@ -38,11 +38,17 @@ def put_when_there_is_room(s3, key, data, seconds=60):
             time.sleep(0.2)
 
 
-@pytest.mark.timeout(400)
-def test_a_full_disk_is_not_the_end(own_server):
+def small_disk(own_server):
+    """A server on a disk that fills up soon, with a bucket; and a client of it."""
     server = own_server("--disk-capacity", "512MiB")
     s3 = server.client()
     s3.create_bucket(Bucket="full")
+    return server, s3
+
+
+@pytest.mark.timeout(400)
+def test_a_full_disk_is_not_the_end(own_server):
+    _, s3 = small_disk(own_server)
     expected = {}
     fill_up(s3, expected, "large-", 4 * MIB)
     used = sum(len(data) for data in expected.values())
@@ -64,9 +70,7 @@ def test_a_full_disk_is_not_the_end(own_server):
 
 @pytest.mark.timeout(400)
 def test_a_full_disk_survives_a_kill(own_server):
-    server = own_server("--disk-capacity", "512MiB")
-    s3 = server.client()
-    s3.create_bucket(Bucket="full")
+    server, s3 = small_disk(own_server)
     expected = {}
     fill_up(s3, expected, "a-", 8 * MIB)
     server.kill()
@@ -89,9 +93,7 @@ def test_a_full_disk_survives_a_kill(own_server):
 @pytest.mark.timeout(400)
 def test_overwriting_for_ever_fits(own_server):
     """Live data are a tenth of the disk: space must come back as fast as it is used."""
-    server = own_server("--disk-capacity", "512MiB")
-    s3 = server.client()
-    s3.create_bucket(Bucket="full")
+    _, s3 = small_disk(own_server)
     expected = {}
     for number in range(250):
         key, data = f"k{number % 10}", body(4 * MIB, seed=number)
@@ -103,9 +105,7 @@ def test_overwriting_for_ever_fits(own_server):
 @pytest.mark.timeout(400)
 def test_a_limit_below_what_is_in_use_leaves_room_for_deletes(own_server):
     """It once left none: the disk was full, and only a higher limit could change that."""
-    server = own_server("--disk-capacity", "512MiB")
-    s3 = server.client()
-    s3.create_bucket(Bucket="full")
+    server, s3 = small_disk(own_server)
     expected = {}
     fill_up(s3, expected, "a-", MIB)
     server.arguments = ("--disk-capacity", "256MiB")

@@ -12,8 +12,8 @@ use shardstore::sync::{Arc, thread};
 use shardstore::{Batch, Disk, Engine, Error, Options, Read, Store};
 use simdisk::{Crash, Rng, SimDisk};
 
-use crate::history::{Action, Event, is_linearizable};
-use crate::world::{self, KEYS, Recorder, World};
+use crate::scenarios::check_after_cut;
+use crate::world::{self, KEYS, Recorder};
 
 /// What a client does.
 #[derive(Debug, Clone, Copy)]
@@ -129,7 +129,9 @@ pub fn run(rng: &mut Rng) {
     }
     let late = running.engine.submit(Batch::new().delete(world::key(0)));
     assert!(late.is_err(), "a batch was taken after the end");
-    check_what_is_left(&running, rng);
+    let mode = *rng.pick(&Crash::ALL);
+    let history = ([0; KEYS], running.recorder.events());
+    check_after_cut(&running.disk, history, mode, rng);
 }
 
 fn client_acts(running: &Running, acts: Vec<Act>, is_honest: bool) {
@@ -140,23 +142,4 @@ fn client_acts(running: &Running, acts: Vec<Act>, is_honest: bool) {
             Err(error) => assert!(!is_honest, "{act:?} fails: {error}"),
         }
     }
-}
-
-/// Loses all that is unflushed, and compares what is left with what was acknowledged.
-fn check_what_is_left(running: &Running, rng: &mut Rng) {
-    let mode = *rng.pick(&Crash::ALL);
-    let disk = Arc::new(running.disk.crash(rng, mode));
-    let after = World::open(disk, rng).expect("what was closed or cut opens");
-    let state = World::read_all(&after.store.snapshot()).expect("what is there can be read");
-    let mut events = running.recorder.events();
-    let from = 1 << 40;
-    events.push(Event {
-        action: Action::Read(state.into_iter().enumerate().collect()),
-        from,
-        to: from + 1,
-    });
-    assert!(
-        is_linearizable([0; KEYS], &events),
-        "after the end and a {mode:?} cut there is {state:?}: {events:?}"
-    );
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use shardstore::Error;
 use shardstore::sync::{Arc, thread};
-use simdisk::{Crash, Rng};
+use simdisk::{Crash, Rng, SimDisk};
 
 use crate::history::{Action, Event, State, is_linearizable};
 use crate::running;
@@ -406,12 +406,21 @@ fn power_cut(rng: &mut Rng) {
     if world.disk.is_cut() {
         CUTS.fetch_add(1, Ordering::Relaxed);
     }
-    let disk = Arc::new(world.disk.crash(rng, mode));
+    check_after_cut(&world.disk, (initial, world.events()), mode, rng);
+}
+
+/// Crashes the disk, and compares what is left with what was acknowledged: a reading after the
+/// cut comes after everything. A write that was never known to have happened may have happened,
+/// as a whole; one that was known must have.
+pub(crate) fn check_after_cut(
+    disk: &SimDisk,
+    (initial, mut events): (State, Vec<Event>),
+    mode: Crash,
+    rng: &mut Rng,
+) {
+    let disk = Arc::new(disk.crash(rng, mode));
     let after = World::open(disk, rng).expect("a power cut leaves a disk that opens");
     let state = World::read_all(&after.store.snapshot()).expect("what is there can be read");
-    // The reading after the cut comes after everything. A write that was never known to have
-    // happened may have happened, as a whole; one that was known must have.
-    let mut events = world.events();
     let from = 1 << 40;
     events.push(Event {
         action: Action::Read(state.into_iter().enumerate().collect()),
