@@ -250,6 +250,9 @@ impl Inner {
             // A failed disk has told everybody who waited; there is nobody else to tell.
             let committed = self.store.pump();
             self.committed.notify_all();
+            if self.store.waits_for_space(&lock(&self.store.log)) {
+                self.catch_up();
+            }
             let is_due = || self.store.checkpoint_is_due() || self.store.is_short_of_space();
             if matches!(committed, Ok(true)) && is_due() {
                 self.request_maintenance();
@@ -321,16 +324,20 @@ impl Inner {
             && self.store.failure().is_none()
             && !self.is_stopping()
         {
-            self.request_maintenance();
-            let due = lock(&self.maintenance_due);
-            // Bounded, because maintenance itself may wait for a commit.
-            drop(wait_at_most(
-                &self.caught_up,
-                &self.maintenance_due,
-                due,
-                CATCH_UP_PAUSE,
-            ));
+            self.catch_up();
         }
+    }
+
+    /// Lets maintenance come further, for a moment: it may itself wait for a commit.
+    fn catch_up(&self) {
+        self.request_maintenance();
+        let due = lock(&self.maintenance_due);
+        drop(wait_at_most(
+            &self.caught_up,
+            &self.maintenance_due,
+            due,
+            CATCH_UP_PAUSE,
+        ));
     }
 
     fn request_maintenance(&self) {

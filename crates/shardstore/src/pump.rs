@@ -16,7 +16,7 @@ use crate::disk::{DiskError, Read};
 use crate::error::{Error, Result};
 use crate::extents::Class;
 use crate::frame::{Change, FrameEntry, FrameRef, HEADER_BYTES, Header, Kind, Stream, align_page};
-use crate::limits::PAGE;
+use crate::limits::{PAGE, QUEUE_WAIT_MAX};
 use crate::mutants::{self, Mutant};
 use crate::record::{Content, Locator, Record};
 use crate::store::{Append, Counters, Done, Log, Queue, Store};
@@ -161,6 +161,12 @@ impl Store {
                 (log, opened) = self.open_extent(log, &append);
                 match opened {
                     Ok(()) => fit = log.extents.fit(stream, append.frame_len(), true),
+                    Err(Error::OutOfSpace) if self.may_wait_for_space(&mut log, &append) => {
+                        // In order: what came later waits as well.
+                        rest.push(append);
+                        rest.extend(group);
+                        break;
+                    }
                     Err(error) => {
                         if mutants::on(Mutant::M23) {
                             self.apply_refused(&log, &append);
@@ -174,12 +180,32 @@ impl Store {
                 append.fail(Error::OutOfSpace);
                 continue;
             };
+            if append.class == Class::FreesSpace {
+                log.deletes_wait_since = None;
+            }
             in_group[stream as usize] = true;
             placed.push(self.place_at(&mut log, append, extent, offset));
         }
         drop(log);
         self.put_back(rest);
         placed
+    }
+
+    /// Whether a batch that frees space waits for an extent: background work has its part of the
+    /// reserve in use for a moment, or deletes outran what it gives back.
+    fn may_wait_for_space(&self, log: &mut Log, append: &Append) -> bool {
+        if append.class != Class::FreesSpace || !self.pumped.load(Ordering::SeqCst) {
+            return false;
+        }
+        log.deletes_wait_since.get_or_insert_with(Instant::now);
+        self.waits_for_space(log)
+    }
+
+    /// Whether deletes wait for an extent, and still may.
+    pub(crate) fn waits_for_space(&self, log: &Log) -> bool {
+        let wait = self.options.queue_wait.min(QUEUE_WAIT_MAX);
+        let since = log.deletes_wait_since;
+        since.is_some_and(|since| since.elapsed() < wait)
     }
 
     /// Opens the next free extent for an append. Only the pump opens extents, so the log may be

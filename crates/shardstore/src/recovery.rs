@@ -436,6 +436,7 @@ fn assemble(
         mark_is_held: true,
         superblock,
         tail_bytes: 0,
+        deletes_wait_since: None,
         deletes_since_checkpoint: false,
         failure: None,
         closed: false,

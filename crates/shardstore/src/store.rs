@@ -50,8 +50,9 @@ pub struct Options {
     /// Most bytes that wait for room in the queue while a thread pumps; more is refused with
     /// [`Error::Busy`] at once. A single batch may always wait.
     pub waiting_bytes_max: usize,
-    /// How long a batch waits for room in the queue before it is told [`Error::Busy`]; at most
-    /// a minute.
+    /// How long a batch waits for room in the queue before it is told [`Error::Busy`], and one
+    /// that frees space for an extent before it is told [`Error::OutOfSpace`], while threads
+    /// work; at most a minute.
     pub queue_wait: Duration,
     /// Size that index tables aim at, in bytes.
     pub table_bytes: usize,
@@ -211,6 +212,9 @@ pub(crate) struct Log {
     pub superblock: Superblock,
     /// Bytes appended since the last checkpoint.
     pub tail_bytes: u64,
+    /// Since when deletes find no extent; none of them was placed since. They wait for a while,
+    /// and are refused at once after that.
+    pub deletes_wait_since: Option<Instant>,
     /// Whether something that frees space was committed since.
     pub deletes_since_checkpoint: bool,
     pub failure: Option<String>,

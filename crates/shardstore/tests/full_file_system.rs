@@ -62,10 +62,7 @@ impl Disk for GrowingDisk {
     }
 }
 
-/// The reserve once was no more than a number: when others had filled the file system, deletes
-/// found no extent for themselves, and nothing could free any.
-#[test]
-fn deletes_find_room_when_others_fill_the_file_system() {
+fn start() -> (Arc<GrowingDisk>, Engine) {
     let size = 1024 * 1024 + 64 * u64::from(GEOMETRY.extent_bytes);
     let disk = Arc::new(GrowingDisk {
         bytes: MemoryDisk::new(size as usize),
@@ -85,6 +82,14 @@ fn deletes_find_room_when_others_fill_the_file_system() {
     };
     let store = Store::open(disk.clone(), options).unwrap();
     let engine = Engine::start(store, 1).unwrap();
+    (disk, engine)
+}
+
+/// The reserve once was no more than a number: when others had filled the file system, deletes
+/// found no extent for themselves, and nothing could free any.
+#[test]
+fn deletes_find_room_when_others_fill_the_file_system() {
+    let (disk, engine) = start();
     let submit = |batch: Batch| engine.submit(batch).unwrap().wait();
     let put =
         |key: &str| submit(Batch::new().put_with_payload(Key::plain(key), "v", vec![1; 20_000]));
@@ -105,21 +110,48 @@ fn deletes_find_room_when_others_fill_the_file_system() {
         number += 1;
     }
     assert!(matches!(put(&key(number)), Err(Error::OutOfSpace)));
-    // While background work has its part of the reserve in use, a delete may have to come again.
-    let until = Instant::now() + Duration::from_secs(30);
-    let surely = |what: &str, submit: &dyn Fn() -> Result<(), Error>| {
-        while let Err(error) = submit() {
-            assert!(matches!(error, Error::OutOfSpace), "{what}: {error}");
-            assert!(Instant::now() < until, "{what}: still refused");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    };
     for number in 0..number {
-        surely("a delete", &|| {
-            let batch = Batch::new().delete(Key::plain(key(number).as_str()));
-            submit(batch.frees_space())
-        });
+        let batch = Batch::new().delete(Key::plain(key(number).as_str()));
+        submit(batch.frees_space()).unwrap();
     }
-    surely("a put after the deletes", &|| put("again"));
+    let until = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = put("again") {
+        assert!(matches!(error, Error::OutOfSpace), "{error}");
+        assert!(
+            Instant::now() < until,
+            "still full after everything was deleted"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    engine.close().unwrap();
+}
+
+/// Deletes were refused as soon as they had outrun what background work gives back, although it
+/// had only to be waited for. Here a reader keeps it from giving back anything.
+#[test]
+fn deletes_wait_for_room_that_is_about_to_come() {
+    let (_disk, engine) = start();
+    let submit = |batch: Batch| engine.submit(batch).unwrap().wait();
+    let mut keys = 0;
+    let key = |number: usize| format!("key{number:04}");
+    loop {
+        let key = key(keys);
+        let batch = Batch::new().put_with_payload(Key::plain(key.as_str()), "v", vec![1; 20_000]);
+        if submit(batch).is_err() {
+            break;
+        }
+        keys += 1;
+    }
+    let reader = engine.snapshot();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_secs(1));
+            drop(reader);
+        });
+        for number in 0..keys {
+            let batch = Batch::new().delete(Key::plain(key(number).as_str()));
+            submit(batch.frees_space()).unwrap();
+        }
+    });
     engine.close().unwrap();
 }
