@@ -106,11 +106,15 @@ impl World {
             };
             self.submit(&[change], false, None)?;
             self.pump(1)?;
+            // Without power nothing can be read, whatever was refused before.
+            if self.disk.is_cut() {
+                break;
+            }
             if self.tally.out_of_space > before {
                 self.get(key, (3, 200), false)?;
                 break;
             }
-            if self.disk.is_cut() || self.store().failure().is_some() {
+            if self.store().failure().is_some() {
                 break;
             }
         }

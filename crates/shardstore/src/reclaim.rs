@@ -61,22 +61,28 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Corrupt`] if the extent has damage in something that lives; it stays as it is.
-    /// [`Error::OutOfSpace`] if there is no room for the copies.
+    /// [`Error::OutOfSpace`] if there is no room for the copies. Also what the checkpoint said
+    /// that an evacuation may begin with; the extent may be evacuated all the same.
     pub fn reclaim(&self, extent: Option<u32>) -> Result<Option<u32>> {
         let _alone = lock(&self.maintenance);
+        // Evacuation goes on when this fails: what it gives back may be what the checkpoint needs.
+        let mut shortened = Ok(());
         let picked = match extent {
             Some(extent) => self.pick_given(extent),
-            None => self.pick_worthwhile_under_a_short_log()?,
+            None => {
+                shortened = self.shorten_log();
+                self.pick_worthwhile()
+            }
         };
         let Some((number, extent)) = picked else {
-            return Ok(None);
+            return shortened.map(|()| None);
         };
         match self.evacuate(number, &extent) {
             Ok(Some(evacuated)) => {
                 self.retire(&evacuated);
-                Ok(Some(number))
+                shortened.map(|()| Some(number))
             }
-            Ok(None) => Ok(None),
+            Ok(None) => shortened.map(|()| None),
             Err(error) => {
                 if is_damage(&error) {
                     let live = self.live_in(number, extent.live);
@@ -198,17 +204,12 @@ impl Store {
     /// An evacuation under load takes as long as it takes to fill half of the log, and a checkpoint
     /// that comes due meanwhile waits for it, until commits wait for the checkpoint. So it
     /// begins with a short log, unless space is short.
-    fn pick_worthwhile_under_a_short_log(&self) -> Result<Option<(u32, Extent)>> {
-        let picked = self.pick_worthwhile();
+    fn shorten_log(&self) -> Result<()> {
         let is_long = lock(&self.log).tail_bytes >= self.options.tail_bytes_max / 2;
-        if picked.is_none() || !is_long || self.is_short_of_space() {
-            return Ok(picked);
+        if !is_long || self.is_short_of_space() || self.pick_worthwhile().is_none() {
+            return Ok(());
         }
-        match self.checkpoint_locked() {
-            Err(error @ Error::Failed { .. }) => Err(error),
-            // The next one that is due says so. Reclamation may be what it waits for.
-            Ok(()) | Err(_) => Ok(self.pick_worthwhile()),
-        }
+        self.checkpoint_locked()
     }
 
     fn pick_worthwhile(&self) -> Option<(u32, Extent)> {
