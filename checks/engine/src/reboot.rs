@@ -340,6 +340,10 @@ impl World {
             Ok((_, survives)) => survives,
             Err(detail) => {
                 let lied = self.book.lied() || self.book.damaged();
+                if lied && !self.store().damage().is_empty() {
+                    self.end_early("it was said that a page behind the log cannot be read");
+                    return Ok(());
+                }
                 let property = if lied {
                     property::DETECTS
                 } else {

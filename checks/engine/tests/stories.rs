@@ -114,3 +114,28 @@ fn a_body_that_cannot_be_read_does_not_stop_a_walk() {
     let mut keys = rescue.entries().map(|entry| entry.key);
     assert!(keys.any(|key| key == b"behind"));
 }
+
+/// A write was lost, and the only frame behind it, which alone could tell, lay in a page that
+/// could not be read: the disk was opened without either, and without a word.
+#[test]
+fn an_unreadable_page_behind_the_log_is_said() {
+    let disk = formatted();
+    let store = open(&disk).expect("the disk is whole");
+    put(&store, b"before");
+    disk.inject(Fault::LostWrite {
+        skip: 0,
+        cached: false,
+    });
+    put(&store, b"lost");
+    let known = disk.medium().present_pages();
+    put(&store, b"behind");
+    let pages = disk.medium().present_pages();
+    let page = pages.iter().find(|page| !known.contains(page));
+    let page = *page.expect("something was written") as u64;
+    let disk = Arc::new(disk.crash(&mut Rng::new(1), Crash::LoseAll));
+    disk.inject(Fault::BadPage { page });
+    if let Ok(store) = open(&disk) {
+        assert!(!holds(&store, b"behind"));
+        assert!(!store.damage().is_empty());
+    }
+}

@@ -51,6 +51,9 @@ pub(crate) fn open(
     };
     let store = open_store(disk, options)
         .with_context(|| format!("cannot open the disk {}", path.display()))?;
+    for damage in store.damage() {
+        tracing::error!(disk = %path.display(), "{damage}");
+    }
     let engine = Engine::start(store, IO_THREADS).context("cannot start the engine")?;
     let volume_options = VolumeOptions {
         in_flight_bytes_max: as_usize(memory.in_flight),

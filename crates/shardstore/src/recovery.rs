@@ -52,6 +52,9 @@ struct Tail {
     durable: u64,
     /// Where the first thing that is no frame stands, per extent.
     stops: Vec<Place>,
+    /// Pages behind the end of a chain that cannot be read, one for each extent. Most likely
+    /// nothing stood there; but what did would say whether anything before it is missing.
+    unreadable: Vec<Place>,
 }
 
 pub(crate) fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Store> {
@@ -93,6 +96,14 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Store> {
     log.mark_is_held = false;
     log.durable_lsn = log.next_lsn - 1;
     drop(log);
+    for place in tail.unreadable {
+        let what = "behind the end of the log a page cannot be read: should the disk have lost a \
+                    write before it, this page alone would say so";
+        store.report_damage(&Error::Corrupt {
+            place,
+            what: what.to_owned(),
+        });
+    }
     Ok(store)
 }
 
@@ -256,6 +267,12 @@ fn look_ahead(
         tail.durable = tail.durable.max(header.durable);
         ahead.skip_to(header.offset);
         next = ahead.resync(limit, false)?;
+    }
+    if let Some(offset) = ahead.stepped_over() {
+        let place = Place { extent, offset };
+        if !tail.unreadable.contains(&place) {
+            tail.unreadable.push(place);
+        }
     }
     Ok(is_any)
 }

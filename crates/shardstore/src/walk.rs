@@ -48,6 +48,8 @@ pub struct Walk<'a> {
     narrow_until: u32,
     /// End, lsn and generation before the last step.
     before: (u32, u64, u64),
+    /// The first page that [`resync`](Walk::resync) could not read and stepped over.
+    stepped_over: Option<u32>,
 }
 
 impl<'a> Walk<'a> {
@@ -66,6 +68,7 @@ impl<'a> Walk<'a> {
             window_bytes: WINDOW_BYTES,
             narrow_until: 0,
             before: (0, 0, 0),
+            stepped_over: None,
         }
     }
 
@@ -139,7 +142,10 @@ impl<'a> Walk<'a> {
         let mut offset = align_page(self.end.saturating_add(1));
         while offset.saturating_add(HEADER_BYTES as u32) <= limit {
             let header = match self.header_at(offset) {
-                Err(Error::Disk(_)) => None,
+                Err(Error::Disk(_)) => {
+                    self.stepped_over.get_or_insert(offset);
+                    None
+                }
                 other => other?,
             };
             if let Some(header) = header {
@@ -172,6 +178,11 @@ impl<'a> Walk<'a> {
                 Walked::BadBody
             }
         })
+    }
+
+    /// The first page that [`resync`](Walk::resync) could not read and stepped over.
+    pub fn stepped_over(&self) -> Option<u32> {
+        self.stepped_over
     }
 
     /// Lets a following [`resync`](Walk::resync) begin behind `offset`.
