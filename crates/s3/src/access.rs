@@ -19,28 +19,42 @@ use crate::unsupported::{canonical_name, check_headers, check_query};
 /// Knows the one access key that there is.
 pub(crate) struct Keys {
     credentials: Credentials,
+    account: AccountId,
 }
 
 impl Keys {
-    pub(crate) fn new(credentials: Credentials) -> Keys {
-        Keys { credentials }
+    pub(crate) fn new(credentials: Credentials, account: AccountId) -> Keys {
+        Keys {
+            credentials,
+            account,
+        }
+    }
+
+    /// The account that an access key signs for.
+    fn account_of(&self, access_key: &str) -> S3Result<AccountId> {
+        if access_key == self.credentials.access_key_id {
+            return Ok(self.account);
+        }
+        Err(s3_error!(InvalidAccessKeyId))
     }
 }
 
+/// For `s3s`, which verifies signatures.
+pub(crate) struct SharedKeys(pub(crate) Arc<Keys>);
+
 #[async_trait::async_trait]
-impl S3Auth for Keys {
+impl S3Auth for SharedKeys {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        if access_key == self.credentials.access_key_id {
-            return Ok(SecretKey::from(self.credentials.secret_access_key.as_str()));
-        }
-        Err(s3_error!(InvalidAccessKeyId))
+        self.0.account_of(access_key)?;
+        let secret = self.0.credentials.secret_access_key.as_str();
+        Ok(SecretKey::from(secret))
     }
 }
 
 /// Lets only what is there through to the operations.
 pub(crate) struct Gate {
     pub(crate) objects: Objects,
-    pub(crate) account: AccountId,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) budgets: Budgets,
 }
 
@@ -52,11 +66,15 @@ impl S3Access for Gate {
         if let Some(context) = &context {
             context.set_operation(canonical_name(operation));
         }
-        if cx.credentials().is_none() {
+        let Some(credentials) = cx.credentials() else {
             return Err(s3_error!(
                 AccessDenied,
                 "Anonymous requests are refused: sign the request."
             ));
+        };
+        let caller = self.keys.account_of(&credentials.access_key)?;
+        if let Some(context) = &context {
+            context.set_caller(caller);
         }
         let query = cx.uri().query().unwrap_or("");
         let session_token = cx.headers().contains_key("x-amz-security-token")
@@ -70,7 +88,7 @@ impl S3Access for Gate {
         }
         let headers = query_headers::merged(operation, cx.uri(), cx.headers())?;
         if let Some(owner) = headers.get("x-amz-expected-bucket-owner")
-            && owner.as_bytes() != self.account.to_string().as_bytes()
+            && owner.as_bytes() != caller.to_string().as_bytes()
         {
             return Err(s3_error!(
                 AccessDenied,
@@ -79,8 +97,8 @@ impl S3Access for Gate {
         }
         check_query(operation, query)?;
         check_headers(operation, &headers)?;
-        let (account, path) = (&self.account, cx.s3_path());
-        host::check(&self.objects, account, operation, path, &headers).await?;
+        let path = cx.s3_path();
+        host::check(&self.objects, &caller, operation, path, &headers).await?;
         if operation == "DeleteObjects" || operation == "CreateBucket" {
             self.reserve_document(cx.headers(), context).await?;
         }

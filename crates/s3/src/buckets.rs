@@ -4,7 +4,7 @@ use objects::limits::SCAN_BYTES_MAX;
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use crate::door::{Door, context};
+use crate::door::{Door, caller, context};
 use crate::errors::{from_objects, from_overload};
 use crate::limits::{LIST_BUCKET_BYTES, PAGE_ENTRIES_MAX};
 use crate::names::{from_token, to_token};
@@ -22,7 +22,7 @@ pub(crate) async fn create(
     }
     let bucket = &req.input.bucket;
     door.objects
-        .create_bucket(&door.account, bucket)
+        .create_bucket(&caller(&req)?, bucket)
         .await
         .map_err(from_objects)?;
     let location = Some(format!("/{bucket}"));
@@ -72,7 +72,7 @@ pub(crate) async fn head(
     let bucket = &req.input.bucket;
     let info = door
         .objects
-        .head_bucket(&door.account, bucket)
+        .head_bucket(&caller(&req)?, bucket)
         .await
         .map_err(from_objects)?;
     let bucket_region = Some(info.region);
@@ -86,7 +86,7 @@ pub(crate) async fn list(
     door: &Door,
     req: S3Request<ListBucketsInput>,
 ) -> S3Result<S3Response<ListBucketsOutput>> {
-    let context = context(&req)?;
+    let (context, caller) = (context(&req)?, caller(&req)?);
     let input = req.input;
     let max = match input.max_buckets {
         None => usize::MAX,
@@ -114,7 +114,7 @@ pub(crate) async fn list(
         context.hold(budget.reserve(bytes).await.map_err(from_overload)?);
         let page = door
             .objects
-            .list_buckets(&door.account, prefix, after.as_deref(), wanted)
+            .list_buckets(&caller, prefix, after.as_deref(), wanted)
             .await
             .map_err(from_objects)?;
         more = page.more;
@@ -138,7 +138,7 @@ pub(crate) async fn list(
     Ok(S3Response::new(ListBucketsOutput {
         buckets: Some(buckets),
         continuation_token,
-        owner: Some(door.owner(door.account)),
+        owner: Some(door.owner(caller)),
         prefix: input.prefix,
     }))
 }
@@ -149,7 +149,7 @@ pub(crate) async fn delete(
 ) -> S3Result<S3Response<DeleteBucketOutput>> {
     let bucket = &req.input.bucket;
     door.objects
-        .delete_bucket(&door.account, bucket)
+        .delete_bucket(&caller(&req)?, bucket)
         .await
         .map_err(from_objects)?;
     Ok(S3Response::new(DeleteBucketOutput {}))
@@ -162,7 +162,7 @@ pub(crate) async fn location(
     let bucket = &req.input.bucket;
     let info = door
         .objects
-        .head_bucket(&door.account, bucket)
+        .head_bucket(&caller(&req)?, bucket)
         .await
         .map_err(from_objects)?;
     let constraint = (info.region != CLASSIC_REGION).then_some(info.region);

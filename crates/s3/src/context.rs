@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
+use objects::AccountId;
 
 use crate::body_in::BodyFailure;
 use crate::budget::Reservation;
@@ -57,6 +58,7 @@ pub(crate) struct RequestContext {
     pub(crate) printable: bool,
     started: Instant,
     operation: OnceLock<&'static str>,
+    caller: OnceLock<AccountId>,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     status: AtomicU16,
@@ -90,6 +92,7 @@ impl RequestContext {
             printable: printable(&request.uri),
             started: Instant::now(),
             operation: OnceLock::new(),
+            caller: OnceLock::new(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             status: AtomicU16::new(0),
@@ -104,6 +107,15 @@ impl RequestContext {
     /// Names the operation; the first name stays.
     pub(crate) fn set_operation(&self, name: &'static str) {
         let _ = self.operation.set(name);
+    }
+
+    /// Says whose account signed the request; the first stays.
+    pub(crate) fn set_caller(&self, account: AccountId) {
+        let _ = self.caller.set(account);
+    }
+
+    pub(crate) fn caller(&self) -> Option<AccountId> {
+        self.caller.get().copied()
     }
 
     pub(crate) fn operation(&self) -> &'static str {

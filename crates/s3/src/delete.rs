@@ -4,7 +4,7 @@ use objects::{DeleteCondition, ETag};
 use s3s::dto::{DeleteObjectInput, DeleteObjectOutput, ETagCondition};
 use s3s::{S3Request, S3Response, S3Result};
 
-use crate::door::Door;
+use crate::door::{Door, caller};
 use crate::errors::from_objects;
 use crate::view::check_version;
 
@@ -12,6 +12,7 @@ pub(crate) async fn delete_object(
     door: &Door,
     req: S3Request<DeleteObjectInput>,
 ) -> S3Result<S3Response<DeleteObjectOutput>> {
+    let caller = caller(&req)?;
     let input = req.input;
     check_version(input.version_id.as_deref())?;
     let condition = match &input.if_match {
@@ -21,7 +22,7 @@ pub(crate) async fn delete_object(
     };
     let deleted = door
         .objects
-        .delete(&door.account, &input.bucket, &input.key, condition);
+        .delete(&caller, &input.bucket, &input.key, condition);
     deleted.await.map_err(from_objects)?;
     Ok(S3Response::new(DeleteObjectOutput {
         version_id: input.version_id,

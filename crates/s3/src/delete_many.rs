@@ -4,14 +4,14 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
-use objects::{DeleteCondition, ETag};
+use objects::{AccountId, DeleteCondition, ETag};
 use s3s::dto::{
     self, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, Error, ObjectIdentifier,
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use crate::checksums::Declared;
-use crate::door::{Door, context};
+use crate::door::{Door, caller, context};
 use crate::errors::from_objects;
 use crate::limits::{ANSWER_ENTRY_BYTES, PAGE_ENTRIES_MAX};
 use crate::names::{escaped_len, fits_xml};
@@ -25,7 +25,7 @@ pub(crate) async fn delete_objects(
     req: S3Request<DeleteObjectsInput>,
 ) -> S3Result<S3Response<DeleteObjectsOutput>> {
     let declared = Declared::from_headers(&req.headers)?;
-    let context = context(&req)?;
+    let (context, caller) = (context(&req)?, caller(&req)?);
     let Some(digests) = context.take_body_digests() else {
         return Err(s3_error!(IncompleteBody));
     };
@@ -39,7 +39,7 @@ pub(crate) async fn delete_objects(
     // Fails as a whole, not key by key, when the bucket is not there.
     let bucket = req.input.bucket;
     door.objects
-        .head_bucket(&door.account, &bucket)
+        .head_bucket(&caller, &bucket)
         .await
         .map_err(from_objects)?;
 
@@ -49,7 +49,7 @@ pub(crate) async fn delete_objects(
     while objects.peek().is_some() {
         let batch = objects.by_ref().take(CONCURRENT);
         let running: Vec<_> = batch
-            .map(|object| delete_one(door, &bucket, object))
+            .map(|object| delete_one(door, caller, &bucket, object))
             .collect();
         for result in all(running).await {
             match result {
@@ -127,6 +127,7 @@ fn check_tag(tag: Option<&dto::ETag>) -> S3Result<()> {
 
 async fn delete_one(
     door: &Door,
+    caller: AccountId,
     bucket: &str,
     object: ObjectIdentifier,
 ) -> Result<DeletedObject, Error> {
@@ -138,9 +139,7 @@ async fn delete_one(
     let checked = check_version(object.version_id.as_deref());
     let result = match checked.and_then(|()| check_tag(object.e_tag.as_ref())) {
         Ok(()) => {
-            let deleted = door
-                .objects
-                .delete(&door.account, bucket, &object.key, condition);
+            let deleted = door.objects.delete(&caller, bucket, &object.key, condition);
             deleted.await.map(|_| ()).map_err(from_objects)
         }
         Err(error) => Err(error),

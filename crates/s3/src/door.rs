@@ -14,7 +14,6 @@ use crate::{buckets, delete, delete_many, get, head, list, list_versions, put};
 /// What every operation needs.
 pub(crate) struct Door {
     pub(crate) objects: Objects,
-    pub(crate) account: AccountId,
     pub(crate) region: String,
     pub(crate) budgets: Budgets,
 }
@@ -33,6 +32,12 @@ impl Door {
 pub(crate) fn context<T>(request: &S3Request<T>) -> S3Result<Arc<RequestContext>> {
     let context = request.extensions.get::<Arc<RequestContext>>().cloned();
     context.ok_or_else(|| s3_error!(InternalError, "the request has no context"))
+}
+
+/// Whose account signed the request; the gate put that there.
+pub(crate) fn caller<T>(request: &S3Request<T>) -> S3Result<AccountId> {
+    let caller = context(request)?.caller();
+    caller.ok_or_else(|| s3_error!(InternalError, "the request has no caller"))
 }
 
 #[async_trait::async_trait]

@@ -13,7 +13,7 @@ use s3s::route::S3Route;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
-use crate::access::{Gate, Keys};
+use crate::access::{Gate, Keys, SharedKeys};
 use crate::body_in::{BodyFailure, ClientBody};
 use crate::body_out::FrontBody;
 use crate::budget::{MemoryBudget, Reservation};
@@ -172,16 +172,16 @@ impl Front {
 
         let door = Door {
             objects: objects.clone(),
-            account: options.account,
             region: options.region.clone(),
             budgets: options.budgets.clone(),
         };
         let mut builder = S3ServiceBuilder::new(door);
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
-        builder.set_auth(Keys::new(options.credentials));
+        let keys = Arc::new(Keys::new(options.credentials, options.account));
+        builder.set_auth(SharedKeys(keys.clone()));
         builder.set_access(Gate {
             objects,
-            account: options.account,
+            keys,
             budgets: options.budgets,
         });
         builder.set_route(MetricsRoute {

@@ -11,7 +11,7 @@ use s3s::dto::{self, GetObjectInput, GetObjectOutput, StreamingBlob};
 use s3s::stream::{ByteStream, RemainingLength};
 use s3s::{S3Request, S3Response, S3Result, StdError, s3_error};
 
-use crate::door::{Door, context};
+use crate::door::{Door, caller, context};
 use crate::errors::{from_objects, from_overload};
 use crate::limits::GET_WINDOW_BYTES;
 use crate::view::{ReadInput, View, if_range, to_dto};
@@ -28,7 +28,7 @@ pub(crate) async fn get_object(
     let (bucket, key) = (&req.input.bucket, &req.input.key);
     let handle = door
         .objects
-        .get(&door.account, bucket, key)
+        .get(&caller(&req)?, bucket, key)
         .await
         .map_err(from_objects)?;
     let view = wanted.view(handle.info())?;

@@ -3,7 +3,7 @@
 use s3s::dto::{self, HeadObjectInput, HeadObjectOutput};
 use s3s::{S3Request, S3Response, S3Result};
 
-use crate::door::Door;
+use crate::door::{Door, caller};
 use crate::errors::from_objects;
 use crate::get::{DEFAULT_CONTENT_TYPE, length_header};
 use crate::view::{ReadInput, http_date, if_range, to_dto};
@@ -12,6 +12,7 @@ pub(crate) async fn head_object(
     door: &Door,
     req: S3Request<HeadObjectInput>,
 ) -> S3Result<S3Response<HeadObjectOutput>> {
+    let caller = caller(&req)?;
     let input = req.input;
     let wanted = ReadInput {
         if_match: input.if_match,
@@ -24,10 +25,7 @@ pub(crate) async fn head_object(
         if_range: if_range(&req.headers),
     };
     wanted.check()?;
-    let handle = door
-        .objects
-        .get(&door.account, &input.bucket, &input.key)
-        .await;
+    let handle = door.objects.get(&caller, &input.bucket, &input.key).await;
     let info = handle.map_err(from_objects)?.info().clone();
     let view = wanted.view(&info)?;
     let metadata = info.metadata;

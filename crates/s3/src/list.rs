@@ -9,7 +9,7 @@ use s3s::dto::{
 use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
 
 use crate::context::RequestContext;
-use crate::door::{Door, context};
+use crate::door::{Door, caller, context};
 use crate::errors::{from_objects, from_overload};
 use crate::limits::{LIST_ENTRY_BYTES, LIST_NAME_COPIES, PAGE_ENTRIES_MAX};
 use crate::names::{fits_xml, from_token, to_token, url_encode};
@@ -19,11 +19,11 @@ pub(crate) async fn list_objects(
     door: &Door,
     req: S3Request<ListObjectsInput>,
 ) -> S3Result<S3Response<ListObjectsOutput>> {
-    let context = context(&req)?;
+    let (context, caller) = (context(&req)?, caller(&req)?);
     let input = req.input;
     let max_keys = max_keys(input.max_keys)?;
     let request = ListRequest {
-        account: door.account,
+        account: caller,
         bucket: input.bucket.clone(),
         prefix: input.prefix.clone().unwrap_or_default(),
         delimiter: input
@@ -63,7 +63,7 @@ pub(crate) async fn list_objects_v2(
     door: &Door,
     req: S3Request<ListObjectsV2Input>,
 ) -> S3Result<S3Response<ListObjectsV2Output>> {
-    let context = context(&req)?;
+    let (context, caller) = (context(&req)?, caller(&req)?);
     let input = req.input;
     let max_keys = max_keys(input.max_keys)?;
     let start_after = match input.continuation_token.as_deref().map(from_token) {
@@ -72,7 +72,7 @@ pub(crate) async fn list_objects_v2(
         None => input.start_after.clone().filter(|after| !after.is_empty()),
     };
     let request = ListRequest {
-        account: door.account,
+        account: caller,
         bucket: input.bucket.clone(),
         prefix: input.prefix.clone().unwrap_or_default(),
         delimiter: input

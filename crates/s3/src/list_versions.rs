@@ -7,7 +7,7 @@ use s3s::dto::{
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use crate::door::{Door, context};
+use crate::door::{Door, caller, context};
 use crate::errors::from_objects;
 use crate::list::{Encoding, common_prefix, max_keys, reserve_page, shown_max_keys};
 use crate::view::to_dto;
@@ -16,7 +16,7 @@ pub(crate) async fn list_object_versions(
     door: &Door,
     req: S3Request<ListObjectVersionsInput>,
 ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
-    let context = context(&req)?;
+    let (context, caller) = (context(&req)?, caller(&req)?);
     let input = req.input;
     let max_keys = max_keys(input.max_keys)?;
     let key_marker = input.key_marker.clone().filter(|marker| !marker.is_empty());
@@ -30,7 +30,7 @@ pub(crate) async fn list_object_versions(
     }
     reserve_page(door, &context, max_keys).await?;
     let request = ListVersionsRequest {
-        account: door.account,
+        account: caller,
         bucket: input.bucket.clone(),
         prefix: input.prefix.clone().unwrap_or_default(),
         delimiter: input

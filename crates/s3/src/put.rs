@@ -10,7 +10,7 @@ use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
 
 use crate::checksums::Declared;
 use crate::digest::DigestLane;
-use crate::door::{Door, context};
+use crate::door::{Door, caller, context};
 use crate::errors::{from_lane, from_objects, from_overload, from_stream};
 use crate::framing::is_streaming_payload;
 use crate::limits::{
@@ -38,7 +38,7 @@ pub(crate) async fn put_object(
     context(&req)?.hold(budget.reserve(window).await.map_err(from_overload)?);
 
     let request = PutRequest {
-        account: door.account,
+        account: caller(&req)?,
         condition: condition(&req.input)?,
         content_length: Some(length),
         metadata: metadata(&mut req.input, &hoisted),
