@@ -1,18 +1,19 @@
 //! Buckets: their names, and how they come and go.
 
-use volume::MetaBatch;
+use volume::{MetaBatch, SliceId};
 
 use crate::codec::counters;
 use crate::commit::Commit;
 use crate::keys::{
     BucketId, account_key, after_prefix, bucket_key, bucket_name, counters_key, object_prefix,
+    wipe_bucket_key,
 };
 use crate::limits::{
     BUCKET_NAME_BYTES_MAX, BUCKET_NAME_BYTES_MIN, LIST_ENTRIES_MAX, SCAN_CHUNK_MAX,
 };
 use crate::meta_store::MetaView;
 use crate::objects::Inner;
-use crate::record::BucketRecord;
+use crate::record::{BucketRecord, EndedRecord};
 use crate::scan::Scan;
 use crate::{AccountId, Error, Objects, Result, Timestamp};
 
@@ -184,7 +185,8 @@ impl Objects {
         Ok(page)
     }
 
-    /// Deletes an empty bucket. Fails with `NoSuchBucket`, `AccessDenied` or
+    /// Deletes a bucket without objects; uploads in parts that are not completed go with it.
+    /// Fails with `NoSuchBucket`, `AccessDenied` or
     /// `BucketNotEmpty`.
     pub async fn delete_bucket(&self, account: &AccountId, name: &str) -> Result<()> {
         let inner = &self.inner;
@@ -207,11 +209,20 @@ impl Objects {
             }
             batch = batch.delete(&counters_key(slice, record.id));
         }
+        // With it go its uploads in parts.
+        let ended = EndedRecord::default().encode();
         let batch = batch
+            .put(
+                &wipe_bucket_key(SliceId::ROOT, record.id),
+                ended,
+                Vec::new(),
+            )
             .merge(&account_key(account.number()), &[-1])
             .frees_space();
         let dependency = inner.meta.commit(batch)?;
-        Commit::new(dependency, guards, None).durable().await
+        let durable = Commit::new(dependency, guards, None).durable().await;
+        inner.sweep.wipe.wake();
+        durable
     }
 }
 

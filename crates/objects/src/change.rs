@@ -1,10 +1,14 @@
 //! What a change of one key is made of: a single batch, so that no part of it can be seen or
 //! lost without the others.
 
-use volume::{BlobRef, FinishedBlob, MetaBatch, SliceId};
+use volume::{FinishedBlob, Key, MetaBatch, SliceId};
 
-use crate::keys::{BucketId, counters_key, garbage_key, object_key, stored_object_key};
-use crate::record::{Body, Flags, ObjectRecord};
+use crate::garbage::{Garbage, Noted};
+use crate::keys::{
+    BucketId, MetaKey, counters_key, decode_meta_key, object_key, stored_object_key,
+};
+use crate::record::{EndedRecord, Flags, ObjectRecord};
+use crate::{Error, Result};
 
 /// The current version of a key, as it was read.
 pub(crate) struct Current {
@@ -14,6 +18,16 @@ pub(crate) struct Current {
 }
 
 impl Current {
+    /// Its commit sequence.
+    pub(crate) fn sequence(&self) -> Result<u64> {
+        match decode_meta_key(&self.key)? {
+            MetaKey::Object { sequence, .. } => Ok(sequence),
+            _ => Err(Error::Internal(
+                "an object's key is of another kind".to_owned(),
+            )),
+        }
+    }
+
     /// Whether there is an object, not a delete marker.
     pub(crate) fn is_live(&self) -> bool {
         !self.record.head.flags.contains(Flags::DELETE_MARKER)
@@ -22,14 +36,43 @@ impl Current {
 
 /// What becomes a key's current version.
 pub(crate) struct NewVersion {
-    /// The encoded record.
-    pub(crate) record: Vec<u8>,
-    /// Bytes of the body.
-    pub(crate) size: u64,
+    pub(crate) record: ObjectRecord,
     /// The body, if it is inline.
     pub(crate) inline: Vec<u8>,
-    /// The body, if it is not.
+    /// A blob that came with the version: its body, or the table of its parts.
     pub(crate) blob: Option<FinishedBlob>,
+}
+
+/// What ends with a change besides the current version.
+pub(crate) enum Ending {
+    /// Its body.
+    Body,
+    /// Nothing: the new version has the same body.
+    Nothing,
+    /// Its body, and the upload that the new version comes from.
+    Upload(EndedUpload),
+}
+
+/// An upload that ends.
+pub(crate) struct EndedUpload {
+    /// The key of its record.
+    pub(crate) key: Key,
+    /// The record as it was read under the upload's lock.
+    pub(crate) stored: Vec<u8>,
+    /// The key of the note that it has ended.
+    pub(crate) note_key: Key,
+    /// The parts that an object keeps.
+    pub(crate) kept: EndedRecord,
+}
+
+impl EndedUpload {
+    /// Adds the upload's end to a batch in its slice.
+    pub(crate) fn add_to(self, batch: MetaBatch) -> MetaBatch {
+        batch
+            .expect_value(&self.key, self.stored)
+            .delete(&self.key)
+            .put(&self.note_key, self.kept.encode(), Vec::new())
+    }
 }
 
 /// A change of one key's current version.
@@ -42,6 +85,7 @@ pub(crate) struct Change {
     pub(crate) current: Option<Current>,
     /// `None`: the object is deleted.
     pub(crate) new: Option<NewVersion>,
+    pub(crate) ending: Ending,
 }
 
 /// A change as it is submitted.
@@ -49,24 +93,25 @@ pub(crate) struct Submission {
     pub(crate) batch: MetaBatch,
     /// To be kept if the batch succeeds.
     pub(crate) new_blob: Option<FinishedBlob>,
-    /// To be deleted after the batch.
-    pub(crate) old_blob: Option<BlobRef>,
+    /// To be given back after the batch.
+    pub(crate) garbage: Option<Noted>,
 }
 
 impl Change {
     /// The batch, and what goes with it. `sequence` is the new version's.
-    pub(crate) fn into_batch(self, sequence: u64) -> Submission {
+    pub(crate) fn into_batch(self, sequence: u64) -> Result<Submission> {
         let first = self.current.as_ref().map(|current| current.key.clone());
         let mut batch = MetaBatch::new().expect(self.stem.clone(), first);
         let (mut objects, mut bytes) = (0, 0);
-        let (mut new_blob, mut old_blob) = (None, None);
+        let (mut new_blob, mut garbage) = (None, None);
         match self.new {
             Some(new) => {
-                batch = batch.put(&object_key(&self.stem, sequence), new.record, new.inline);
+                let key = object_key(&self.stem, sequence);
+                batch = batch.put(&key, new.record.encode()?, new.inline);
                 for dependency in new.blob.iter().flat_map(FinishedBlob::dependencies) {
                     batch = batch.after(dependency.clone());
                 }
-                (objects, bytes) = (1, new.size as i64);
+                (objects, bytes) = (1, new.record.head.size as i64);
                 new_blob = new.blob;
             }
             None => batch = batch.frees_space(),
@@ -77,37 +122,42 @@ impl Change {
                 bytes -= current.record.head.size as i64;
             }
             batch = batch.delete(&stored_object_key(current.key));
-            if let Body::Blob(blob) = current.record.body {
-                let mut note = Vec::new();
-                blob.encode(&mut note);
-                batch = batch.put(&garbage_key(self.slice, blob.id), note, Vec::new());
-                old_blob = Some(blob);
+            if !matches!(self.ending, Ending::Nothing) {
+                garbage = Garbage::of(current.record.body);
             }
+        }
+        let mut noted = None;
+        if let Some(garbage) = garbage {
+            let (with_note, note) = garbage.note(batch, self.slice)?;
+            (batch, noted) = (with_note, Some(note));
+        }
+        if let Ending::Upload(upload) = self.ending {
+            batch = upload.add_to(batch);
         }
         if (objects, bytes) != (0, 0) {
             batch = batch.merge(&counters_key(self.slice, self.bucket), &[objects, bytes]);
         }
-        Submission {
+        Ok(Submission {
             batch,
             new_blob,
-            old_blob,
-        }
+            garbage: noted,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use volume::{BlobId, Expectation, Op, Scheme};
+    use volume::{BlobId, BlobRef, Expectation, Op, Scheme};
 
     use super::*;
     use crate::keys::object_stem;
-    use crate::record::ObjectHead;
+    use crate::record::{Body, ObjectHead};
     use crate::{AccountId, ETag, Metadata, Timestamp};
 
     const BUCKET: BucketId = BucketId(1);
     const SLICE: SliceId = SliceId(7);
 
-    fn current(flags: Flags, body: Body) -> Current {
+    fn current_of(flags: Flags, body: Body) -> Current {
         let head = ObjectHead {
             flags,
             size: 70,
@@ -120,6 +170,7 @@ mod tests {
             head,
             body,
             metadata,
+            checksum: None,
             unknown: Vec::new(),
         };
         let key = object_key(&object_stem(SLICE, BUCKET, b"key"), 4)
@@ -133,11 +184,14 @@ mod tests {
     }
 
     fn submission(current: Option<Current>, size: Option<u64>) -> Submission {
-        let new = size.map(|size| NewVersion {
-            record: b"record".to_vec(),
-            size,
-            inline: b"body".to_vec(),
-            blob: None,
+        let new = size.map(|size| {
+            let mut record = current_of(Flags::NULL_VERSION, Body::Inline).record;
+            record.head.size = size;
+            NewVersion {
+                record,
+                inline: b"body".to_vec(),
+                blob: None,
+            }
         });
         let stem = object_stem(SLICE, BUCKET, b"key");
         Change {
@@ -146,8 +200,10 @@ mod tests {
             stem,
             current,
             new,
+            ending: Ending::Body,
         }
         .into_batch(5)
+        .unwrap()
     }
 
     /// The kinds of keys that a batch changes, in order, deletes in lower case, and the
@@ -178,9 +234,9 @@ mod tests {
             scheme: Scheme { k: 1, m: 0 },
             shard_bytes: 4096,
         };
-        let inline = || Some(current(Flags::NULL_VERSION, Body::Inline));
-        let large = || Some(current(Flags::NULL_VERSION, Body::Blob(blob.clone())));
-        let marker = || Some(current(Flags::DELETE_MARKER, Body::Inline));
+        let inline = || Some(current_of(Flags::NULL_VERSION, Body::Inline));
+        let large = || Some(current_of(Flags::NULL_VERSION, Body::Blob(blob.clone())));
+        let marker = || Some(current_of(Flags::DELETE_MARKER, Body::Inline));
         let cases = [
             (submission(None, Some(7)), "O", vec![1, 7], false),
             (submission(inline(), Some(7)), "Oo", vec![0, -63], false),
@@ -193,7 +249,7 @@ mod tests {
         for (at, (submission, kinds, deltas, old_blob)) in cases.into_iter().enumerate() {
             assert_eq!(show(&submission), (kinds.to_owned(), deltas), "case {at}");
             assert_eq!(submission.batch.slice(), Some(SLICE), "case {at}");
-            assert_eq!(submission.old_blob.is_some(), old_blob, "case {at}");
+            assert_eq!(submission.garbage.is_some(), old_blob, "case {at}");
             // Deletes work on a full disk, and only they take from its reserve.
             assert_eq!(submission.batch.is_freeing(), at >= 5, "case {at}");
             let expected = &submission.batch.expectations()[0];

@@ -1,6 +1,6 @@
 //! Deleting an object.
 
-use crate::change::{Change, Current};
+use crate::change::{Change, Current, Ending};
 use crate::put::check_key;
 use crate::{AccountId, ETag, Error, Objects, Result};
 
@@ -82,6 +82,7 @@ impl Objects {
             stem,
             current: Some(current),
             new: None,
+            ending: Ending::Body,
         };
         inner.submit(change, guards)?.durable().await?;
         Ok(Deleted { existed })

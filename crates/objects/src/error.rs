@@ -20,6 +20,50 @@ pub enum Error {
         /// The key asked for.
         key: String,
     },
+    /// No upload in parts has this id: it was completed, aborted, or never begun.
+    #[error(
+        "there is no upload {upload} of {key:?} in the bucket {bucket}: it was completed or aborted, or never begun"
+    )]
+    NoSuchUpload {
+        /// The bucket's name.
+        bucket: String,
+        /// The object's key.
+        key: String,
+        /// The id asked for.
+        upload: String,
+    },
+    /// A part number out of range.
+    #[error("part numbers are 1 to {limit}, not {number}")]
+    InvalidPartNumber {
+        /// The number asked for.
+        number: i64,
+        /// The largest.
+        limit: usize,
+    },
+    /// The upload has no such part.
+    #[error("part {number} {why}")]
+    InvalidPart {
+        /// The part's number.
+        number: u16,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The parts to complete an upload with are not in the order of their numbers.
+    #[error("part {number} is not in order: part numbers must ascend")]
+    InvalidPartOrder {
+        /// The first number that is not above the one before it.
+        number: u16,
+    },
+    /// A part that is not the last is too small.
+    #[error("part {number} has {bytes} bytes; all but the last must have at least {limit}")]
+    PartTooSmall {
+        /// The part's number.
+        number: u16,
+        /// Its bytes.
+        bytes: u64,
+        /// The least bytes.
+        limit: u64,
+    },
     /// The name belongs to another account.
     #[error("the bucket name {bucket} is taken by another account; choose another name")]
     BucketAlreadyExists {

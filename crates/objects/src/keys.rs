@@ -9,7 +9,15 @@
 //! N | account u64 BE                                counters: buckets
 //! O | bucket id u64 BE | escaped key | 00 00        an object's stem, followed by
 //!   | inverted commit sequence u64 BE               its version: the newest sorts first
+//! P | bucket id u64 BE | escaped key | 00 00        a part of an upload that is not completed
+//!   | upload id u64 BE | part number u16 BE
 //! S | name                                          a setting
+//! U | bucket id u64 BE | escaped key | 00 00        an upload in parts that was begun
+//!   | upload id u64 BE
+//! W | bucket id u64 BE | escaped key | 00 00        note: the parts of an ended upload are
+//!   | upload id u64 BE                              to be cleared away
+//! W | bucket id u64 BE                              note: so are all uploads of a bucket
+//!                                                   that is gone
 //! ```
 //! Escaping writes each byte 00 of a key as 00 FF, so that the terminator 00 00 sorts before
 //! everything a longer key may continue with: escaped keys sort as the keys do, and a
@@ -18,11 +26,12 @@
 //! Which slice an object is in says the volume's map, by the object's *route*: the bucket id
 //! (big-endian) and the escaped key. What commits with an object is in the same slice: its
 //! share of the bucket's counters, so that a bucket has counters in each slice and readers add
-//! them up; and the note of its body's deletion. Buckets, accounts and settings are in the
+//! them up; the note of its body's deletion; and its uploads with their parts and notes. Buckets, accounts and settings are in the
 //! root slice.
 
 use volume::{BlobId, Key, SliceId, SliceMap};
 
+use crate::upload::UploadId;
 use crate::{Error, Result};
 
 const BUCKET: u8 = b'B';
@@ -30,7 +39,10 @@ const COUNTERS: u8 = b'C';
 const GARBAGE: u8 = b'G';
 const ACCOUNT: u8 = b'N';
 const OBJECT: u8 = b'O';
+const PART: u8 = b'P';
 const SETTING: u8 = b'S';
+const UPLOAD: u8 = b'U';
+const WIPE: u8 = b'W';
 
 /// Bytes of the inverted commit sequence behind a stem.
 pub(crate) const SUFFIX_BYTES: usize = 8;
@@ -122,6 +134,83 @@ pub(crate) fn object_stem(slice: SliceId, bucket: BucketId, key: &[u8]) -> Vec<u
     stem
 }
 
+/// What a key of an object's upload begins with, but for the upload's id.
+fn upload_stem(tag: u8, slice: SliceId, bucket: BucketId, key: &[u8]) -> Vec<u8> {
+    let mut stem = tagged(slice, tag, &route(bucket, key));
+    stem.extend_from_slice(&[0, 0]);
+    stem
+}
+
+fn upload_bytes(
+    tag: u8,
+    slice: SliceId,
+    bucket: BucketId,
+    key: &[u8],
+    upload: UploadId,
+) -> Vec<u8> {
+    let mut bytes = upload_stem(tag, slice, bucket, key);
+    bytes.extend_from_slice(&upload.0.to_be_bytes());
+    bytes
+}
+
+/// The key of an upload's record.
+pub(crate) fn upload_key(slice: SliceId, bucket: BucketId, key: &[u8], upload: UploadId) -> Key {
+    Key::plain(upload_bytes(UPLOAD, slice, bucket, key, upload))
+}
+
+/// What the keys of all uploads of a slice begin with whose object's key begins with `prefix`.
+pub(crate) fn upload_prefix(slice: SliceId, bucket: BucketId, prefix: &[u8]) -> Vec<u8> {
+    tagged(slice, UPLOAD, &route(bucket, prefix))
+}
+
+/// What the keys of all uploads of one object begin with.
+pub(crate) fn object_uploads(slice: SliceId, bucket: BucketId, key: &[u8]) -> Vec<u8> {
+    upload_stem(UPLOAD, slice, bucket, key)
+}
+
+/// The key of a part.
+pub(crate) fn part_key(
+    slice: SliceId,
+    bucket: BucketId,
+    key: &[u8],
+    upload: UploadId,
+    number: u16,
+) -> Key {
+    let mut bytes = upload_bytes(PART, slice, bucket, key, upload);
+    bytes.extend_from_slice(&number.to_be_bytes());
+    Key::plain(bytes)
+}
+
+/// What the keys of all parts of an upload begin with.
+pub(crate) fn part_prefix(
+    slice: SliceId,
+    bucket: BucketId,
+    key: &[u8],
+    upload: UploadId,
+) -> Vec<u8> {
+    upload_bytes(PART, slice, bucket, key, upload)
+}
+
+/// What the keys of all parts of a bucket's uploads begin with.
+pub(crate) fn bucket_parts(slice: SliceId, bucket: BucketId) -> Vec<u8> {
+    tagged(slice, PART, &bucket.0.to_be_bytes())
+}
+
+/// The key of the note that an upload has ended.
+pub(crate) fn wipe_key(slice: SliceId, bucket: BucketId, key: &[u8], upload: UploadId) -> Key {
+    Key::plain(upload_bytes(WIPE, slice, bucket, key, upload))
+}
+
+/// The key of the note that a bucket with all its uploads is gone.
+pub(crate) fn wipe_bucket_key(slice: SliceId, bucket: BucketId) -> Key {
+    Key::plain(tagged(slice, WIPE, &bucket.0.to_be_bytes()))
+}
+
+/// All notes of ended uploads of a slice: from, to.
+pub(crate) fn wipe_range(slice: SliceId) -> (Vec<u8>, Vec<u8>) {
+    tagged_range(slice, WIPE)
+}
+
 /// The key of one version.
 pub(crate) fn object_key(stem: &[u8], sequence: u64) -> Key {
     let mut key = Vec::with_capacity(stem.len() + SUFFIX_BYTES);
@@ -180,6 +269,40 @@ pub enum MetaKey {
         /// The commit sequence.
         sequence: u64,
     },
+    /// An upload in parts.
+    Upload {
+        /// The bucket it is in.
+        bucket: BucketId,
+        /// The object's key.
+        key: String,
+        /// The upload.
+        upload: UploadId,
+    },
+    /// A part of an upload that is not completed.
+    Part {
+        /// The bucket it is in.
+        bucket: BucketId,
+        /// The object's key.
+        key: String,
+        /// The upload.
+        upload: UploadId,
+        /// The part's number, from 1.
+        number: u16,
+    },
+    /// A note that the parts of an ended upload are to be cleared away.
+    EndedUpload {
+        /// The bucket it was in.
+        bucket: BucketId,
+        /// The object's key.
+        key: String,
+        /// The upload.
+        upload: UploadId,
+    },
+    /// A note that a bucket is gone and all its uploads are to be cleared away.
+    EndedBucket {
+        /// The bucket.
+        bucket: BucketId,
+    },
     /// A setting.
     Setting {
         /// Its name.
@@ -206,6 +329,22 @@ pub fn decode_meta_key(key: &[u8]) -> Result<MetaKey> {
             blob: BlobId::from_bytes(id),
         }),
         OBJECT => decode_object(rest),
+        UPLOAD => decode_upload(rest).map(|(bucket, key, upload)| MetaKey::Upload {
+            bucket,
+            key,
+            upload,
+        }),
+        PART => decode_part(rest),
+        WIPE => match number(rest) {
+            Some(bucket) => Some(MetaKey::EndedBucket {
+                bucket: BucketId(bucket),
+            }),
+            None => decode_upload(rest).map(|(bucket, key, upload)| MetaKey::EndedUpload {
+                bucket,
+                key,
+                upload,
+            }),
+        },
         _ => Some(MetaKey::Unknown),
     };
     decoded.ok_or_else(|| Error::Corrupt {
@@ -222,14 +361,40 @@ fn number(bytes: &[u8]) -> Option<u64> {
     bytes.try_into().ok().map(u64::from_be_bytes)
 }
 
-fn decode_object(rest: &[u8]) -> Option<MetaKey> {
+/// A bucket, the key in a stem, and the eight bytes behind it.
+fn decode_stem(rest: &[u8]) -> Option<(BucketId, String, u64)> {
     let (bucket, rest) = rest.split_first_chunk::<8>()?;
-    let (escaped, suffix) = rest.split_last_chunk::<SUFFIX_BYTES>()?;
+    let (escaped, suffix) = rest.split_last_chunk::<8>()?;
     let key = unescape(escaped.strip_suffix(&[0, 0])?)?;
+    let bucket = BucketId(u64::from_be_bytes(*bucket));
+    Some((
+        bucket,
+        String::from_utf8(key).ok()?,
+        u64::from_be_bytes(*suffix),
+    ))
+}
+
+fn decode_object(rest: &[u8]) -> Option<MetaKey> {
+    let (bucket, key, inverted) = decode_stem(rest)?;
     Some(MetaKey::Object {
-        bucket: BucketId(u64::from_be_bytes(*bucket)),
-        key: String::from_utf8(key).ok()?,
-        sequence: !u64::from_be_bytes(*suffix),
+        bucket,
+        key,
+        sequence: !inverted,
+    })
+}
+
+fn decode_upload(rest: &[u8]) -> Option<(BucketId, String, UploadId)> {
+    decode_stem(rest).map(|(bucket, key, upload)| (bucket, key, UploadId(upload)))
+}
+
+fn decode_part(rest: &[u8]) -> Option<MetaKey> {
+    let (rest, number) = rest.split_last_chunk::<2>()?;
+    let (bucket, key, upload) = decode_upload(rest)?;
+    Some(MetaKey::Part {
+        bucket,
+        key,
+        upload,
+        number: u16::from_be_bytes(*number),
     })
 }
 
@@ -356,6 +521,35 @@ mod tests {
             (account_key(7), MetaKey::AccountCounters { account: 7 }),
             (garbage_key(SLICE, blob), MetaKey::Garbage { blob }),
             (
+                upload_key(SLICE, BUCKET_ID, b"a\0b", UploadId(7)),
+                MetaKey::Upload {
+                    bucket: BUCKET_ID,
+                    key: "a\0b".to_owned(),
+                    upload: UploadId(7),
+                },
+            ),
+            (
+                part_key(SLICE, BUCKET_ID, b"a\0b", UploadId(7), 10_000),
+                MetaKey::Part {
+                    bucket: BUCKET_ID,
+                    key: "a\0b".to_owned(),
+                    upload: UploadId(7),
+                    number: 10_000,
+                },
+            ),
+            (
+                wipe_key(SLICE, BUCKET_ID, b"", UploadId(7)),
+                MetaKey::EndedUpload {
+                    bucket: BUCKET_ID,
+                    key: String::new(),
+                    upload: UploadId(7),
+                },
+            ),
+            (
+                wipe_bucket_key(SLICE, BUCKET_ID),
+                MetaKey::EndedBucket { bucket: BUCKET_ID },
+            ),
+            (
                 setting_key("swept"),
                 MetaKey::Setting {
                     name: "swept".to_owned(),
@@ -374,7 +568,7 @@ mod tests {
         for _ in 0..50_000 {
             let mut bytes = random.bytes(40);
             if let Some(first) = bytes.get_mut(SliceId::BYTES) {
-                *first = b"BCGNOS"[random.below(6)];
+                *first = b"BCGNOPSUW"[random.below(9)];
             }
             let _ = decode_meta_key(&bytes);
         }

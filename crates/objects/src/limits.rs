@@ -5,7 +5,9 @@ use volume::limits::{
     DELETIONS_MAX, LABEL_BYTES_MAX, META_PAGE_BYTES, META_PAGE_ENTRIES, PINNED_BLOBS_MAX,
     SHARD_BYTES_MAX, TRAILER_BYTES_MAX, WINDOW_STRIPES,
 };
-use volume::shardstore::limits::BATCH_ENTRIES_MAX;
+use volume::shardstore::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX};
+
+use crate::parts::CHUNK_ENTRIES;
 
 /// Most bytes of an object's key, in UTF-8.
 pub const OBJECT_KEY_BYTES_MAX: usize = 1_024;
@@ -24,6 +26,28 @@ pub const INLINE_BYTES_MAX: usize = 8 * 1024;
 
 /// Most bytes of an object's body.
 pub const OBJECT_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024 * 1024;
+
+/// Most parts of an upload, and the largest part number.
+pub const PARTS_MAX: usize = 10_000;
+
+/// Least bytes of each part but the last.
+pub const PART_BYTES_MIN: u64 = 5 * 1024 * 1024;
+
+/// Most bytes of a part.
+pub const PART_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
+
+/// Bytes of a table of parts that stands in the object's record; a larger one has a blob of its
+/// own. Records stay small, because listings read them.
+pub const PART_TABLE_BYTES_INLINE_MAX: usize = 1_024;
+
+/// Locks that uploads share by the hash of their id.
+pub const UPLOAD_LOCKS: usize = 256;
+
+/// Bytes of keys and notes in one batch that clears an ended upload away.
+pub const WIPE_BATCH_BYTES: usize = 64 * 1024;
+
+/// Parts or uploads that one such batch looks at.
+pub const WIPE_ENTRIES: usize = 256;
 
 /// Most bytes of user metadata: names and values.
 pub const METADATA_USER_BYTES_MAX: usize = 2 * 1024;
@@ -93,16 +117,30 @@ const SET_DATA_SHARDS: usize = 1;
 /// Bytes of an encoded object record at most: head with a tag in its long form, the metadata
 /// with each field's head, a blob reference.
 pub(crate) const RECORD_BYTES_MAX: usize =
-    26 + 2 + ETAG_BYTES_MAX + METADATA_BYTES_MAX + 7 * 3 + 3 + 64;
+    26 + 2 + ETAG_BYTES_MAX + METADATA_BYTES_MAX + 7 * 3 + CHECKSUM_FIELD_BYTES + BODY_FIELD_BYTES;
+
+/// Bytes of a checksum in a record at most: the longest digest has 64.
+const CHECKSUM_FIELD_BYTES: usize = 3 + 2 + 64;
+
+/// Bytes of what says where a body is, at most: a table of parts.
+const BODY_FIELD_BYTES: usize = 3 + 13 + PART_TABLE_BYTES_INLINE_MAX;
 
 /// Bytes of a blob's label at most.
-pub(crate) const LABEL_BYTES: usize = 2 + 8 + 1 + BUCKET_NAME_BYTES_MAX + 2 + OBJECT_KEY_BYTES_MAX;
+pub(crate) const LABEL_BYTES: usize =
+    2 + 8 + 1 + BUCKET_NAME_BYTES_MAX + 2 + OBJECT_KEY_BYTES_MAX + 10;
 
 /// Bytes of an object's metadata key at most: each key byte may be escaped.
 pub(crate) const META_KEY_BYTES_MAX: usize =
-    SliceId::BYTES + 1 + 8 + 2 * OBJECT_KEY_BYTES_MAX + 2 + 8;
+    SliceId::BYTES + 1 + 8 + 2 * OBJECT_KEY_BYTES_MAX + 2 + 8 + 2;
 
 const _: () = assert!(RECORD_BYTES_MAX <= TRAILER_BYTES_MAX);
+// A table that is not in the record has the blob reference and one offset for each chunk there.
+const _: () =
+    assert!(2 + 64 + 8 * PARTS_MAX.div_ceil(CHUNK_ENTRIES) <= PART_TABLE_BYTES_INLINE_MAX);
+const _: () = assert!(PARTS_MAX <= u16::MAX as usize);
+// One key of the longest kind and one note fit in any case.
+const _: () = assert!(WIPE_BATCH_BYTES + META_KEY_BYTES_MAX + 256 <= BATCH_BYTES_MAX);
+const _: () = assert!(2 * WIPE_ENTRIES <= BATCH_ENTRIES_MAX);
 // Readers alone never fill the list of notes, nor notes the volume's list of deletions.
 const _: () = assert!(PINNED_BLOBS_MAX < NOTES_MAX && NOTES_MAX < DELETIONS_MAX);
 const _: () = assert!(NOTES_PER_BATCH <= BATCH_ENTRIES_MAX);

@@ -129,8 +129,10 @@ impl Objects {
         let walk = Walk {
             slice: object_slice(inner.meta.slices(), bucket.id, request.prefix.as_bytes()),
             bucket: bucket.id,
-            prefix: &request.prefix,
-            delimiter: request.delimiter.as_deref().filter(|d| !d.is_empty()),
+            rollup: Rollup {
+                prefix: &request.prefix,
+                delimiter: request.delimiter.as_deref().filter(|d| !d.is_empty()),
+            },
             start_after: request.start_after.as_deref(),
             max: request.max_keys.min(LIST_ENTRIES_MAX),
             versions: false,
@@ -161,8 +163,10 @@ impl Objects {
         let walk = Walk {
             slice: object_slice(inner.meta.slices(), bucket.id, request.prefix.as_bytes()),
             bucket: bucket.id,
-            prefix: &request.prefix,
-            delimiter: request.delimiter.as_deref().filter(|d| !d.is_empty()),
+            rollup: Rollup {
+                prefix: &request.prefix,
+                delimiter: request.delimiter.as_deref().filter(|d| !d.is_empty()),
+            },
             start_after: request.key_marker.as_deref(),
             max: request.max_keys.min(LIST_ENTRIES_MAX),
             versions: true,
@@ -240,29 +244,37 @@ struct Walk<'a> {
     /// so that all keys with the prefix are in the same.
     slice: SliceId,
     bucket: BucketId,
-    prefix: &'a str,
-    delimiter: Option<&'a str>,
+    rollup: Rollup<'a>,
     start_after: Option<&'a str>,
     max: usize,
     /// All versions, not only current ones.
     versions: bool,
 }
 
-impl Walk<'_> {
+/// How keys are rolled up.
+pub(crate) struct Rollup<'a> {
+    pub(crate) prefix: &'a str,
+    /// Never empty.
+    pub(crate) delimiter: Option<&'a str>,
+}
+
+impl Rollup<'_> {
     /// The common prefix that a key is rolled up into.
-    fn common_prefix<'k>(&self, key: &'k str) -> Option<&'k str> {
+    pub(crate) fn common_prefix<'k>(&self, key: &'k str) -> Option<&'k str> {
         let delimiter = self.delimiter?;
         let at = key.strip_prefix(self.prefix)?.find(delimiter)?;
         key.get(..self.prefix.len() + at + delimiter.len())
     }
+}
 
+impl Walk<'_> {
     /// Where the walk begins.
     fn from(&self) -> Vec<u8> {
-        let begin = object_prefix(self.slice, self.bucket, self.prefix.as_bytes());
+        let begin = object_prefix(self.slice, self.bucket, self.rollup.prefix.as_bytes());
         let Some(after) = self.start_after else {
             return begin;
         };
-        let skipped = match self.common_prefix(after) {
+        let skipped = match self.rollup.common_prefix(after) {
             Some(prefix) if prefix == after => {
                 object_prefix(self.slice, self.bucket, after.as_bytes())
             }
@@ -279,9 +291,9 @@ impl Walk<'_> {
         let to = after_prefix(object_prefix(
             self.slice,
             self.bucket,
-            self.prefix.as_bytes(),
+            self.rollup.prefix.as_bytes(),
         ));
-        let chunk = if self.delimiter.is_some() {
+        let chunk = if self.rollup.delimiter.is_some() {
             2 * SCAN_CHUNK_MIN
         } else {
             self.max + 1
@@ -310,7 +322,7 @@ impl Walk<'_> {
                     "a key that is no object's among objects".to_owned(),
                 ));
             };
-            match self.common_prefix(&key) {
+            match self.rollup.common_prefix(&key) {
                 Some(prefix) => {
                     scan.skip_to(after_prefix(object_prefix(
                         self.slice,

@@ -1,9 +1,11 @@
 //! Who may change what at the same time.
 //!
-//! Two rows of striped locks: of buckets (by name), held shared by object writes and
-//! exclusively by what creates or deletes a bucket; and of keys, held exclusively from the
-//! read of the current version until the batch that replaces it is persistent. A bucket's
-//! lock is always taken before a key's, and never two of a row, so nobody waits in a circle.
+//! Three rows of striped locks: of buckets (by name), held shared by object writes and
+//! exclusively by what creates or deletes a bucket; of uploads in parts, held shared while a part
+//! is committed and exclusively by what ends the upload; and of keys (and of parts), held
+//! exclusively from the read of the current version until the batch that replaces it is
+//! persistent. A bucket's lock is always taken before an upload's, an upload's before a key's,
+//! and never two of a row, so nobody waits in a circle.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
@@ -11,11 +13,13 @@ use std::sync::Arc;
 use async_lock::{Mutex, MutexGuardArc, RwLock, RwLockReadGuardArc, RwLockWriteGuardArc};
 
 use crate::AccountId;
-use crate::limits::{BUCKET_LOCKS, KEY_LOCKS};
+use crate::limits::{BUCKET_LOCKS, KEY_LOCKS, UPLOAD_LOCKS};
+use crate::upload::UploadId;
 
 /// Every lock.
 pub(crate) struct Locks {
     buckets: Vec<Arc<RwLock<()>>>,
+    uploads: Vec<Arc<RwLock<()>>>,
     keys: Vec<Arc<Mutex<()>>>,
     /// Seeded at random, so that nobody can choose keys that share a lock.
     hasher: RandomState,
@@ -26,6 +30,8 @@ pub(crate) struct Locks {
 pub(crate) struct Guards {
     _bucket_shared: Option<RwLockReadGuardArc<()>>,
     _bucket_exclusive: Option<RwLockWriteGuardArc<()>>,
+    _upload_shared: Option<RwLockReadGuardArc<()>>,
+    _upload_exclusive: Option<RwLockWriteGuardArc<()>>,
     _key: Option<MutexGuardArc<()>>,
 }
 
@@ -33,6 +39,7 @@ impl Locks {
     pub(crate) fn new() -> Locks {
         Locks {
             buckets: (0..BUCKET_LOCKS).map(|_| Arc::default()).collect(),
+            uploads: (0..UPLOAD_LOCKS).map(|_| Arc::default()).collect(),
             keys: (0..KEY_LOCKS).map(|_| Arc::default()).collect(),
             hasher: RandomState::new(),
         }
@@ -46,17 +53,52 @@ impl Locks {
     pub(crate) async fn object(&self, bucket: &str, key: &str) -> Guards {
         Guards {
             _bucket_shared: Some(self.pick(&self.buckets, bucket).read_arc().await),
-            _bucket_exclusive: None,
             _key: Some(self.pick(&self.keys, (bucket, key)).lock_arc().await),
+            ..Guards::default()
+        }
+    }
+
+    /// For the beginning of an upload in parts.
+    pub(crate) async fn new_upload(&self, bucket: &str) -> Guards {
+        Guards {
+            _bucket_shared: Some(self.pick(&self.buckets, bucket).read_arc().await),
+            ..Guards::default()
+        }
+    }
+
+    /// For a change of one part.
+    pub(crate) async fn part(&self, bucket: &str, upload: UploadId, number: u16) -> Guards {
+        Guards {
+            _bucket_shared: Some(self.pick(&self.buckets, bucket).read_arc().await),
+            _upload_shared: Some(self.pick(&self.uploads, upload).read_arc().await),
+            _key: Some(self.pick(&self.keys, (upload, number)).lock_arc().await),
+            ..Guards::default()
+        }
+    }
+
+    /// For the end of an upload.
+    pub(crate) async fn upload(&self, bucket: &str, upload: UploadId) -> Guards {
+        Guards {
+            _bucket_shared: Some(self.pick(&self.buckets, bucket).read_arc().await),
+            _upload_exclusive: Some(self.pick(&self.uploads, upload).write_arc().await),
+            ..Guards::default()
+        }
+    }
+
+    /// For the end of an upload that becomes an object: adds the object's lock.
+    pub(crate) async fn and_object(&self, guards: Guards, bucket: &str, key: &str) -> Guards {
+        Guards {
+            _key: Some(self.pick(&self.keys, (bucket, key)).lock_arc().await),
+            ..guards
         }
     }
 
     /// For the creation or deletion of a bucket, and a change of its account's counters.
     pub(crate) async fn bucket(&self, bucket: &str, account: AccountId) -> Guards {
         Guards {
-            _bucket_shared: None,
             _bucket_exclusive: Some(self.pick(&self.buckets, bucket).write_arc().await),
             _key: Some(self.pick(&self.keys, account).lock_arc().await),
+            ..Guards::default()
         }
     }
 

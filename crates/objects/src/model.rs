@@ -31,6 +31,7 @@ impl Model {
             },
             body: Body::Inline,
             metadata: Metadata::default(),
+            checksum: None,
             unknown: Vec::new(),
         };
         let key = object_key(

@@ -1,7 +1,7 @@
 //! Objects: what describes one, and what asks for one.
 
 use crate::limits::{METADATA_BYTES_MAX, METADATA_ENTRY_BYTES, METADATA_USER_BYTES_MAX};
-use crate::{AccountId, Error, Result};
+use crate::{AccountId, Checksum, Error, Result};
 
 /// Milliseconds since the Unix epoch. For people; order never depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -25,7 +25,8 @@ impl Timestamp {
     }
 }
 
-/// An entity tag without quotes: the MD5 of the body in hexadecimal, later `hex-parts`.
+/// An entity tag without quotes: the MD5 of the body in hexadecimal; of a body in parts, the MD5
+/// of theirs, a hyphen and their number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ETag(String);
 
@@ -46,7 +47,7 @@ impl ETag {
     }
 
     /// The digest, if the text is one in lower-case hexadecimal.
-    pub(crate) fn md5(&self) -> Option<[u8; 16]> {
+    pub fn md5(&self) -> Option<[u8; 16]> {
         let text: &[u8; 32] = self.0.as_bytes().try_into().ok()?;
         let digit = |byte: u8| match byte {
             b'0'..=b'9' => Some(byte - b'0'),
@@ -127,6 +128,10 @@ pub struct ObjectInfo {
     pub modified: Timestamp,
     /// What the client stored beside the body.
     pub metadata: Metadata,
+    /// The checksum that was verified or computed when the body came.
+    pub checksum: Option<Checksum>,
+    /// How many parts it was uploaded in; `None`: it was put as a whole.
+    pub parts: Option<u16>,
     /// The account that wrote it.
     pub owner: AccountId,
     /// The commit sequence: a later version of a key has a larger one.

@@ -1,17 +1,17 @@
 //! The store of objects: what every operation shares. The operations themselves stand in the
 //! files named after them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use volume::{BlobId, BlobRef, Deletion, Dependency, SliceId, Volume, VolumeError, VolumeStats};
+use volume::{SliceId, Volume, VolumeStats};
 
 use crate::block_on::block_on;
 use crate::change::{Change, Current, Submission};
 use crate::commit::Commit;
+use crate::garbage::Notes;
 use crate::keys::{BucketId, object_slice, object_stem};
-use crate::limits::{BUCKETS_PER_ACCOUNT_MAX, NOTES_MAX, NOTES_PER_BATCH, REGION_BYTES_MAX};
+use crate::limits::{BUCKETS_PER_ACCOUNT_MAX, PART_BYTES_MIN, REGION_BYTES_MAX};
 use crate::locks::{Guards, Locks};
 use crate::meta_store::{MetaStore, MetaView};
 use crate::record::ObjectRecord;
@@ -25,6 +25,8 @@ pub struct ObjectsOptions {
     pub region: String,
     /// Most buckets of one account.
     pub buckets_per_account_max: u64,
+    /// Least bytes of each part of an upload but the last.
+    pub part_bytes_min: u64,
 }
 
 impl Default for ObjectsOptions {
@@ -32,6 +34,7 @@ impl Default for ObjectsOptions {
         ObjectsOptions {
             region: "us-east-1".to_owned(),
             buckets_per_account_max: BUCKETS_PER_ACCOUNT_MAX,
+            part_bytes_min: PART_BYTES_MIN,
         }
     }
 }
@@ -195,21 +198,13 @@ impl Inner {
         let Submission {
             batch,
             new_blob,
-            old_blob,
-        } = change.into_batch(self.next_sequence()?);
+            garbage,
+        } = change.into_batch(self.next_sequence()?)?;
         let dependency = self.meta.commit(batch)?;
-        if let Some(blob) = old_blob {
-            self.delete_noted(&blob, vec![dependency.clone()]);
+        if let Some(garbage) = garbage {
+            self.release(&garbage, vec![dependency.clone()]);
         }
         Ok(Commit::new(dependency, guards, new_blob))
-    }
-
-    /// Deletes a blob of which a note tells, once everything in `after` is persistent.
-    pub(crate) fn delete_noted(&self, blob: &BlobRef, after: Vec<Dependency>) {
-        if self.notes.admit(blob.id) {
-            self.notes
-                .push(blob.id, self.volume.delete_blob(blob, after));
-        }
     }
 
     pub(crate) fn notes(&self) -> &Notes {
@@ -222,101 +217,6 @@ impl Inner {
     }
 }
 
-/// Blobs whose record is gone, and whose own deletion is under way. Each has a note among the
-/// metadata, committed with the batch that took its record away, so that it is found again:
-/// after a restart, and when there are more than are kept here. The sweep takes the notes of
-/// settled deletions away.
-#[derive(Default)]
-pub(crate) struct Notes {
-    list: Mutex<NoteList>,
-    /// Some note is on the disks that is not here.
-    forgotten: AtomicBool,
-}
-
-#[derive(Default)]
-struct NoteList {
-    queue: VecDeque<(BlobId, Deletion)>,
-    /// The blobs that are in the queue, or on their way into or out of it.
-    known: BTreeSet<BlobId>,
-}
-
-impl Notes {
-    fn lock(&self) -> MutexGuard<'_, NoteList> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the blob's deletion is to be begun: it is not under way, and there is room.
-    fn admit(&self, blob: BlobId) -> bool {
-        let mut list = self.lock();
-        if list.known.len() >= NOTES_MAX && !list.known.contains(&blob) {
-            self.forgotten.store(true, Ordering::SeqCst);
-            return false;
-        }
-        list.known.insert(blob)
-    }
-
-    /// Adds what was admitted.
-    fn push(&self, blob: BlobId, deletion: Deletion) {
-        self.lock().queue.push_back((blob, deletion));
-    }
-
-    pub(crate) fn len(&self) -> u64 {
-        self.lock().known.len() as u64
-    }
-
-    /// Whether there is room for a page of notes.
-    pub(crate) fn has_room(&self) -> bool {
-        self.lock().known.len() + NOTES_PER_BATCH <= NOTES_MAX
-    }
-
-    /// Whether some note was forgotten since this was asked last.
-    pub(crate) fn take_forgotten(&self) -> bool {
-        self.forgotten.swap(false, Ordering::SeqCst)
-    }
-
-    /// Some blobs whose deletion is durable. Looks at a few at the front, and moves those
-    /// that are not behind the others, so that one that waits for its reader is in nobody's
-    /// way.
-    pub(crate) fn take_settled(&self) -> Vec<(BlobId, Deletion)> {
-        let mut list = self.lock();
-        let mut settled = Vec::new();
-        for _ in 0..list.queue.len().min(2 * NOTES_PER_BATCH) {
-            let Some((blob, deletion)) = list.queue.pop_front() else {
-                break;
-            };
-            match deletion.outcome() {
-                Some(Ok(())) => settled.push((blob, deletion)),
-                None => list.queue.push_back((blob, deletion)),
-                Some(Err(error)) => {
-                    // It was given up; or the batch that was to take its record away failed,
-                    // and there is no note.
-                    list.known.remove(&blob);
-                    if matches!(error, VolumeError::Busy) {
-                        self.forgotten.store(true, Ordering::SeqCst);
-                    }
-                }
-            }
-            if settled.len() == NOTES_PER_BATCH {
-                break;
-            }
-        }
-        settled
-    }
-
-    /// Their notes are gone.
-    pub(crate) fn forget(&self, settled: &[(BlobId, Deletion)]) {
-        let mut list = self.lock();
-        for (blob, _) in settled {
-            list.known.remove(blob);
-        }
-    }
-
-    /// What could not be taken away after all.
-    pub(crate) fn put_back(&self, settled: Vec<(BlobId, Deletion)>) {
-        self.lock().queue.extend(settled);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -326,19 +226,5 @@ mod tests {
         assert!(first_sequence(2).unwrap() > first_sequence(1).unwrap() + (1 << 39));
         assert!(first_sequence((1 << 24) - 1).is_ok());
         assert!(first_sequence(1 << 24).is_err());
-    }
-
-    /// What there is no room for is found again by a scan, which is asked for.
-    #[test]
-    fn notes_are_bounded() {
-        let notes = Notes::default();
-        let blob = |counter| BlobId { epoch: 1, counter };
-        assert!(notes.admit(blob(0)));
-        assert!(!notes.admit(blob(0)), "it is under way");
-        assert!((1..NOTES_MAX as u64).all(|counter| notes.admit(blob(counter))));
-        assert!(!notes.take_forgotten());
-        assert!(!notes.admit(blob(NOTES_MAX as u64)));
-        assert!(notes.take_forgotten() && !notes.take_forgotten());
-        assert!(!notes.has_room());
     }
 }

@@ -4,18 +4,17 @@
 //! comes; its record's batch is ordered after the blob's stripes, without waiting for them
 //! in between.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
 use bytes::Bytes;
-use volume::{BlobWriter, FinishedBlob, SliceId};
+use volume::{BlobRef, FinishedBlob, SliceId};
 
-use crate::change::{Change, Current, NewVersion};
+use crate::body_writer::{BodyLimits, BodyWriter, OpenWriter};
+use crate::change::{Change, Current, Ending, NewVersion};
 use crate::keys::BucketId;
-use crate::limits::{ETAG_BYTES_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX, OBJECT_KEY_BYTES_MAX};
+use crate::limits::{INLINE_BYTES_MAX, OBJECT_BYTES_MAX, OBJECT_KEY_BYTES_MAX};
+use crate::locks::Guards;
 use crate::objects::Inner;
-use crate::record::{BlobLabel, Body, Flags, ObjectHead, ObjectRecord};
-use crate::{AccountId, ETag, Error, Metadata, Objects, Result, Timestamp};
+use crate::record::{BlobLabel, BlobRole, Body, Flags, ObjectHead, ObjectRecord};
+use crate::{AccountId, Checksum, ETag, Error, Metadata, Objects, Result, Timestamp};
 
 /// What must hold for a put to happen. Checked when the put begins, to spare the body, and
 /// again in one step with the commit.
@@ -56,6 +55,8 @@ pub struct PutOutcome {
     pub size: u64,
     /// When it was committed, by the server's clock.
     pub modified: Timestamp,
+    /// The checksum that is kept with it.
+    pub checksum: Option<Checksum>,
     /// The scheme that holds it on stable storage, such as `1+0`.
     pub durable: String,
 }
@@ -64,45 +65,23 @@ pub struct PutOutcome {
 /// leaves nothing behind. Holds at most
 /// [`WRITER_BYTES_MAX`](crate::limits::WRITER_BYTES_MAX) bytes of the body.
 pub struct PutWriter {
-    inner: Arc<Inner>,
     request: PutRequest,
     bucket: BucketId,
     slice: SliceId,
     stem: Vec<u8>,
-    size: u64,
-    /// The body while it may still be inline; empty once there is a blob.
-    inline: Vec<u8>,
-    blob: Option<BlobWriter>,
-    /// Dropped last: whoever counts no writer finds the deletions that their blobs asked for.
-    _open: OpenWriter,
-}
-
-/// Counts itself.
-struct OpenWriter(Arc<Inner>);
-
-impl OpenWriter {
-    fn new(inner: Arc<Inner>) -> OpenWriter {
-        inner.open_writers.fetch_add(1, Ordering::SeqCst);
-        OpenWriter(inner)
-    }
-}
-
-impl Drop for OpenWriter {
-    fn drop(&mut self) {
-        self.0.open_writers.fetch_sub(1, Ordering::SeqCst);
-    }
+    body: BodyWriter,
 }
 
 impl PutCondition {
-    fn check(&self, current: Option<&Current>, request: &PutRequest) -> Result<()> {
+    pub(crate) fn check(&self, current: Option<&Current>, bucket: &str, key: &str) -> Result<()> {
         match (self, current.filter(|current| current.is_live())) {
             (PutCondition::None, _) | (PutCondition::IfNoneMatchAny, None) => Ok(()),
             (PutCondition::IfNoneMatchAny, Some(_)) => Err(Error::PreconditionFailed {
                 condition: "If-None-Match",
             }),
             (PutCondition::IfMatch(_), None) => Err(Error::NoSuchKey {
-                bucket: request.bucket.clone(),
-                key: request.key.clone(),
+                bucket: bucket.to_owned(),
+                key: key.to_owned(),
             }),
             (PutCondition::IfMatch(etag), Some(current)) => {
                 match *etag == current.record.head.etag {
@@ -133,20 +112,10 @@ impl Objects {
     /// stands now.
     pub async fn begin_put(&self, request: PutRequest) -> Result<PutWriter> {
         let inner = &self.inner;
-        // Counted before it looks whether the store is open: a close that does not see the
-        // writer is seen by it.
         let open = OpenWriter::new(inner.clone());
         inner.check_open()?;
         check_key(&request.key)?;
         request.metadata.check()?;
-        if request
-            .content_length
-            .is_some_and(|len| len > OBJECT_BYTES_MAX)
-        {
-            return Err(Error::EntityTooLarge {
-                limit: OBJECT_BYTES_MAX,
-            });
-        }
         let view = inner.meta.view();
         let bucket = inner
             .bucket(&*view, request.account, &request.bucket)
@@ -154,18 +123,26 @@ impl Objects {
         let (slice, stem) = inner.object_place(bucket.id, &request.key);
         if request.condition != PutCondition::None {
             let current = inner.current(&*view, &stem).await?;
-            request.condition.check(current.as_ref(), &request)?;
+            let (condition, key) = (&request.condition, &request.key);
+            condition.check(current.as_ref(), &request.bucket, key)?;
         }
+        let label = BlobLabel {
+            role: BlobRole::Object,
+            bucket: bucket.id,
+            bucket_name: request.bucket.clone(),
+            key: request.key.clone(),
+        };
+        let limits = BodyLimits {
+            announced: request.content_length,
+            bytes_max: OBJECT_BYTES_MAX,
+            inline_bytes_max: INLINE_BYTES_MAX,
+        };
         Ok(PutWriter {
-            inner: inner.clone(),
             bucket: bucket.id,
             slice,
             stem,
-            size: 0,
-            inline: Vec::new(),
-            blob: None,
+            body: BodyWriter::new(open, label, limits)?,
             request,
-            _open: open,
         })
     }
 }
@@ -174,128 +151,122 @@ impl PutWriter {
     /// Appends to the body; waits while too many bytes are on their way to the disks. If it
     /// fails or its future is dropped half-way, the put cannot be finished any more.
     pub async fn write(&mut self, data: Bytes) -> Result<()> {
-        self.size = self.size.saturating_add(data.len() as u64);
-        if self.size > OBJECT_BYTES_MAX {
-            return Err(Error::EntityTooLarge {
-                limit: OBJECT_BYTES_MAX,
-            });
-        }
-        if self
-            .request
-            .content_length
-            .is_some_and(|announced| self.size > announced)
-        {
-            return self.check_length();
-        }
-        if self.blob.is_none() && self.inline.len() + data.len() <= INLINE_BYTES_MAX {
-            self.inline.extend_from_slice(&data);
-            return Ok(());
-        }
-        let inline = std::mem::take(&mut self.inline);
-        let blob = match &mut self.blob {
-            Some(blob) => blob,
-            none => {
-                let label = BlobLabel {
-                    bucket: self.bucket,
-                    bucket_name: self.request.bucket.clone(),
-                    key: self.request.key.clone(),
-                };
-                let hint = self.request.content_length;
-                none.insert(self.inner.volume.blob_writer(label.encode()?, hint)?)
-            }
-        };
-        blob.write(&inline).await?;
-        blob.write(&data).await?;
-        Ok(())
-    }
-
-    fn check_length(&self) -> Result<()> {
-        match self.request.content_length {
-            Some(announced) if announced != self.size => Err(Error::IncompleteBody {
-                announced,
-                received: self.size,
-            }),
-            _ => Ok(()),
-        }
+        self.body.write(data).await
     }
 
     /// Commits the object. It is durable and visible when this returns `Ok`. An error of
     /// the disk leaves open whether it was committed; every other error means that it was
     /// not.
-    pub async fn finish(mut self, etag: ETag) -> Result<PutOutcome> {
-        self.check_length()?;
-        if etag.as_str().len() > ETAG_BYTES_MAX {
-            return Err(Error::Internal(format!(
-                "an entity tag above {ETAG_BYTES_MAX} bytes"
-            )));
-        }
-        let (mut record, blob) = self.finish_body(etag.clone()).await?;
-        let (inner, request) = (&self.inner, &self.request);
+    pub async fn finish(mut self, etag: ETag, checksum: Option<Checksum>) -> Result<PutOutcome> {
+        self.body.check_length()?;
+        let (record, blob) = self.finish_body(etag, checksum).await?;
+        let inner = self.body.inner().clone();
+        let request = &self.request;
         let guards = inner.locks.object(&request.bucket, &request.key).await;
-        inner.check_open()?;
-        let view = inner.meta.view();
-        let bucket = inner
-            .bucket(&*view, request.account, &request.bucket)
-            .await?;
-        if bucket.id != self.bucket {
-            // Deleted and created again while the body came.
-            return Err(Error::NoSuchBucket {
-                bucket: request.bucket.clone(),
-            });
-        }
-        let current = inner.current(&*view, &self.stem).await?;
-        drop(view);
-        request.condition.check(current.as_ref(), request)?;
-        // Never before the version that it replaces, whatever the clock did: clients ask for
-        // what was modified since.
-        let replaced = current.as_ref().map(|current| current.record.head.modified);
-        let modified = replaced.map_or(record.head.modified, |at| at.max(record.head.modified));
-        record.head.modified = modified;
         let new = NewVersion {
-            record: record.encode()?,
-            size: self.size,
-            inline: std::mem::take(&mut self.inline),
+            record,
+            inline: self.body.take_inline(),
             blob,
         };
-        let stem = std::mem::take(&mut self.stem);
-        let change = Change {
-            slice: self.slice,
+        let target = Target {
+            account: request.account,
+            bucket_name: &request.bucket,
             bucket: self.bucket,
-            stem,
-            current,
-            new: Some(new),
+            key: &request.key,
+            slice: self.slice,
+            stem: self.stem,
         };
-        self.inner.submit(change, guards)?.durable().await?;
-        let durable = self.inner.volume.scheme().to_string();
-        Ok(PutOutcome {
-            etag,
-            size: self.size,
-            modified,
-            durable,
-        })
+        inner
+            .commit_version(target, &request.condition, new, Ending::Body, guards)
+            .await
     }
 
     /// The record as it is so far, and the blob. The blob's last frame carries the record too.
-    async fn finish_body(&mut self, etag: ETag) -> Result<(ObjectRecord, Option<FinishedBlob>)> {
-        let blob = self.blob.take();
-        let record = ObjectRecord {
+    async fn finish_body(
+        &mut self,
+        etag: ETag,
+        checksum: Option<Checksum>,
+    ) -> Result<(ObjectRecord, Option<FinishedBlob>)> {
+        let mut record = ObjectRecord {
             head: ObjectHead {
                 flags: Flags::NULL_VERSION,
-                size: self.size,
+                size: self.body.size(),
                 modified: Timestamp::now(),
                 owner: self.request.account,
                 etag,
             },
-            body: blob
-                .as_ref()
-                .map_or(Body::Inline, |blob| Body::Blob(blob.blob().clone())),
+            body: Body::Inline,
             metadata: std::mem::take(&mut self.request.metadata),
+            checksum,
             unknown: Vec::new(),
         };
-        let blob = match blob {
-            Some(blob) => Some(blob.finish(record.encode()?).await?),
-            None => None,
+        let trailer = |blob: &BlobRef| {
+            record.body = Body::Blob(blob.clone());
+            record.encode()
         };
+        let blob = self.body.finish_blob(trailer).await?;
         Ok((record, blob))
+    }
+}
+
+/// The object that a version is for.
+pub(crate) struct Target<'a> {
+    pub(crate) account: AccountId,
+    pub(crate) bucket_name: &'a str,
+    /// The bucket as it was when the body was begun.
+    pub(crate) bucket: BucketId,
+    pub(crate) key: &'a str,
+    pub(crate) slice: SliceId,
+    pub(crate) stem: Vec<u8>,
+}
+
+impl Inner {
+    /// Makes a version the current one, if the condition holds. The caller holds the key's
+    /// lock in `guards`.
+    pub(crate) async fn commit_version(
+        &self,
+        target: Target<'_>,
+        condition: &PutCondition,
+        mut new: NewVersion,
+        ending: Ending,
+        guards: Guards,
+    ) -> Result<PutOutcome> {
+        self.check_open()?;
+        let view = self.meta.view();
+        let bucket = self
+            .bucket(&*view, target.account, target.bucket_name)
+            .await?;
+        if bucket.id != target.bucket {
+            // Deleted and created again while the body came.
+            return Err(Error::NoSuchBucket {
+                bucket: target.bucket_name.to_owned(),
+            });
+        }
+        let current = self.current(&*view, &target.stem).await?;
+        drop(view);
+        condition.check(current.as_ref(), target.bucket_name, target.key)?;
+        // Never before the version that it replaces, whatever the clock did: clients ask for
+        // what was modified since.
+        let head = &mut new.record.head;
+        if let Some(current) = &current {
+            head.modified = head.modified.max(current.record.head.modified);
+        }
+        let outcome = PutOutcome {
+            etag: head.etag.clone(),
+            size: head.size,
+            modified: head.modified,
+            checksum: new.record.checksum.clone(),
+            durable: self.volume.scheme().to_string(),
+        };
+        let change = Change {
+            slice: target.slice,
+            bucket: target.bucket,
+            stem: target.stem,
+            current,
+            new: Some(new),
+            ending,
+        };
+        self.submit(change, guards)?.durable().await?;
+        Ok(outcome)
     }
 }

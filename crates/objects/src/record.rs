@@ -13,9 +13,11 @@
 //! 27       text: u8 length, bytes; MD5: 16 bytes
 //!     fields (see `codec`): 1 content type, 2 cache control, 3 content disposition,
 //!     4 content encoding, 5 content language, 6 expires, 7 user metadata (u16 length, name,
-//!     u16 length, value, repeated), 128 blob reference (see `volume::BlobRef`)
+//!     u16 length, value, repeated), 8 checksum (u8 algorithm, u8 kind: 0 = of all bytes,
+//!     1 = of the parts' checksums, digest), 128 blob reference (see `volume::BlobRef`),
+//!     129 parts (see `parts`)
 //! ```
-//! Without a blob reference the body is the payload of the record's own entry.
+//! Without a blob reference or parts the body is the payload of the record's own entry.
 //!
 //! Bucket record:
 //!
@@ -31,17 +33,25 @@
 //! Label in the first frame of a blob:
 //!
 //! ```text
-//! u8 version = 1 | u8 kind = 1 (an object's body) | u64 bucket id
-//! | u8 length, bucket name | u16 length, object key
+//! u8 version = 1
+//! | u8 kind: 1 = an object's body, 2 = a part of an upload, 3 = the table of an object's parts
+//! | u64 bucket id | u8 length, bucket name | u16 length, object key
+//! | kinds 2 and 3: u64 upload id | kind 2: u16 part number
 //! ```
-//! The trailer in a blob's last frame is the object record itself.
+//! The trailer in a blob's last frame is the object record itself; of a part, the part's record.
 
 use volume::BlobRef;
 
 use crate::codec::{CRITICAL, Take, UnknownFields, corrupt, put_field, put_short};
 use crate::keys::BucketId;
 use crate::limits::ETAG_BYTES_MAX;
-use crate::{AccountId, ETag, Error, Metadata, Result, Timestamp};
+use crate::parts::PartsRef;
+use crate::upload::UploadId;
+use crate::{AccountId, Checksum, ETag, Error, Metadata, Result, Timestamp};
+
+mod upload;
+
+pub use upload::{EndedRecord, PartRecord, UploadRecord};
 
 const VERSION: u8 = 1;
 const ETAG_TEXT: u8 = 0;
@@ -54,11 +64,15 @@ const FIELD_CONTENT_ENCODING: u8 = 4;
 const FIELD_CONTENT_LANGUAGE: u8 = 5;
 const FIELD_EXPIRES: u8 = 6;
 const FIELD_USER: u8 = 7;
+const FIELD_CHECKSUM: u8 = 8;
 const FIELD_BLOB: u8 = CRITICAL;
+const FIELD_PARTS: u8 = CRITICAL | 1;
 
 const FIELD_REGION: u8 = 1;
 
 const LABEL_OBJECT: u8 = 1;
+const LABEL_PART: u8 = 2;
+const LABEL_TABLE: u8 = 3;
 
 /// Yes-or-no facts of a version. Bits that this release does not know are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -98,6 +112,8 @@ pub enum Body {
     Inline,
     /// In a blob.
     Blob(BlobRef),
+    /// In a blob for each part that it was uploaded in.
+    Parts(PartsRef),
 }
 
 /// What is kept about one version of an object.
@@ -109,6 +125,8 @@ pub struct ObjectRecord {
     pub body: Body,
     /// What the client stored beside the body.
     pub metadata: Metadata,
+    /// The checksum that was verified when the body came.
+    pub checksum: Option<Checksum>,
     /// Kept for the release that knows them.
     pub unknown: UnknownFields,
 }
@@ -140,20 +158,24 @@ impl ObjectHead {
         out.extend_from_slice(&self.size.to_le_bytes());
         out.extend_from_slice(&self.modified.as_millis().to_le_bytes());
         out.extend_from_slice(&self.owner.number().to_le_bytes());
-        if let Some(digest) = self.etag.md5() {
-            out.push(ETAG_MD5);
-            out.extend_from_slice(&digest);
-            return Ok(());
-        }
-        let text = self.etag.as_str().as_bytes();
-        let len = u8::try_from(text.len()).map_err(|_| {
-            let (is, limit) = (text.len(), ETAG_BYTES_MAX);
-            Error::Internal(format!("an entity tag of {is} bytes, the limit is {limit}"))
-        })?;
-        out.extend_from_slice(&[ETAG_TEXT, len]);
-        out.extend_from_slice(text);
-        Ok(())
+        put_etag(out, &self.etag)
     }
+}
+
+fn put_etag(out: &mut Vec<u8>, etag: &ETag) -> Result<()> {
+    if let Some(digest) = etag.md5() {
+        out.push(ETAG_MD5);
+        out.extend_from_slice(&digest);
+        return Ok(());
+    }
+    let text = etag.as_str().as_bytes();
+    let len = u8::try_from(text.len()).map_err(|_| {
+        let (is, limit) = (text.len(), ETAG_BYTES_MAX);
+        Error::Internal(format!("an entity tag of {is} bytes, the limit is {limit}"))
+    })?;
+    out.extend_from_slice(&[ETAG_TEXT, len]);
+    out.extend_from_slice(text);
+    Ok(())
 }
 
 fn take_version(take: &mut Take<'_>, what: &str) -> Result<()> {
@@ -181,23 +203,14 @@ impl ObjectRecord {
     pub fn encode(&self) -> Result<Vec<u8>> {
         let mut out = Vec::with_capacity(128);
         self.head.encode(&mut out)?;
-        for (tag, text) in self.metadata.system() {
-            if let Some(text) = text {
-                put_field(&mut out, tag, text.as_bytes())?;
-            }
+        self.metadata.encode(&mut out)?;
+        if let Some(checksum) = &self.checksum {
+            put_field(&mut out, FIELD_CHECKSUM, &checksum.encode())?;
         }
-        if !self.metadata.user.is_empty() {
-            let mut user = Vec::new();
-            for (name, value) in &self.metadata.user {
-                put_short(&mut user, name.as_bytes())?;
-                put_short(&mut user, value.as_bytes())?;
-            }
-            put_field(&mut out, FIELD_USER, &user)?;
-        }
-        if let Body::Blob(blob) = &self.body {
-            let mut bytes = Vec::with_capacity(64);
-            blob.encode(&mut bytes);
-            put_field(&mut out, FIELD_BLOB, &bytes)?;
+        match &self.body {
+            Body::Inline => {}
+            Body::Blob(blob) => put_blob(&mut out, blob)?,
+            Body::Parts(parts) => put_field(&mut out, FIELD_PARTS, &parts.encode()?)?,
         }
         for (tag, bytes) in &self.unknown {
             put_field(&mut out, *tag, bytes)?;
@@ -214,6 +227,7 @@ impl ObjectRecord {
             head,
             body: Body::Inline,
             metadata: Metadata::default(),
+            checksum: None,
             unknown: UnknownFields::new(),
         };
         while !take.0.is_empty() {
@@ -228,35 +242,30 @@ impl ObjectRecord {
 
     fn take_field(&mut self, tag: u8, bytes: &[u8]) -> Result<()> {
         let what = "an object's record";
-        let metadata = &mut self.metadata;
-        let text = match tag {
-            FIELD_CONTENT_TYPE => &mut metadata.content_type,
-            FIELD_CACHE_CONTROL => &mut metadata.cache_control,
-            FIELD_CONTENT_DISPOSITION => &mut metadata.content_disposition,
-            FIELD_CONTENT_ENCODING => &mut metadata.content_encoding,
-            FIELD_CONTENT_LANGUAGE => &mut metadata.content_language,
-            FIELD_EXPIRES => &mut metadata.expires,
-            FIELD_USER => {
-                metadata.user =
-                    take_user(bytes).ok_or_else(|| corrupt(what, "its user metadata"))?;
-                return Ok(());
-            }
-            FIELD_BLOB => {
-                self.body = Body::Blob(BlobRef::decode(bytes)?);
-                return Ok(());
-            }
+        if self.metadata.take_field(what, tag, bytes)? {
+            return Ok(());
+        }
+        match tag {
+            FIELD_CHECKSUM => match Checksum::decode(bytes) {
+                Some(checksum) => self.checksum = Some(checksum),
+                None => self.unknown.push((tag, bytes.to_vec())),
+            },
+            FIELD_BLOB => self.body = Body::Blob(BlobRef::decode(bytes)?),
+            FIELD_PARTS => self.body = Body::Parts(PartsRef::decode(bytes)?),
             tag if tag & CRITICAL != 0 => {
                 return Err(corrupt(what, &format!("field {tag} is of a newer cullet")));
             }
-            tag => {
-                self.unknown.push((tag, bytes.to_vec()));
-                return Ok(());
-            }
-        };
-        let value = std::str::from_utf8(bytes).map_err(|_| corrupt(what, "a field is not text"))?;
-        *text = Some(value.to_owned());
+            tag => self.unknown.push((tag, bytes.to_vec())),
+        }
         Ok(())
     }
+}
+
+/// Appends a blob reference as a field.
+fn put_blob(out: &mut Vec<u8>, blob: &BlobRef) -> Result<()> {
+    let mut bytes = Vec::with_capacity(64);
+    blob.encode(&mut bytes);
+    put_field(out, FIELD_BLOB, &bytes)
 }
 
 fn take_user(bytes: &[u8]) -> Option<Vec<(String, String)>> {
@@ -273,6 +282,44 @@ fn take_user(bytes: &[u8]) -> Option<Vec<(String, String)>> {
 }
 
 impl Metadata {
+    /// Appends the fields of what is set.
+    fn encode(&self, out: &mut Vec<u8>) -> Result<()> {
+        for (tag, text) in self.system() {
+            if let Some(text) = text {
+                put_field(out, tag, text.as_bytes())?;
+            }
+        }
+        if self.user.is_empty() {
+            return Ok(());
+        }
+        let mut user = Vec::new();
+        for (name, value) in &self.user {
+            put_short(&mut user, name.as_bytes())?;
+            put_short(&mut user, value.as_bytes())?;
+        }
+        put_field(out, FIELD_USER, &user)
+    }
+
+    /// Takes a field of a record; `false` if it is none of the metadata.
+    fn take_field(&mut self, what: &str, tag: u8, bytes: &[u8]) -> Result<bool> {
+        let text = match tag {
+            FIELD_CONTENT_TYPE => &mut self.content_type,
+            FIELD_CACHE_CONTROL => &mut self.cache_control,
+            FIELD_CONTENT_DISPOSITION => &mut self.content_disposition,
+            FIELD_CONTENT_ENCODING => &mut self.content_encoding,
+            FIELD_CONTENT_LANGUAGE => &mut self.content_language,
+            FIELD_EXPIRES => &mut self.expires,
+            FIELD_USER => {
+                self.user = take_user(bytes).ok_or_else(|| corrupt(what, "its user metadata"))?;
+                return Ok(true);
+            }
+            _ => return Ok(false),
+        };
+        let value = std::str::from_utf8(bytes).map_err(|_| corrupt(what, "a field is not text"))?;
+        *text = Some(value.to_owned());
+        Ok(true)
+    }
+
     /// Every header but the user's, with its field's tag.
     fn system(&self) -> [(u8, Option<&String>); 6] {
         [
@@ -359,9 +406,30 @@ impl BucketRecord {
     }
 }
 
-/// What a blob says it is the body of.
+/// What a blob holds of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlobRole {
+    /// The whole body.
+    Object,
+    /// A part of an upload; of an object's body, once the upload is completed.
+    Part {
+        /// The upload.
+        upload: UploadId,
+        /// The part's number, from 1.
+        number: u16,
+    },
+    /// The table of an object's parts.
+    Table {
+        /// The upload that the object comes from.
+        upload: UploadId,
+    },
+}
+
+/// What a blob says it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobLabel {
+    /// What it holds.
+    pub role: BlobRole,
     /// The bucket, for the sweep.
     pub bucket: BucketId,
     /// The bucket's name when the blob was begun, for rescue.
@@ -373,7 +441,12 @@ pub struct BlobLabel {
 impl BlobLabel {
     /// Its bytes.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        let mut out = vec![VERSION, LABEL_OBJECT];
+        let kind = match self.role {
+            BlobRole::Object => LABEL_OBJECT,
+            BlobRole::Part { .. } => LABEL_PART,
+            BlobRole::Table { .. } => LABEL_TABLE,
+        };
+        let mut out = vec![VERSION, kind];
         out.extend_from_slice(&self.bucket.0.to_le_bytes());
         let name = self.bucket_name.as_bytes();
         let len = u8::try_from(name.len())
@@ -381,6 +454,14 @@ impl BlobLabel {
         out.push(len);
         out.extend_from_slice(name);
         put_short(&mut out, self.key.as_bytes())?;
+        match self.role {
+            BlobRole::Object => {}
+            BlobRole::Part { upload, number } => {
+                out.extend_from_slice(&upload.0.to_le_bytes());
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+            BlobRole::Table { upload } => out.extend_from_slice(&upload.0.to_le_bytes()),
+        }
         Ok(out)
     }
 
@@ -390,24 +471,36 @@ impl BlobLabel {
         let what = "a blob's label";
         let mut take = Take(bytes);
         take_version(&mut take, what)?;
-        if take.u8() != Some(LABEL_OBJECT) {
-            return Err(corrupt(
-                what,
-                "it is of a kind that this release does not know",
-            ));
-        }
-        BlobLabel::take_fields(&mut take)
+        let kind = match take.u8() {
+            Some(kind @ (LABEL_OBJECT | LABEL_PART | LABEL_TABLE)) => kind,
+            _ => {
+                let why = "it is of a kind that this release does not know";
+                return Err(corrupt(what, why));
+            }
+        };
+        BlobLabel::take_fields(&mut take, kind)
             .filter(|_| take.0.is_empty())
             .ok_or_else(|| corrupt(what, "it is cut short, too long or not text"))
     }
 
-    fn take_fields(take: &mut Take<'_>) -> Option<BlobLabel> {
+    fn take_fields(take: &mut Take<'_>, kind: u8) -> Option<BlobLabel> {
         let bucket = BucketId(take.u64()?);
         let name_len = take.u8()?;
         let bucket_name = String::from_utf8(take.bytes(name_len.into())?.to_vec()).ok()?;
         let key_len = take.u16()?;
         let key = String::from_utf8(take.bytes(key_len.into())?.to_vec()).ok()?;
+        let role = match kind {
+            LABEL_PART => BlobRole::Part {
+                upload: UploadId(take.u64()?),
+                number: take.u16()?,
+            },
+            LABEL_TABLE => BlobRole::Table {
+                upload: UploadId(take.u64()?),
+            },
+            _ => BlobRole::Object,
+        };
         Some(BlobLabel {
+            role,
             bucket,
             bucket_name,
             key,

@@ -10,7 +10,11 @@ use volume::{BlobId, RawKey, ShardValue};
 use crate::Result;
 pub use crate::codec::UnknownFields;
 pub use crate::keys::{BucketId, MetaKey, decode_meta_key};
-pub use crate::record::{BlobLabel, Body, BucketRecord, Flags, ObjectHead, ObjectRecord};
+pub use crate::parts::{PartEntry, PartTable, PartsRef};
+pub use crate::record::{
+    BlobLabel, BlobRole, Body, BucketRecord, Flags, ObjectHead, ObjectRecord, PartRecord,
+};
+pub use crate::upload::UploadId;
 
 /// What an entry of a disk's engine is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +57,20 @@ pub enum Entry {
         /// The blob.
         blob: BlobId,
     },
-    /// Counters and settings, or of a newer release: nothing to export.
+    /// A part of an upload that is not completed, or not cleared away yet.
+    Part {
+        /// The bucket it is in.
+        bucket: BucketId,
+        /// The object's key.
+        key: String,
+        /// The upload.
+        upload: UploadId,
+        /// The part's number.
+        number: u16,
+        /// What is kept about it.
+        record: PartRecord,
+    },
+    /// Counters and settings, uploads, or of a newer release: nothing to export.
     Other,
 }
 
@@ -79,6 +96,21 @@ pub fn decode_entry(key: &[u8], value: &[u8]) -> Result<Entry> {
                 })
             }
             MetaKey::Garbage { blob } => Ok(Entry::Deleted { blob }),
+            MetaKey::Part {
+                bucket,
+                key,
+                upload,
+                number,
+            } => {
+                let record = PartRecord::decode(value)?;
+                Ok(Entry::Part {
+                    bucket,
+                    key,
+                    upload,
+                    number,
+                    record,
+                })
+            }
             _ => Ok(Entry::Other),
         },
         RawKey::Shard {

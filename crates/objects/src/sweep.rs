@@ -1,32 +1,34 @@
 //! Gives back the space of bodies that nothing refers to any more. No request waits for it.
 //!
-//! Three sources, each of which gets its share of every step: deletions of this run; notes of
-//! deletions that an earlier run began, or that this one has no room for in memory; and blobs of earlier runs that were written but never
+//! Four sources, each of which gets its share of every step: deletions of this run; notes of
+//! deletions that an earlier run began, or that this one has no room for in memory; uploads in
+//! parts that have ended (see `wipe`); and blobs of earlier runs that were written but never
 //! committed. The last are found by walking the blobs of every run that ended without
-//! leaving a clean mark: a blob is deleted only if its run is over, its label names an
-//! object, and no version of that object refers to it. What cannot be attributed is kept.
+//! leaving a clean mark: a blob is deleted only if its run is over, its label names an object,
+//! and neither a version of that object nor a part of an upload refers to it. What cannot be
+//! attributed is kept.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 
-use volume::{BlobFrame, BlobId, BlobRef, Deletion, MetaBatch, SliceId, VolumeError};
+use volume::{BlobFrame, BlobId, Deletion, MetaBatch};
 
 use crate::block_on::block_on;
-use crate::keys::{after_prefix, garbage_key, garbage_range, setting_key};
+use crate::garbage::NOTES_SLICE;
+use crate::keys::{after_prefix, garbage_range, part_key, setting_key};
 use crate::limits::{
     NOTES_PER_BATCH, SCAN_CHUNK_MIN, SWEEP_BLOBS, SWEEP_DELETIONS_MAX, SWEEP_ROUNDS,
 };
 use crate::meta_store::MetaView;
 use crate::objects::Inner;
-use crate::record::{BlobLabel, Body, ObjectRecord};
+use crate::parts::{PartCursor, PartsRef};
+use crate::record::{BlobLabel, BlobRole, Body, ObjectRecord, PartRecord};
 use crate::scan::Scan;
+use crate::wipe::Wipe;
 use crate::{Error, Objects, Result};
 
 /// Holds the last epoch whose blobs need no walk any more: u64, little-endian.
 const SWEPT: &str = "swept";
-
-/// Where notes are. A volume with more slices than the first is refused when it opens.
-const NOTES_SLICE: SliceId = SliceId::ROOT;
 
 /// How far the sweep of earlier runs is.
 pub(crate) struct Sweep {
@@ -34,6 +36,7 @@ pub(crate) struct Sweep {
     done: AtomicBool,
     swept: AtomicU64,
     unattributed: AtomicU64,
+    pub(crate) wipe: Wipe,
 }
 
 struct Progress {
@@ -79,6 +82,7 @@ impl Sweep {
             done: AtomicBool::new(false),
             swept: AtomicU64::new(0),
             unattributed: AtomicU64::new(0),
+            wipe: Wipe::default(),
         })
     }
 
@@ -94,7 +98,7 @@ impl Sweep {
         self.done.load(Ordering::SeqCst)
     }
 
-    fn count_unattributed(&self) {
+    pub(crate) fn count_unattributed(&self) {
         self.unattributed.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -118,10 +122,11 @@ impl Objects {
             // Each source gets its share of every round, whatever becomes of the others: none
             // of them ends under load.
             let deleted = inner.volume.housekeep().map_err(Error::from);
-            let cleared = inner.clear_notes();
+            let cleared = block_on(inner.clear_notes());
+            let wiped = block_on(inner.wipe_uploads());
             let swept = block_on(inner.sweep_on(&mut progress));
-            let (deleted, cleared, swept) = (deleted?, cleared?, swept?);
-            worked |= deleted || cleared > 0 || swept;
+            let (deleted, cleared, wiped, swept) = (deleted?, cleared?, wiped?, swept?);
+            worked |= deleted || cleared > 0 || wiped || swept;
             if cleared < NOTES_PER_BATCH {
                 break;
             }
@@ -131,33 +136,6 @@ impl Objects {
 }
 
 impl Inner {
-    /// Takes away notes of settled deletions: how many.
-    fn clear_notes(&self) -> Result<usize> {
-        let settled = self.notes().take_settled();
-        if settled.is_empty() {
-            return Ok(0);
-        }
-        let batch = settled
-            .iter()
-            .fold(MetaBatch::new().frees_space(), |batch, (blob, _)| {
-                batch.delete(&garbage_key(NOTES_SLICE, *blob))
-            });
-        let cleared = self
-            .meta
-            .commit(batch)
-            .and_then(|dependency| Ok(dependency.wait().map_err(VolumeError::from)?));
-        match cleared {
-            Ok(()) => {
-                self.notes().forget(&settled);
-                Ok(settled.len())
-            }
-            Err(error) => {
-                self.notes().put_back(settled);
-                Err(error)
-            }
-        }
-    }
-
     async fn sweep_on(&self, progress: &mut Progress) -> Result<bool> {
         match progress.stage.clone() {
             Stage::Notes(from) => {
@@ -226,11 +204,8 @@ impl Inner {
             .scan(&from, &garbage_range(NOTES_SLICE).1, NOTES_PER_BATCH)
             .await?;
         for entry in page.entries {
-            match BlobRef::decode(&entry.value) {
-                Ok(blob) if entry.key == garbage_key(NOTES_SLICE, blob.id).as_bytes() => {
-                    self.delete_noted(&blob, Vec::new());
-                }
-                _ => self.sweep.count_unattributed(),
+            if self.release_again(&entry.key, &entry.value).is_err() {
+                self.sweep.count_unattributed();
             }
         }
         Ok(page.next)
@@ -268,19 +243,62 @@ impl Inner {
             self.sweep.count_unattributed();
             return Ok(false);
         };
-        let (_, from) = self.object_place(label.bucket, &label.key);
+        match self.is_referred_to(view, &label, frame.blob).await {
+            Ok(referred) => Ok(!referred),
+            // A record that cannot be read may refer to anything.
+            Err(Error::Corrupt { .. } | Error::Unreadable { .. }) => {
+                self.sweep.count_unattributed();
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a version of the object that a blob says it belongs to refers to the blob, or the
+    /// upload whose part it is.
+    async fn is_referred_to(
+        &self,
+        view: &dyn MetaView,
+        label: &BlobLabel,
+        blob: BlobId,
+    ) -> Result<bool> {
+        let (slice, from) = self.object_place(label.bucket, &label.key);
+        if let BlobRole::Part { upload, number } = label.role {
+            let key = part_key(slice, label.bucket, label.key.as_bytes(), upload, number);
+            if let Some(part) = view.get(&key).await?
+                && PartRecord::decode(&part.value)?.blob.id == blob
+            {
+                return Ok(true);
+            }
+        }
         let to = after_prefix(from.clone());
         let mut versions = Scan::new(view, from, to, SCAN_CHUNK_MIN);
         while let Some(version) = versions.next().await? {
-            let Ok(record) = ObjectRecord::decode(&version.value) else {
-                self.sweep.count_unattributed();
-                return Ok(false);
+            let referred = match (ObjectRecord::decode(&version.value)?.body, label.role) {
+                (Body::Inline, _) => false,
+                (Body::Blob(body), _) => body.id == blob,
+                (Body::Parts(parts), BlobRole::Part { upload, number }) => {
+                    parts.upload == upload && self.has_part(parts, number, blob).await?
+                }
+                (Body::Parts(parts), _) => parts.anchor()?.id == blob,
             };
-            if matches!(record.body, Body::Blob(blob) if blob.id == frame.blob) {
-                return Ok(false);
+            if referred {
+                return Ok(true);
             }
         }
-        Ok(true)
+        Ok(false)
+    }
+
+    /// Whether a body in parts has this blob under this number.
+    async fn has_part(&self, parts: PartsRef, number: u16, blob: BlobId) -> Result<bool> {
+        let pin = Arc::new(self.volume.pin_blob(&parts.anchor()?)?);
+        let mut cursor = PartCursor::new(parts, pin);
+        while let Some(part) = cursor.next().await? {
+            if part.number == number {
+                return Ok(part.blob.id == blob);
+            }
+        }
+        Ok(false)
     }
 
     fn mark(&self, epoch: u64) -> Result<()> {
@@ -290,7 +308,7 @@ impl Inner {
             MetaBatch::new()
                 .frees_space()
                 .put(&key, epoch.to_le_bytes().to_vec(), Vec::new());
-        Ok(self.meta.commit(batch)?.wait().map_err(VolumeError::from)?)
+        self.commit_now(batch)
     }
 
     /// After a clean end nothing of this run needs a sweep: says so. Without the mark the

@@ -53,7 +53,7 @@ fn a_client_that_leaves_does_not_unlock_its_key() {
         let mut writer = block_on(world.objects.begin_put(request("key"))).unwrap();
         block_on(writer.write(Bytes::from(body(1, first)))).unwrap();
         gate.set(true);
-        poll_and_drop(writer.finish(etag(b"1")), 1);
+        poll_and_drop(writer.finish(etag(b"1"), None), 1);
         let objects = world.objects.clone();
         let next = std::thread::spawn(move || {
             block_on(put(&objects, request("key"), &body(2, second))).unwrap();

@@ -274,7 +274,7 @@ fn a_condition_that_ceases_to_hold_refuses_the_commit() {
         let mut writer = block_on(world.objects.begin_put(request)).unwrap();
         block_on(writer.write(Bytes::from(body(5, len)))).unwrap();
         world.put("key", b"first").unwrap();
-        let error = block_on(writer.finish(etag(b""))).unwrap_err();
+        let error = block_on(writer.finish(etag(b""), None)).unwrap_err();
         assert!(matches!(error, Error::PreconditionFailed { .. }), "{error}");
         assert_eq!(world.get("key").unwrap(), b"first");
         world.delete("key").unwrap();
@@ -292,7 +292,7 @@ fn a_bucket_that_goes_away_takes_unfinished_puts_with_it() {
         if again {
             block_on(world.objects.create_bucket(&ROOT, BUCKET)).unwrap();
         }
-        let error = block_on(writer.finish(etag(b""))).unwrap_err();
+        let error = block_on(writer.finish(etag(b""), None)).unwrap_err();
         assert!(matches!(error, Error::NoSuchBucket { .. }), "{error}");
         if !again {
             block_on(world.objects.create_bucket(&ROOT, BUCKET)).unwrap();
@@ -564,7 +564,7 @@ fn a_closed_store_refuses() {
     block_on(writer.write(Bytes::from_static(b"late"))).unwrap();
     world.objects.close().unwrap();
     assert!(matches!(
-        block_on(writer.finish(etag(b"late"))),
+        block_on(writer.finish(etag(b"late"), None)),
         Err(Error::Closed)
     ));
     assert!(matches!(world.put("key", b"1"), Err(Error::Closed)));

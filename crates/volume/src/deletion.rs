@@ -31,6 +31,8 @@ struct State {
     before_last: u32,
     /// Too many were waiting: nothing is going to happen.
     given_up: bool,
+    /// Nobody reads the blob, and nothing of it was to be deleted.
+    unread: bool,
 }
 
 /// How far a deletion is.
@@ -52,6 +54,7 @@ impl Deletion {
             last: None,
             before_last: stripes,
             given_up: false,
+            unread: false,
         })))
     }
 
@@ -82,6 +85,10 @@ impl Deletion {
         // Once begun, nobody can come to read the blob: its record was gone before.
         if state.last.is_none() && volume.pins().park(state.blob, self) {
             return Ok(Advance::Parked);
+        }
+        if state.last.is_none() && state.remaining == 0 {
+            state.unread = true;
+            return Ok(Advance::Settled { failed: false });
         }
         if state
             .last
@@ -144,6 +151,9 @@ impl State {
         };
         if self.given_up {
             return Progress::Settled(Err(VolumeError::Busy));
+        }
+        if self.unread {
+            return Progress::Settled(Ok(()));
         }
         if let Some(error) = self.after.iter().find_map(failed) {
             return Progress::Settled(Err(error.into()));

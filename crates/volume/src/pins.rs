@@ -15,7 +15,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use crate::deletion::Deletion;
 use crate::limits::PINNED_BLOBS_MAX;
@@ -91,7 +91,14 @@ impl BlobPin {
 
     /// Reads `range` of the blob's plain bytes; what lies past the end is left out.
     pub fn reader(self, range: Range<u64>) -> BlobReader {
-        BlobReader::new(self, range)
+        let blob = self.blob.clone();
+        BlobReader::new(Arc::new(self), blob, range)
+    }
+
+    /// Reads a range of another blob, one that is not deleted before this one is: whoever
+    /// deletes it sees to that by [`Volume::await_readers`] of this one.
+    pub fn reader_of(self: &Arc<Self>, blob: BlobRef, range: Range<u64>) -> BlobReader {
+        BlobReader::new(self.clone(), blob, range)
     }
 
     /// The blob.

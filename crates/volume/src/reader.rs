@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use shardstore::Completion;
 
 use crate::blob::shard_key;
 use crate::limits::READ_AHEAD_STRIPES;
-use crate::{BlobPin, Result, VolumeError};
+use crate::{BlobPin, BlobRef, Result, VolumeError};
 
 /// What one read of a stripe found.
 enum Piece {
@@ -19,11 +20,12 @@ enum Piece {
     WrongLength(u32),
 }
 
-/// Yields a range of a blob, piece by piece. Keeps the blob pinned, and holds at most
+/// Yields a range of a blob, piece by piece. Keeps a pin, and holds at most
 /// `1 + READ_AHEAD_STRIPES` stripes. Each stripe is read under a snapshot of its own, so that
 /// a client that takes its time keeps nothing of the disk but this blob.
 pub struct BlobReader {
-    pin: BlobPin,
+    pin: Arc<BlobPin>,
+    blob: BlobRef,
     /// What has not been asked for yet, in plain bytes.
     rest: Range<u64>,
     /// Asked for already, in order, with the stripe's number.
@@ -34,11 +36,12 @@ pub struct BlobReader {
 }
 
 impl BlobReader {
-    pub(crate) fn new(pin: BlobPin, range: Range<u64>) -> BlobReader {
-        let end = range.end.min(pin.blob().plain_len);
+    pub(crate) fn new(pin: Arc<BlobPin>, blob: BlobRef, range: Range<u64>) -> BlobReader {
+        let end = range.end.min(blob.plain_len);
         let rest = range.start.min(end)..end;
         BlobReader {
             pin,
+            blob,
             rest,
             ahead: VecDeque::new(),
             cold: false,
@@ -57,7 +60,7 @@ impl BlobReader {
     }
 
     async fn try_next(&mut self) -> Result<Option<Vec<u8>>> {
-        let blob = self.pin.blob();
+        let blob = &self.blob;
         // This release writes neither transforms nor stripes of several data shards.
         if !blob.transforms.is_empty() || blob.scheme.k > 1 {
             return Err(VolumeError::Newer {
@@ -95,7 +98,7 @@ impl BlobReader {
         if self.rest.is_empty() {
             return Ok(false);
         }
-        let (blob, volume) = (self.pin.blob(), self.pin.volume());
+        let (blob, volume) = (&self.blob, self.pin.volume());
         let stripe_bytes = blob.stripe_bytes();
         let number = self.rest.start / stripe_bytes;
         let begin = number * stripe_bytes;
@@ -127,7 +130,7 @@ impl BlobReader {
     fn name(&self, stripe: u32, error: shardstore::Error) -> VolumeError {
         match VolumeError::from(error) {
             VolumeError::Unreadable { reason, .. } => VolumeError::Unreadable {
-                what: format!("stripe {stripe} of blob {}", self.pin.blob().id),
+                what: format!("stripe {stripe} of blob {}", self.blob.id),
                 reason,
             },
             error => error,
@@ -136,7 +139,7 @@ impl BlobReader {
 
     fn check(&self, stripe: u32, piece: Piece) -> Result<Vec<u8>> {
         let corrupt = |why: String| {
-            let what = format!("stripe {stripe} of blob {}", self.pin.blob().id);
+            let what = format!("stripe {stripe} of blob {}", self.blob.id);
             Err(VolumeError::Corrupt { what, why })
         };
         match piece {

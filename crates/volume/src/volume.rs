@@ -208,6 +208,12 @@ impl Volume {
         self.delete_stripes(blob.id, blob.stripes(), blob.scheme.width(), after)
     }
 
+    /// Settles once everything in `after` is persistent and nobody reads the blob, which stays.
+    /// For whoever deletes what is only read by readers of this blob.
+    pub fn await_readers(&self, blob: &BlobRef, after: Vec<Dependency>) -> Deletion {
+        self.delete_stripes(blob.id, 0, blob.scheme.width(), after)
+    }
+
     pub(crate) fn delete_stripes(
         &self,
         blob: BlobId,

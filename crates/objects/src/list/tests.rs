@@ -12,8 +12,7 @@ fn walk<'a>(prefix: &'a str, delimiter: Option<&'a str>, max: usize) -> Walk<'a>
     Walk {
         slice: SliceId::ROOT,
         bucket: BUCKET,
-        prefix,
-        delimiter,
+        rollup: Rollup { prefix, delimiter },
         start_after: None,
         max,
         versions: false,
@@ -36,19 +35,20 @@ fn naive(keys: &BTreeSet<String>, walk: &Walk<'_>) -> (Vec<String>, bool) {
     for key in keys {
         let skipped = walk.start_after.is_some()
             && (key.as_str() <= after
-                || walk.common_prefix(after) == Some(after) && key.starts_with(after));
-        if !key.starts_with(walk.prefix) || skipped {
+                || walk.rollup.common_prefix(after) == Some(after) && key.starts_with(after));
+        if !key.starts_with(walk.rollup.prefix) || skipped {
             continue;
         }
         let item = match walk
+            .rollup
             .delimiter
-            .and_then(|d| key[walk.prefix.len()..].split_once(d))
+            .and_then(|d| key[walk.rollup.prefix.len()..].split_once(d))
         {
             Some((head, _)) => {
                 format!(
                     "~{}{head}{}",
-                    walk.prefix,
-                    walk.delimiter.unwrap_or_default()
+                    walk.rollup.prefix,
+                    walk.rollup.delimiter.unwrap_or_default()
                 )
             }
             None => format!("={key}"),
@@ -109,11 +109,11 @@ fn a_listing_is_what_the_naive_one_is() {
                 _ => live.iter().nth(random.below(live.len() + 1)).cloned(),
             };
             let mut walk = walk(&prefix, Some(delimiter), random.below(12));
-            walk.delimiter = walk.delimiter.filter(|_| random.below(4) != 0);
+            walk.rollup.delimiter = walk.rollup.delimiter.filter(|_| random.below(4) != 0);
             walk.start_after = after.as_deref();
             let (items, more) = block_on(walk.run(&model)).unwrap();
             let (expected, expected_more) = naive(&live, &walk);
-            let case = (round, &prefix, walk.delimiter, &after, walk.max);
+            let case = (round, &prefix, walk.rollup.delimiter, &after, walk.max);
             assert_eq!(show(&items), expected, "{case:?}");
             assert_eq!(more, expected_more, "{case:?}");
         }

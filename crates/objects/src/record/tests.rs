@@ -1,10 +1,12 @@
 use volume::{BlobId, Scheme};
 
 use super::*;
+use crate::ChecksumAlgorithm;
 use crate::limits::{
     BUCKET_NAME_BYTES_MAX, LABEL_BYTES, METADATA_BYTES_MAX, METADATA_ENTRY_BYTES,
-    OBJECT_KEY_BYTES_MAX, RECORD_BYTES_MAX,
+    OBJECT_KEY_BYTES_MAX, PART_TABLE_BYTES_INLINE_MAX, RECORD_BYTES_MAX,
 };
+use crate::parts::{ENTRY_BYTES_FIXED, TableBuilder};
 use crate::random::Random;
 
 fn blob() -> BlobRef {
@@ -43,8 +45,26 @@ fn record() -> ObjectRecord {
                 ("b".to_owned(), String::new()),
             ],
         },
+        checksum: Checksum::full_object(ChecksumAlgorithm::Sha512, vec![0xcd; 64]),
         unknown: vec![(77, b"later".to_vec())],
     }
+}
+
+/// A table of parts of at most so many bytes.
+fn parts(bytes_max: usize) -> PartsRef {
+    let mut table = TableBuilder::new(None);
+    let mut number = 0;
+    while table.entries().len() + ENTRY_BYTES_FIXED <= bytes_max {
+        number += 1;
+        let len = u64::from(number);
+        let part = BlobRef {
+            plain_len: len,
+            stored_len: len,
+            ..blob()
+        };
+        table.push(number, &part, &[]).unwrap();
+    }
+    table.finish(UploadId(7), None)
 }
 
 #[test]
@@ -61,6 +81,10 @@ fn an_object_record_survives_its_codec() {
                 etag: ETag::new("0123-2"),
                 ..record().head
             },
+            ..record()
+        },
+        ObjectRecord {
+            body: Body::Parts(parts(PART_TABLE_BYTES_INLINE_MAX)),
             ..record()
         },
         // In capitals it is not the hexadecimal form of a digest that decoding would give.
@@ -95,6 +119,7 @@ fn version_1_is_pinned() {
             content_type: Some("t".to_owned()),
             ..Metadata::default()
         },
+        checksum: None,
         unknown: UnknownFields::new(),
     };
     let mut expected = vec![1, 1, 5, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0];
@@ -104,6 +129,7 @@ fn version_1_is_pinned() {
     expected.extend_from_slice(&[1, 1, 0, b't']);
     assert_eq!(record.encode().unwrap(), expected);
     let label = BlobLabel {
+        role: BlobRole::Object,
         bucket: BucketId(2),
         bucket_name: "b".into(),
         key: "k".into(),
@@ -136,6 +162,10 @@ fn bucket_records_and_labels_survive_their_codecs() {
     let bytes = bucket.encode().unwrap();
     assert_eq!(BucketRecord::decode(&bytes).unwrap(), bucket);
     let label = BlobLabel {
+        role: BlobRole::Part {
+            upload: UploadId(u64::MAX),
+            number: 10_000,
+        },
         bucket: BucketId(5),
         bucket_name: "n".repeat(BUCKET_NAME_BYTES_MAX),
         key: "k".repeat(OBJECT_KEY_BYTES_MAX),
@@ -191,6 +221,7 @@ fn the_largest_record_is_within_its_bound() {
     let largest = ObjectRecord {
         head,
         metadata,
+        body: Body::Parts(parts(PART_TABLE_BYTES_INLINE_MAX)),
         unknown: UnknownFields::new(),
         ..record()
     };

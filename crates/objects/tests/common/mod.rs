@@ -9,17 +9,19 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use bytes::Bytes;
-use objects::rescue::{Body, Entry, decode_entry};
+use objects::rescue::{Body, Entry, MetaKey, PartTable, PartsRef, decode_entry, decode_meta_key};
 use objects::{
     AccountId, ETag, Error, ListEntry, ListRequest, Metadata, Objects, ObjectsOptions,
     PutCondition, PutOutcome, PutRequest,
 };
 use simdisk::{Crash, Image, Rng, SimDisk};
 use volume::shardstore::{Disk, Engine, Geometry, Identity, Options, Read, Store};
-use volume::{BlobId, Volume, VolumeOptions};
+use volume::{BlobId, RawKey, Volume, VolumeOptions};
 
 /// Bytes of a stripe: small, so that small bodies have many.
 pub const STRIPE: usize = 4096;
+/// Least bytes of a part but the last.
+pub const PART_MIN: u64 = 100;
 pub const ROOT: AccountId = AccountId::ROOT;
 pub const BUCKET: &str = "bucket";
 
@@ -101,6 +103,7 @@ impl World {
         let volume = Volume::with_options(vec![engine.clone()], options).unwrap();
         let options = ObjectsOptions {
             buckets_per_account_max: 5,
+            part_bytes_min: PART_MIN,
             ..ObjectsOptions::default()
         };
         let objects = Objects::open(volume, options).unwrap();
@@ -195,15 +198,19 @@ impl World {
             listed.values().sum::<u64>(),
             "the count of bytes"
         );
-        let (mut keys, mut referred, mut stored) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut keys, mut stored) = (Vec::new(), BTreeSet::new());
+        let mut referred = Vec::new();
         for (key, value) in self.entries() {
             match decode_entry(&key, &value).unwrap() {
                 Entry::Object { key, record, .. } => {
                     keys.push(key);
-                    if let Body::Blob(blob) = record.body {
-                        assert!(referred.insert(blob.id), "a blob in two records");
+                    match record.body {
+                        Body::Inline => {}
+                        Body::Blob(blob) => referred.push(blob.id),
+                        Body::Parts(parts) => referred.extend(self.blobs_of(&parts)),
                     }
                 }
+                Entry::Part { record, .. } => referred.push(record.blob.id),
                 Entry::Shard { blob, .. } => {
                     stored.insert(blob);
                 }
@@ -211,7 +218,17 @@ impl World {
                 Entry::Deleted { blob } => {
                     panic!("a note of the deletion of {blob}, which is done")
                 }
-                Entry::Other => {}
+                Entry::Other => {
+                    let RawKey::Meta(key) = RawKey::decode(&key) else {
+                        continue;
+                    };
+                    let kind = decode_meta_key(key).unwrap();
+                    let ended = matches!(
+                        kind,
+                        MetaKey::EndedUpload { .. } | MetaKey::EndedBucket { .. }
+                    );
+                    assert!(!ended, "a note that was not followed: {kind:?}");
+                }
             }
         }
         assert_eq!(
@@ -219,7 +236,43 @@ impl World {
             listed.into_keys().collect::<Vec<_>>(),
             "hidden versions"
         );
-        assert_eq!(stored, referred, "blobs on the disk, and in records");
+        let once: BTreeSet<_> = referred.iter().copied().collect();
+        assert_eq!(once.len(), referred.len(), "a blob is referred to twice");
+        assert_eq!(stored, once, "blobs on the disk, and in records");
+    }
+
+    /// The blobs of a body in parts, its table's included.
+    fn blobs_of(&self, parts: &PartsRef) -> Vec<BlobId> {
+        let mut blobs = Vec::new();
+        let entries = match &parts.table {
+            PartTable::Here(entries) => entries.clone(),
+            PartTable::Apart { blob, .. } => {
+                blobs.push(blob.id);
+                self.payload(blob.id)
+            }
+        };
+        for chunk in 0..parts.chunks() {
+            let range = parts.chunk_bytes(chunk);
+            let bytes = &entries[range.start as usize..range.end as usize];
+            let chunk = parts.decode_chunk(chunk, bytes).unwrap();
+            blobs.extend(chunk.iter().map(|part| part.blob.id));
+        }
+        blobs
+    }
+
+    /// All bytes of a blob.
+    fn payload(&self, blob: BlobId) -> Vec<u8> {
+        let snapshot = self.engine.snapshot();
+        let page = snapshot.scan(&[0], &[0xff], usize::MAX, Read::Blocking);
+        let mut bytes = Vec::new();
+        for found in &page.unwrap().entries {
+            let shard = RawKey::decode(found.key());
+            if matches!(shard, RawKey::Shard { blob: of, .. } if of == blob) {
+                let range = 0..found.payload_len();
+                bytes.extend(snapshot.read_payload(found, range, Read::Blocking).unwrap());
+            }
+        }
+        bytes
     }
 
     /// Every entry of the engine: key and value.
@@ -274,7 +327,7 @@ pub async fn put(objects: &Objects, request: PutRequest, body: &[u8]) -> Result<
     for piece in body.chunks(1000) {
         writer.write(Bytes::copy_from_slice(piece)).await?;
     }
-    writer.finish(etag(body)).await
+    writer.finish(etag(body), None).await
 }
 
 pub async fn read(mut reader: objects::ObjectReader) -> Result<Vec<u8>, Error> {

@@ -1,0 +1,198 @@
+//! Clears away what ended uploads in parts left among the metadata: the parts that no object
+//! keeps, and the keys of those that one does.
+//!
+//! Each end is a note, committed with what ended the upload, so that a crash at any point only
+//! means to go on. A note goes when nothing is left that it tells of.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use volume::{Key, MetaBatch};
+
+use crate::garbage::{Garbage, NOTES_SLICE};
+use crate::keys::{
+    MetaKey, after_prefix, bucket_parts, decode_meta_key, part_prefix, upload_prefix, wipe_range,
+};
+use crate::limits::{WIPE_BATCH_BYTES, WIPE_ENTRIES};
+use crate::meta_store::MetaView;
+use crate::objects::Inner;
+use crate::record::{EndedRecord, PartRecord};
+use crate::scan::Scan;
+use crate::{Error, Result};
+
+/// How far it is. Passes over all notes, each of which begins after the last upload ended that
+/// the one before did not see.
+pub(crate) struct Wipe {
+    /// Uploads that have ended; one more for whatever an earlier run left.
+    ended: AtomicU64,
+    pass: Mutex<Pass>,
+}
+
+#[derive(Clone)]
+struct Pass {
+    /// What [`Wipe::ended`] was when the pass began; `None`: there is none.
+    ended: Option<u64>,
+    /// The uploads that the last pass has seen the end of.
+    seen: u64,
+    /// The next note at or behind this key.
+    from: Vec<u8>,
+    /// What it tells of is cleared away up to this key.
+    cleared: Vec<u8>,
+}
+
+impl Default for Wipe {
+    fn default() -> Wipe {
+        Wipe {
+            ended: AtomicU64::new(1),
+            pass: Mutex::new(Pass {
+                ended: None,
+                seen: 0,
+                from: Vec::new(),
+                cleared: Vec::new(),
+            }),
+        }
+    }
+}
+
+impl Wipe {
+    /// An upload has ended.
+    pub(crate) fn wake(&self) {
+        self.ended.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Plain data: whole whatever panicked.
+    fn pass(&self) -> MutexGuard<'_, Pass> {
+        self.pass.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a note tells of: ranges of keys to clear, in the order of the keys.
+struct Ended {
+    prefixes: Vec<Vec<u8>>,
+    kept: EndedRecord,
+}
+
+impl Ended {
+    fn of(key: &[u8], note: &[u8]) -> Result<Ended> {
+        let kept = EndedRecord::decode(note)?;
+        let prefixes = match decode_meta_key(key)? {
+            MetaKey::EndedUpload {
+                bucket,
+                key,
+                upload,
+            } => vec![part_prefix(NOTES_SLICE, bucket, key.as_bytes(), upload)],
+            MetaKey::EndedBucket { bucket } => vec![
+                bucket_parts(NOTES_SLICE, bucket),
+                upload_prefix(NOTES_SLICE, bucket, b""),
+            ],
+            _ => return Err(Error::Internal("a note of another kind".to_owned())),
+        };
+        Ok(Ended { prefixes, kept })
+    }
+}
+
+impl Inner {
+    /// One step: a bounded batch. `false`: nothing to do.
+    pub(crate) async fn wipe_uploads(&self) -> Result<bool> {
+        let wipe = &self.sweep.wipe;
+        let mut pass = wipe.pass().clone();
+        if pass.ended.is_none() {
+            let ended = wipe.ended.load(Ordering::SeqCst);
+            if ended == pass.seen {
+                return Ok(false);
+            }
+            pass.ended = Some(ended);
+            pass.from = wipe_range(NOTES_SLICE).0;
+        }
+        if !self.notes().has_room() {
+            return Ok(true);
+        }
+        self.wipe_step(&mut pass).await?;
+        *wipe.pass() = pass;
+        Ok(true)
+    }
+
+    async fn wipe_step(&self, pass: &mut Pass) -> Result<()> {
+        let view = self.meta.view();
+        let mut notes = Scan::new(&*view, pass.from.clone(), wipe_range(NOTES_SLICE).1, 1);
+        let Some(note) = notes.next().await? else {
+            pass.seen = pass.ended.take().unwrap_or(pass.seen);
+            return Ok(());
+        };
+        pass.from = note.key.clone();
+        let through = match Ended::of(&note.key, &note.value) {
+            Ok(ended) => self.wipe_ended(&*view, &note.key, &ended, pass).await?,
+            // Stays, for a release that understands it.
+            Err(_) => {
+                self.sweep.count_unattributed();
+                true
+            }
+        };
+        if through {
+            pass.from.push(0);
+            pass.cleared.clear();
+        }
+        Ok(())
+    }
+
+    /// Clears the next few keys away, or the note when there are none: whether it did that.
+    async fn wipe_ended(
+        &self,
+        view: &dyn MetaView,
+        note: &[u8],
+        ended: &Ended,
+        pass: &mut Pass,
+    ) -> Result<bool> {
+        let (mut batch, mut noted) = (MetaBatch::new().frees_space(), Vec::new());
+        let (mut bytes, mut entries) = (0, 0);
+        for prefix in &ended.prefixes {
+            let from = prefix.clone().max(pass.cleared.clone());
+            let mut scan = Scan::new(view, from, after_prefix(prefix.clone()), WIPE_ENTRIES);
+            while bytes < WIPE_BATCH_BYTES && entries < WIPE_ENTRIES {
+                let Some(entry) = scan.next().await? else {
+                    break;
+                };
+                if let Some(garbage) = self.garbage_of(&entry.key, &entry.value, ended) {
+                    let (with_note, note) = garbage.note(batch, NOTES_SLICE)?;
+                    batch = with_note;
+                    noted.push(note);
+                    bytes += NOTE_BYTES;
+                }
+                bytes += entry.key.len();
+                entries += 1;
+                pass.cleared = [&entry.key[..], &[0]].concat();
+                batch = batch.delete(&Key::plain(entry.key));
+            }
+        }
+        let through = entries == 0;
+        if through {
+            batch = batch.delete(&Key::plain(note));
+        }
+        self.commit_now(batch)?;
+        for noted in &noted {
+            self.release(noted, Vec::new());
+        }
+        Ok(through)
+    }
+
+    /// The blob of a part that no object keeps.
+    fn garbage_of(&self, key: &[u8], value: &[u8], ended: &Ended) -> Option<Garbage> {
+        let Ok(MetaKey::Part { number, .. }) = decode_meta_key(key) else {
+            return None;
+        };
+        if ended.kept.keeps(number) {
+            return None;
+        }
+        match PartRecord::decode(value) {
+            Ok(part) => Some(Garbage::Blob(part.blob)),
+            // Its blob is found by its label, at a start after an unclean end.
+            Err(_) => {
+                self.sweep.count_unattributed();
+                None
+            }
+        }
+    }
+}
+
+/// Bytes of a note of one blob with its key, at most.
+const NOTE_BYTES: usize = 128;
