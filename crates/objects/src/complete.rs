@@ -74,9 +74,9 @@ impl Objects {
         let (table, kept) = inner.choose(&*view, &found, &request, sums).await?;
         drop(view);
         if request.size.is_some_and(|size| size != table.size()) {
-            return Err(Error::IncompleteBody {
+            return Err(Error::SizeMismatch {
                 announced: request.size.unwrap_or(0),
-                received: table.size(),
+                bytes: table.size(),
             });
         }
         let (etag, checksum) = sums.finish()?;
@@ -178,11 +178,17 @@ impl Inner {
             };
             check_part(wanted, &record, bytes_min)?;
             sums.add(&PartSummary::of(wanted.number, &record))?;
-            let digest = record
-                .checksum
-                .as_ref()
-                .map(|checksum| &checksum.digest[..]);
-            table.push(wanted.number, &record.blob, digest.unwrap_or(&[]))?;
+            let digest = match (algorithm, &record.checksum) {
+                (None, _) => &[],
+                (Some(algorithm), Some(sum)) if sum.algorithm == algorithm => &sum.digest[..],
+                (Some(_), _) => {
+                    return Err(Error::InvalidPart {
+                        number: wanted.number,
+                        why: "has no checksum of the upload's algorithm",
+                    });
+                }
+            };
+            table.push(wanted.number, &record.blob, digest)?;
             if table.size() > OBJECT_BYTES_MAX {
                 return Err(Error::EntityTooLarge {
                     limit: OBJECT_BYTES_MAX,

@@ -64,6 +64,22 @@ pub enum Error {
         /// The least bytes.
         limit: u64,
     },
+    /// An object has another size than was announced for it.
+    #[error("the object's parts have {bytes} bytes together, {announced} were announced")]
+    SizeMismatch {
+        /// `CompleteRequest::size`.
+        announced: u64,
+        /// Bytes of the parts.
+        bytes: u64,
+    },
+    /// A body's checksum is another than the client said.
+    #[error("the {algorithm} that was sent is not that of the object: it is {is}")]
+    ChecksumMismatch {
+        /// The algorithm's name.
+        algorithm: &'static str,
+        /// What it is, as the protocol writes it.
+        is: String,
+    },
     /// The name belongs to another account.
     #[error("the bucket name {bucket} is taken by another account; choose another name")]
     BucketAlreadyExists {

@@ -34,8 +34,9 @@ enum Source {
 /// One part of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartInfo {
-    /// Its number.
-    pub number: u16,
+    /// Its place among the parts, from 1. The numbers that they were uploaded under may have
+    /// gaps.
+    pub place: u16,
     /// Its bytes in the body.
     pub range: Range<u64>,
     /// Its checksum, of all its bytes.
@@ -52,7 +53,7 @@ enum State {
         range: Range<u32>,
     },
     Blob(BlobReader),
-    Parts(PartsReader),
+    Parts(Box<PartsReader>),
     End,
 }
 
@@ -188,7 +189,7 @@ impl ObjectHandle {
                 break;
             };
             infos.push(PartInfo {
-                number: part.number,
+                place: skip.saturating_add(infos.len() as u16 + 1),
                 range: part.range,
                 checksum: algorithm.and_then(|a| Checksum::full_object(a, part.digest)),
             });
@@ -206,11 +207,11 @@ impl ObjectHandle {
             Source::Parts(parts, pin) => {
                 let mut cursor = PartCursor::new(parts, pin);
                 cursor.skip_to(range.start);
-                State::Parts(PartsReader {
+                State::Parts(Box::new(PartsReader {
                     cursor,
                     rest: range,
                     part: None,
-                })
+                }))
             }
             // An inline body is as long as an entry's body says, which is a u32.
             Source::Inline(view, key) => State::Inline {

@@ -166,11 +166,11 @@ fn parts_become_an_object_that_reads_as_one() {
     assert_eq!(info.metadata.content_type.as_deref(), Some("text/x-parts"));
     assert_eq!(info.checksum, Some(crc(&[1, 2, 3, 4])));
     let third = block_on(handle.part(3)).unwrap().unwrap();
-    assert_eq!((third.number, third.range), (9, 5_100..14_100));
+    assert_eq!((third.place, third.range), (3, 5_100..14_100));
     assert_eq!(third.checksum, Some(crc(&9_000_u32.to_le_bytes())));
     assert_eq!(block_on(handle.part(5)).unwrap(), None);
     let behind = block_on(handle.parts_behind(2, 10)).unwrap();
-    assert_eq!(behind.iter().map(|p| p.number).collect::<Vec<_>>(), [9, 30]);
+    assert_eq!(behind.iter().map(|p| p.place).collect::<Vec<_>>(), [3, 4]);
     drop(handle);
 
     assert!(matches!(
@@ -212,7 +212,7 @@ fn an_object_of_many_parts_is_read_and_deleted_whole() {
     assert_eq!(last.range.end, whole.len() as u64);
     let before = block_on(handle.parts_behind(1_023, 2)).unwrap();
     assert_eq!(
-        before.iter().map(|p| p.number).collect::<Vec<_>>(),
+        before.iter().map(|p| p.place).collect::<Vec<_>>(),
         [1_024, 1_025]
     );
 

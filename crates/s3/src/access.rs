@@ -51,6 +51,9 @@ impl S3Auth for SharedKeys {
     }
 }
 
+/// The operations whose document `s3s` reads into memory.
+const READS_DOCUMENT: [&str; 3] = ["CompleteMultipartUpload", "CreateBucket", "DeleteObjects"];
+
 /// Lets only what is there through to the operations.
 pub(crate) struct Gate {
     pub(crate) objects: Objects,
@@ -99,8 +102,9 @@ impl S3Access for Gate {
         check_headers(operation, &headers)?;
         let path = cx.s3_path();
         host::check(&self.objects, &caller, operation, path, &headers).await?;
-        if operation == "DeleteObjects" || operation == "CreateBucket" {
-            self.reserve_document(cx.headers(), context).await?;
+        if READS_DOCUMENT.contains(&operation) {
+            self.reserve_document(operation, cx.headers(), context)
+                .await?;
         }
         Ok(())
     }
@@ -110,10 +114,11 @@ impl Gate {
     /// `s3s` reads documents into memory next: room for that, before it does.
     async fn reserve_document(
         &self,
+        operation: &str,
         headers: &http::HeaderMap,
         context: Option<Arc<RequestContext>>,
     ) -> S3Result<()> {
-        let Some(bytes) = document::bytes_to_read(headers)? else {
+        let Some(bytes) = document::bytes_to_read(operation, headers)? else {
             return Ok(());
         };
         let reservation = self.budgets.reserve_document(bytes).await?;

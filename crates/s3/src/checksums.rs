@@ -3,58 +3,15 @@
 //! `s3s` parses these headers and trailers without verifying them.
 
 use http::HeaderMap;
+use objects::ChecksumAlgorithm;
 use s3s::checksum::ChecksumHasher;
 use s3s::crypto::{Checksum as _, Sha256};
-use s3s::dto::Checksum;
 use s3s::{S3ErrorCode, S3Result, TrailingHeaders, s3_error};
 
+use crate::algorithms::{by_header, by_name, enable, from_value, header_of, value_in};
 use crate::body_in::BodyFailure;
 use crate::digest::{Digests, Finished};
-use crate::document::Scan;
-
-/// A checksum algorithm of S3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Algorithm {
-    Crc32,
-    Crc32c,
-    Crc64Nvme,
-    Sha1,
-    Sha256,
-    Sha512,
-    Md5,
-    XxHash64,
-    XxHash3,
-    XxHash128,
-}
-
-/// Every algorithm: its header, its name in `x-amz-sdk-checksum-algorithm`, its digest's bytes.
-const ALGORITHMS: [(Algorithm, &str, &str, usize); 10] = [
-    (Algorithm::Crc32, "x-amz-checksum-crc32", "CRC32", 4),
-    (Algorithm::Crc32c, "x-amz-checksum-crc32c", "CRC32C", 4),
-    (
-        Algorithm::Crc64Nvme,
-        "x-amz-checksum-crc64nvme",
-        "CRC64NVME",
-        8,
-    ),
-    (Algorithm::Sha1, "x-amz-checksum-sha1", "SHA1", 20),
-    (Algorithm::Sha256, "x-amz-checksum-sha256", "SHA256", 32),
-    (Algorithm::Sha512, "x-amz-checksum-sha512", "SHA512", 64),
-    (Algorithm::Md5, "x-amz-checksum-md5", "MD5", 16),
-    (
-        Algorithm::XxHash64,
-        "x-amz-checksum-xxhash64",
-        "XXHASH64",
-        8,
-    ),
-    (Algorithm::XxHash3, "x-amz-checksum-xxhash3", "XXHASH3", 8),
-    (
-        Algorithm::XxHash128,
-        "x-amz-checksum-xxhash128",
-        "XXHASH128",
-        16,
-    ),
-];
+use crate::document::{Kind, Scan};
 
 /// Headers that begin like a checksum and are none.
 const NOT_CHECKSUMS: [&str; 3] = [
@@ -62,68 +19,6 @@ const NOT_CHECKSUMS: [&str; 3] = [
     "x-amz-checksum-mode",
     "x-amz-checksum-type",
 ];
-
-impl Algorithm {
-    fn header(self) -> &'static str {
-        ALGORITHMS
-            .iter()
-            .find(|row| row.0 == self)
-            .map_or("", |row| row.1)
-    }
-
-    fn digest_bytes(self) -> usize {
-        ALGORITHMS
-            .iter()
-            .find(|row| row.0 == self)
-            .map_or(0, |row| row.3)
-    }
-
-    fn by_header(name: &str) -> Option<Algorithm> {
-        ALGORITHMS
-            .iter()
-            .find(|row| row.1.eq_ignore_ascii_case(name))
-            .map(|row| row.0)
-    }
-
-    fn by_name(name: &str) -> Option<Algorithm> {
-        ALGORITHMS
-            .iter()
-            .find(|row| row.2.eq_ignore_ascii_case(name))
-            .map(|row| row.0)
-    }
-
-    fn of(self, sums: &Checksum) -> Option<&str> {
-        match self {
-            Algorithm::Crc32 => sums.checksum_crc32.as_deref(),
-            Algorithm::Crc32c => sums.checksum_crc32c.as_deref(),
-            Algorithm::Crc64Nvme => sums.checksum_crc64nvme.as_deref(),
-            Algorithm::Sha1 => sums.checksum_sha1.as_deref(),
-            Algorithm::Sha256 => sums.checksum_sha256.as_deref(),
-            Algorithm::Sha512 => sums.checksum_sha512.as_deref(),
-            Algorithm::Md5 => sums.checksum_md5.as_deref(),
-            Algorithm::XxHash64 => sums.checksum_xxhash64.as_deref(),
-            Algorithm::XxHash3 => sums.checksum_xxhash3.as_deref(),
-            Algorithm::XxHash128 => sums.checksum_xxhash128.as_deref(),
-        }
-    }
-
-    fn hasher(self) -> ChecksumHasher {
-        let mut hasher = ChecksumHasher::default();
-        match self {
-            Algorithm::Crc32 => hasher.crc32 = Some(s3s::crypto::Crc32::new()),
-            Algorithm::Crc32c => hasher.crc32c = Some(s3s::crypto::Crc32c::new()),
-            Algorithm::Crc64Nvme => hasher.crc64nvme = Some(s3s::crypto::Crc64Nvme::new()),
-            Algorithm::Sha1 => hasher.sha1 = Some(s3s::crypto::Sha1::new()),
-            Algorithm::Sha256 => hasher.sha256 = Some(Sha256::new()),
-            Algorithm::Sha512 => hasher.sha512 = Some(s3s::crypto::Sha512::new()),
-            Algorithm::Md5 => hasher.md5 = Some(s3s::crypto::Md5::new()),
-            Algorithm::XxHash64 => hasher.xxhash64 = Some(s3s::crypto::XxHash64::new()),
-            Algorithm::XxHash3 => hasher.xxhash3 = Some(s3s::crypto::XxHash3::new()),
-            Algorithm::XxHash128 => hasher.xxhash128 = Some(s3s::crypto::XxHash128::new()),
-        }
-        hasher
-    }
-}
 
 /// Where a checksum's value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +31,7 @@ enum Source {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Declared {
     content_md5: Option<[u8; 16]>,
-    checksum: Option<(Algorithm, Source)>,
+    checksum: Option<(ChecksumAlgorithm, Source)>,
 }
 
 impl Declared {
@@ -149,7 +44,7 @@ impl Declared {
             if !name.starts_with("x-amz-checksum-") || NOT_CHECKSUMS.contains(&name) {
                 continue;
             }
-            let Some(algorithm) = Algorithm::by_header(name) else {
+            let Some(algorithm) = by_header(name) else {
                 return Err(s3_error!(InvalidRequest, "{name} is not a checksum of S3"));
             };
             let value = value.to_str().unwrap_or("");
@@ -157,7 +52,7 @@ impl Declared {
             found.push((algorithm, Source::Header(value.to_owned())));
         }
         for name in trailer_names(headers) {
-            if let Some(algorithm) = Algorithm::by_header(name) {
+            if let Some(algorithm) = by_header(name) {
                 found.push((algorithm, Source::Trailer));
             } else if !name.is_empty() {
                 return Err(s3_error!(
@@ -180,13 +75,21 @@ impl Declared {
         Ok(declared)
     }
 
+    /// Only the MD5 of what is sent: the checksums in the headers are of something else.
+    pub(crate) fn content_md5(headers: &HeaderMap) -> S3Result<Declared> {
+        Ok(Declared {
+            content_md5: content_md5(headers)?,
+            checksum: None,
+        })
+    }
+
     /// `x-amz-sdk-checksum-algorithm` and `x-amz-checksum-type` must say what is there.
     fn check_algorithm(&self, headers: &HeaderMap) -> S3Result<()> {
         for header in ["x-amz-sdk-checksum-algorithm", "x-amz-checksum-algorithm"] {
             let Some(name) = headers.get(header) else {
                 continue;
             };
-            let algorithm = name.to_str().ok().and_then(Algorithm::by_name);
+            let algorithm = name.to_str().ok().and_then(by_name);
             match (algorithm, &self.checksum) {
                 (None, _) => {
                     return Err(s3_error!(
@@ -223,13 +126,23 @@ impl Declared {
         }
     }
 
+    /// The algorithm that the client chose.
+    pub(crate) fn algorithm(&self) -> Option<ChecksumAlgorithm> {
+        self.checksum.as_ref().map(|(algorithm, _)| *algorithm)
+    }
+
     /// What must be computed over the body to verify all this.
     pub(crate) fn digests(&self) -> Digests {
-        let hasher = self
-            .checksum
-            .as_ref()
-            .map(|(algorithm, _)| algorithm.hasher());
-        Digests::new(hasher.unwrap_or_default())
+        self.digests_and(None)
+    }
+
+    /// The same, and what is to be kept with the body.
+    pub(crate) fn digests_and(&self, kept: Option<ChecksumAlgorithm>) -> Digests {
+        let mut hasher = ChecksumHasher::default();
+        for algorithm in self.algorithm().into_iter().chain(kept) {
+            enable(&mut hasher, algorithm);
+        }
+        Digests::new(hasher)
     }
 
     /// Compares what was declared with what arrived.
@@ -248,7 +161,7 @@ impl Declared {
         let Some((algorithm, source)) = &self.checksum else {
             return Ok(());
         };
-        let header = algorithm.header();
+        let header = header_of(*algorithm);
         let declared = match source {
             Source::Header(value) => value.clone(),
             Source::Trailer => {
@@ -267,7 +180,7 @@ impl Declared {
                 value
             }
         };
-        if algorithm.of(&finished.checksums) == Some(declared.as_str()) {
+        if value_in(&finished.checksums, *algorithm) == Some(declared.as_str()) {
             return Ok(());
         }
         Err(s3_error!(
@@ -300,17 +213,14 @@ fn content_md5(headers: &HeaderMap) -> S3Result<Option<[u8; 16]>> {
     }
 }
 
-fn check_digest(algorithm: Algorithm, value: &str) -> S3Result<()> {
-    let bytes = base64_simd::STANDARD
-        .decode_to_vec(value.as_bytes())
-        .map(|digest| digest.len());
-    if bytes.is_ok_and(|bytes| bytes == algorithm.digest_bytes()) {
+fn check_digest(algorithm: ChecksumAlgorithm, value: &str) -> S3Result<()> {
+    if from_value(algorithm, value).is_some() {
         return Ok(());
     }
     Err(s3_error!(
         InvalidRequest,
         "Value for {} header is invalid.",
-        algorithm.header()
+        header_of(algorithm)
     ))
 }
 
@@ -334,7 +244,7 @@ pub(crate) struct Watch {
 impl Watch {
     /// Watches for everything that the headers declare. What is malformed there is refused
     /// later, by the operation.
-    pub(crate) fn new(headers: &HeaderMap) -> Watch {
+    pub(crate) fn new(headers: &HeaderMap, document: &'static Kind) -> Watch {
         let declared = Declared::from_headers(headers).unwrap_or_default();
         let literal = headers
             .get("x-amz-content-sha256")
@@ -342,7 +252,7 @@ impl Watch {
         Watch {
             digests: declared.digests(),
             sha256: literal.map(|sum| (Sha256::new(), sum)),
-            scan: Scan::default(),
+            scan: Scan::new(document),
         }
     }
 
@@ -486,7 +396,10 @@ mod tests {
     fn a_watch_compares_the_literal_digest() {
         let sum = "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225";
         let check = |body: &[u8]| {
-            let mut watch = Watch::new(&headers(&[("x-amz-content-sha256", sum)]));
+            let mut watch = Watch::new(
+                &headers(&[("x-amz-content-sha256", sum)]),
+                Kind::of(&http::Method::POST, &http::Uri::from_static("/")),
+            );
             watch.update(body)?;
             watch.finish().map(|finished| finished.md5.len())
         };

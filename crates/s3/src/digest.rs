@@ -4,11 +4,13 @@
 //! blocking pool while the next pieces arrive and earlier ones are written.
 
 use bytes::Bytes;
+use objects::ChecksumAlgorithm;
 use s3s::checksum::ChecksumHasher;
 use s3s::crypto::{Checksum as _, Md5};
 use s3s::dto::Checksum;
 use tokio::task::JoinHandle;
 
+use crate::algorithms::{from_value, value_in};
 use crate::limits::DIGEST_BATCH_BYTES;
 
 /// The MD5 that becomes the ETag, and whatever checksums the client announced.
@@ -23,6 +25,13 @@ pub(crate) struct Finished {
     pub(crate) md5: [u8; 16],
     /// In base64, as headers carry them; only those that were asked for.
     pub(crate) checksums: Checksum,
+}
+
+impl Finished {
+    /// A checksum that was asked for, as it is kept.
+    pub(crate) fn checksum(&self, algorithm: ChecksumAlgorithm) -> Option<objects::Checksum> {
+        from_value(algorithm, value_in(&self.checksums, algorithm)?)
+    }
 }
 
 impl Digests {

@@ -20,6 +20,13 @@ pub(crate) fn from_objects(error: Error) -> S3Error {
     let code = match &error {
         Error::NoSuchBucket { .. } => S3ErrorCode::NoSuchBucket,
         Error::NoSuchKey { .. } => S3ErrorCode::NoSuchKey,
+        Error::NoSuchUpload { .. } => S3ErrorCode::NoSuchUpload,
+        Error::InvalidPartNumber { .. } => S3ErrorCode::InvalidArgument,
+        Error::InvalidPart { .. } => S3ErrorCode::InvalidPart,
+        Error::InvalidPartOrder { .. } => S3ErrorCode::InvalidPartOrder,
+        Error::PartTooSmall { .. } => S3ErrorCode::EntityTooSmall,
+        Error::SizeMismatch { .. } => S3ErrorCode::InvalidRequest,
+        Error::ChecksumMismatch { .. } => S3ErrorCode::BadDigest,
         Error::BucketAlreadyExists { .. } => S3ErrorCode::BucketAlreadyExists,
         Error::BucketAlreadyOwnedByYou { .. } => S3ErrorCode::BucketAlreadyOwnedByYou,
         Error::BucketNotEmpty { .. } => S3ErrorCode::BucketNotEmpty,
@@ -110,8 +117,8 @@ pub(crate) fn from_failure(failure: BodyFailure) -> S3Error {
         ),
         BodyFailure::TooMuchMarkup => S3Error::with_message(
             S3ErrorCode::MalformedXML,
-            "The document has more elements than any that S3 knows; a multi-delete names 1 to \
-             1000 keys.",
+            "The document has more elements than any that S3 knows: a multi-delete names 1 to \
+             1000 keys, a completed upload has 1 to 10000 parts.",
         ),
     }
 }

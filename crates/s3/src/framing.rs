@@ -69,7 +69,11 @@ pub(crate) fn refuse_payload(parts: &Parts) -> Option<Refusal> {
 /// Whether the body is an object's, which streams, or a document, which `s3s` reads.
 pub(crate) fn is_object_body(parts: &Parts) -> bool {
     let path = parts.uri.path().trim_start_matches('/');
-    parts.method == Method::PUT && path.split_once('/').is_some_and(|(_, key)| !key.is_empty())
+    // A copy brings no body.
+    let copies = parts.headers.contains_key("x-amz-copy-source");
+    parts.method == Method::PUT
+        && !copies
+        && path.split_once('/').is_some_and(|(_, key)| !key.is_empty())
 }
 
 /// Whether the body says its own length in chunks, whose sum stands in a header.

@@ -19,6 +19,7 @@ use crate::body_out::FrontBody;
 use crate::budget::{MemoryBudget, Reservation};
 use crate::checksums::Watch;
 use crate::context::{Observer, RequestContext, host_id};
+use crate::document::Kind;
 use crate::door::Door;
 use crate::errors::{from_failure, from_overload};
 use crate::framing;
@@ -228,7 +229,8 @@ impl Front {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
         // Bodies of objects are verified as they stream; documents are read by s3s as a whole.
-        let watch = (!framing::is_object_body(&parts)).then(|| Watch::new(&parts.headers));
+        let watch = (!framing::is_object_body(&parts))
+            .then(|| Watch::new(&parts.headers, Kind::of(&parts.method, &parts.uri)));
         parts.extensions.insert(context.clone());
         let body = Body::http_body_unsync(ClientBody::new(body, context.clone(), watch));
         let answered = self.0.service.call(Request::from_parts(parts, body)).await;
@@ -417,7 +419,7 @@ mod tests {
         assert!(budgets.small.can_hold(SMALL_REQUEST_BYTES_MAX));
         let mut headers = http::HeaderMap::new();
         headers.insert("content-length", HeaderValue::from_static("150000"));
-        let document = crate::document::bytes_to_read(&headers);
+        let document = crate::document::bytes_to_read("DeleteObjects", &headers);
         assert!(budgets.documents.can_hold(document.unwrap().unwrap()));
     }
 }

@@ -11,6 +11,7 @@ use s3s::dto::{self, GetObjectInput, GetObjectOutput, StreamingBlob};
 use s3s::stream::{ByteStream, RemainingLength};
 use s3s::{S3Request, S3Response, S3Result, StdError, s3_error};
 
+use crate::algorithms::{put_sums, sums_of};
 use crate::door::{Door, caller, context};
 use crate::errors::{from_objects, from_overload};
 use crate::limits::GET_WINDOW_BYTES;
@@ -24,6 +25,7 @@ pub(crate) async fn get_object(
     mut req: S3Request<GetObjectInput>,
 ) -> S3Result<S3Response<GetObjectOutput>> {
     let wanted = read_input(&mut req.input, if_range(&req.headers));
+    let with_checksum = req.input.checksum_mode.is_some();
     wanted.check()?;
     let (bucket, key) = (&req.input.bucket, &req.input.key);
     let handle = door
@@ -31,7 +33,7 @@ pub(crate) async fn get_object(
         .get(&caller(&req)?, bucket, key)
         .await
         .map_err(from_objects)?;
-    let view = wanted.view(handle.info())?;
+    let view = wanted.view(&handle).await?;
     let info = handle.info().clone();
 
     let window = usize::try_from(view.len())
@@ -41,7 +43,7 @@ pub(crate) async fn get_object(
     context(&req)?.hold(budget.reserve(window).await.map_err(from_overload)?);
 
     let body = body(handle.read(view.range.clone()), view.len()).await?;
-    Ok(S3Response::new(answer(info, view, body)?))
+    Ok(S3Response::new(answer(info, view, body, with_checksum)?))
 }
 
 fn read_input(input: &mut GetObjectInput, if_range: Option<String>) -> ReadInput {
@@ -71,9 +73,17 @@ async fn body(mut reader: ObjectReader, length: u64) -> S3Result<StreamingBlob> 
     Ok(StreamingBlob::new(Pieces::new(first, reader, length)))
 }
 
-fn answer(info: ObjectInfo, view: View, body: StreamingBlob) -> S3Result<GetObjectOutput> {
+fn answer(
+    info: ObjectInfo,
+    view: View,
+    body: StreamingBlob,
+    with_checksum: bool,
+) -> S3Result<GetObjectOutput> {
+    let mut sums = sums_of(view.checksum.as_ref().filter(|_| with_checksum), info.parts);
     let metadata = info.metadata;
-    Ok(GetObjectOutput {
+    let mut output = GetObjectOutput {
+        checksum_type: sums.checksum_type.take(),
+        parts_count: view.parts.map(i32::from),
         accept_ranges: Some("bytes".to_owned()),
         body: Some(body),
         cache_control: metadata.cache_control,
@@ -92,7 +102,9 @@ fn answer(info: ObjectInfo, view: View, body: StreamingBlob) -> S3Result<GetObje
         last_modified: Some(to_dto(info.modified)),
         metadata: (!metadata.user.is_empty()).then(|| metadata.user.into_iter().collect()),
         ..Default::default()
-    })
+    };
+    put_sums!(sums => output);
+    Ok(output)
 }
 
 pub(crate) fn length_header(length: u64) -> S3Result<i64> {

@@ -3,6 +3,7 @@
 use s3s::dto::{self, HeadObjectInput, HeadObjectOutput};
 use s3s::{S3Request, S3Response, S3Result};
 
+use crate::algorithms::{put_sums, sums_of};
 use crate::door::{Door, caller};
 use crate::errors::from_objects;
 use crate::get::{DEFAULT_CONTENT_TYPE, length_header};
@@ -26,13 +27,18 @@ pub(crate) async fn head_object(
     };
     wanted.check()?;
     let handle = door.objects.get(&caller, &input.bucket, &input.key).await;
-    let info = handle.map_err(from_objects)?.info().clone();
-    let view = wanted.view(&info)?;
+    let handle = handle.map_err(from_objects)?;
+    let view = wanted.view(&handle).await?;
+    let info = handle.info().clone();
+    let with_checksum = input.checksum_mode.is_some();
+    let mut sums = sums_of(view.checksum.as_ref().filter(|_| with_checksum), info.parts);
     let metadata = info.metadata;
     let content_type = metadata
         .content_type
         .unwrap_or_else(|| DEFAULT_CONTENT_TYPE.into());
-    let output = HeadObjectOutput {
+    let mut output = HeadObjectOutput {
+        checksum_type: sums.checksum_type.take(),
+        parts_count: view.parts.map(i32::from),
         accept_ranges: Some("bytes".to_owned()),
         cache_control: input.response_cache_control.or(metadata.cache_control),
         content_disposition: input
@@ -53,6 +59,7 @@ pub(crate) async fn head_object(
         metadata: (!metadata.user.is_empty()).then(|| metadata.user.into_iter().collect()),
         ..Default::default()
     };
+    put_sums!(sums => output);
     // The front makes it 206 when there is a Content-Range.
     Ok(S3Response::new(output))
 }

@@ -21,13 +21,18 @@
 //! The types of `s3s` stay inside this crate. It must not know disks.
 
 mod access;
+mod algorithms;
+mod attributes;
 mod body_in;
 mod body_out;
 mod buckets;
 mod budget;
 mod checksums;
+mod complete_upload;
 mod conditions;
 mod context;
+mod copy;
+mod create_upload;
 mod delete;
 mod delete_many;
 mod digest;
@@ -50,6 +55,8 @@ mod query_headers;
 mod refuse;
 mod scope;
 mod unsupported;
+mod upload_part;
+mod uploads;
 mod view;
 
 pub use body_out::FrontBody;

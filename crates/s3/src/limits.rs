@@ -9,6 +9,17 @@ pub const XML_BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Most `<` in a document. A multi-delete of all that S3 allows has twelve for each key.
 pub const DOCUMENT_MARKUP_MAX: usize = 13 * PAGE_ENTRIES_MAX;
 
+/// Most `<` in the completion of an upload: a part has ten with its checksum, and may have a
+/// comment or two.
+pub const COMPLETION_MARKUP_MAX: usize = 13 * objects::limits::PARTS_MAX;
+
+/// Memory for one chunk of the table of an object's parts, read and decoded: 1,024 of them.
+pub const PART_TABLE_CHUNK_BYTES: usize = 256 * 1024;
+
+/// Memory for completing an upload, beside its document: pages of its parts, and the table that
+/// they become.
+pub const COMPLETION_BYTES: usize = objects::limits::SCAN_BYTES_MAX + 1024 * 1024;
+
 /// Memory for one entry of an answer to a multi-delete, beside its names.
 pub const ANSWER_ENTRY_BYTES: usize = 512;
 

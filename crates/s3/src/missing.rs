@@ -17,20 +17,7 @@ pub(crate) fn refuse(operation: &str) -> S3Error {
 /// What a client can do instead.
 fn hint(operation: &str) -> Option<&'static str> {
     Some(match operation {
-        "CreateMultipartUpload"
-        | "UploadPart"
-        | "CompleteMultipartUpload"
-        | "AbortMultipartUpload"
-        | "ListMultipartUploads"
-        | "ListParts" => {
-            "send the object in one PUT, which may have 5 GiB, by setting the client's threshold \
-             for multipart uploads above that (aws CLI: `aws configure set \
-             default.s3.multipart_threshold 5GB`)"
-        }
-        "CopyObject" | "UploadPartCopy" | "RenameObject" => {
-            "download the object and put it under the other key"
-        }
-        "GetObjectAttributes" => "HeadObject tells size, ETag and time",
+        "RenameObject" => "copy the object to the other key and delete it",
         "SelectObjectContent" => "get the object, or a range of it, and filter it yourself",
         "GetBucketAcl" | "GetObjectAcl" | "PutBucketAcl" | "PutObjectAcl" => {
             "everything belongs to the one access key, and nobody else may read or write"
@@ -61,7 +48,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_in_one_sentence() {
-        for operation in ["CreateMultipartUpload", "CopyObject", "GetBucketPolicy"] {
+        for operation in ["RenameObject", "GetBucketAcl", "GetBucketPolicy"] {
             let error = refuse(operation);
             let message = error.message().unwrap();
             assert!(message.starts_with(&format!("{operation} is not there yet")));
@@ -70,9 +57,8 @@ mod tests {
                 "{message}"
             );
         }
-        let multipart = refuse("UploadPart");
-        let message = multipart.message().unwrap();
-        assert!(message.contains("aws configure set default.s3.multipart_threshold 5GB"));
+        let renaming = refuse("RenameObject");
+        assert!(renaming.message().unwrap().contains("copy the object"));
     }
 
     #[test]

@@ -2,12 +2,14 @@
 
 use std::pin::Pin;
 
+use bytes::Bytes;
 use futures_core::Stream;
 use http::{HeaderMap, HeaderValue};
-use objects::{ETag, PutCondition, PutOutcome, PutRequest, PutWriter};
+use objects::{ETag, PartWriter, PutCondition, PutOutcome, PutRequest, PutWriter};
 use s3s::dto::{self, ETagCondition, PutObjectInput, PutObjectOutput, StreamingBlob};
 use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
 
+use crate::algorithms::{DEFAULT_ALGORITHM, put_sums, sums_of};
 use crate::checksums::Declared;
 use crate::digest::DigestLane;
 use crate::door::{Door, caller, context};
@@ -30,7 +32,7 @@ pub(crate) async fn put_object(
     let mut headers = req.headers.clone();
     headers.extend(hoisted.clone());
     let declared = Declared::from_headers(&headers)?;
-    let length = content_length(&req.input)?;
+    let length = content_length(req.input.content_length)?;
     let body = req.input.body.take();
 
     let window = window_bytes(length, &req.headers);
@@ -39,9 +41,12 @@ pub(crate) async fn put_object(
 
     let request = PutRequest {
         account: caller(&req)?,
-        condition: condition(&req.input)?,
+        condition: condition(
+            req.input.if_match.as_ref(),
+            req.input.if_none_match.as_ref(),
+        )?,
         content_length: Some(length),
-        metadata: metadata(&mut req.input, &hoisted),
+        metadata: take_metadata!(req.input, &hoisted),
         bucket: std::mem::take(&mut req.input.bucket),
         key: std::mem::take(&mut req.input.key),
     };
@@ -50,24 +55,44 @@ pub(crate) async fn put_object(
         .begin_put(request)
         .await
         .map_err(from_objects)?;
-    let mut lane = DigestLane::new(declared.digests(), length <= INLINE_DIGEST_BYTES_MAX);
+    let kept = declared.algorithm().unwrap_or(DEFAULT_ALGORITHM);
+    let digests = declared.digests_and(Some(kept));
+    let mut lane = DigestLane::new(digests, length <= INLINE_DIGEST_BYTES_MAX);
     if let Some(body) = body {
-        copy(body, &mut writer, &mut lane).await?;
+        copy(body, &mut lane, &mut writer).await?;
     }
     let finished = lane.finish().await.map_err(from_lane)?;
     declared.verify(&finished, req.trailing_headers.as_ref())?;
     let outcome = writer
-        .finish(ETag::from_md5(finished.md5))
+        .finish(ETag::from_md5(finished.md5), finished.checksum(kept))
         .await
         .map_err(from_objects)?;
-    Ok(answer(outcome, finished.checksums))
+    Ok(answer(outcome))
+}
+
+/// What takes a body: an object's, or a part's.
+pub(crate) trait BodySink: Send {
+    /// Appends to the body.
+    fn write(&mut self, piece: Bytes) -> impl Future<Output = objects::Result<()>> + Send;
+}
+
+impl BodySink for PutWriter {
+    fn write(&mut self, piece: Bytes) -> impl Future<Output = objects::Result<()>> + Send {
+        PutWriter::write(self, piece)
+    }
+}
+
+impl BodySink for PartWriter {
+    fn write(&mut self, piece: Bytes) -> impl Future<Output = objects::Result<()>> + Send {
+        PartWriter::write(self, piece)
+    }
 }
 
 /// Hands the body on, piece by piece, at the pace of the disks.
-async fn copy(
+pub(crate) async fn copy(
     mut body: StreamingBlob,
-    writer: &mut PutWriter,
     lane: &mut DigestLane,
+    writer: &mut impl BodySink,
 ) -> S3Result<()> {
     while let Some(piece) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_next(cx)).await {
         let piece = piece.map_err(|error| from_stream(error.as_ref()))?;
@@ -78,8 +103,8 @@ async fn copy(
 }
 
 /// The body's length, as it was signed or framed.
-fn content_length(input: &PutObjectInput) -> S3Result<u64> {
-    let Some(length) = input.content_length else {
+pub(crate) fn content_length(length: Option<i64>) -> S3Result<u64> {
+    let Some(length) = length else {
         let message = "You must provide the Content-Length HTTP header.";
         return Err(s3_error!(MissingContentLength, "{message}"));
     };
@@ -94,7 +119,7 @@ fn content_length(input: &PutObjectInput) -> S3Result<u64> {
 }
 
 /// The memory that this put needs.
-fn window_bytes(length: u64, headers: &HeaderMap) -> usize {
+pub(crate) fn window_bytes(length: u64, headers: &HeaderMap) -> usize {
     let hashed_beside = length > INLINE_DIGEST_BYTES_MAX;
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     let digests = match hashed_beside {
@@ -109,8 +134,11 @@ fn window_bytes(length: u64, headers: &HeaderMap) -> usize {
     length.min(STRIPE_BYTES_MAX) + length.min(GATHER_BYTES) + digests + chunk
 }
 
-fn condition(input: &PutObjectInput) -> S3Result<PutCondition> {
-    match (&input.if_match, &input.if_none_match) {
+pub(crate) fn condition(
+    if_match: Option<&ETagCondition>,
+    if_none_match: Option<&ETagCondition>,
+) -> S3Result<PutCondition> {
+    match (if_match, if_none_match) {
         (None, None) => Ok(PutCondition::None),
         (None, Some(ETagCondition::Any)) => Ok(PutCondition::IfNoneMatchAny),
         (Some(ETagCondition::ETag(tag)), None) => Ok(PutCondition::IfMatch(ETag::new(tag.value()))),
@@ -127,14 +155,33 @@ fn condition_not_there(what: &str) -> S3Error {
     )
 }
 
-/// `hoisted`: headers that a presigner moved into the query.
-fn metadata(input: &mut PutObjectInput, hoisted: &HeaderMap) -> objects::Metadata {
-    let mut user: Vec<(String, String)> = input
-        .metadata
-        .take()
-        .unwrap_or_default()
-        .into_iter()
-        .collect();
+/// Takes what is stored beside a body out of the input of an operation that stores it; each has
+/// a type of its own with the same fields. `hoisted`: headers that a presigner moved into the
+/// query.
+macro_rules! take_metadata {
+    ($input:expr, $hoisted:expr) => {
+        objects::Metadata {
+            content_type: $input.content_type.take(),
+            cache_control: $input.cache_control.take(),
+            content_disposition: $input.content_disposition.take(),
+            content_encoding: $input
+                .content_encoding
+                .take()
+                .and_then(|value| $crate::put::stored_encoding(&value)),
+            content_language: $input.content_language.take(),
+            expires: $input.expires.take(),
+            user: $crate::put::user_metadata($input.metadata.take(), $hoisted),
+        }
+    };
+}
+
+pub(crate) use take_metadata;
+
+pub(crate) fn user_metadata(
+    metadata: Option<dto::Metadata>,
+    hoisted: &HeaderMap,
+) -> Vec<(String, String)> {
+    let mut user: Vec<(String, String)> = metadata.unwrap_or_default().into_iter().collect();
     for (name, value) in hoisted {
         if let Some(name) = name.as_str().strip_prefix(METADATA) {
             let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -142,22 +189,11 @@ fn metadata(input: &mut PutObjectInput, hoisted: &HeaderMap) -> objects::Metadat
         }
     }
     user.sort();
-    objects::Metadata {
-        content_type: input.content_type.take(),
-        cache_control: input.cache_control.take(),
-        content_disposition: input.content_disposition.take(),
-        content_encoding: input
-            .content_encoding
-            .take()
-            .and_then(|value| stored_encoding(&value)),
-        content_language: input.content_language.take(),
-        expires: input.expires.take(),
-        user,
-    }
+    user
 }
 
 /// `aws-chunked` describes the transfer, not the object.
-fn stored_encoding(value: &str) -> Option<String> {
+pub(crate) fn stored_encoding(value: &str) -> Option<String> {
     let kept: Vec<&str> = value
         .split(',')
         .map(str::trim)
@@ -166,29 +202,24 @@ fn stored_encoding(value: &str) -> Option<String> {
     (!kept.is_empty()).then(|| kept.join(","))
 }
 
-fn answer(outcome: PutOutcome, sums: dto::Checksum) -> S3Response<PutObjectOutput> {
-    let mut headers = HeaderMap::new();
-    if let Ok(value) = HeaderValue::from_str(&outcome.durable) {
-        headers.insert(DURABLE_HEADER, value);
-    }
-    let verified = sums != dto::Checksum::default();
-    let output = PutObjectOutput {
+fn answer(outcome: PutOutcome) -> S3Response<PutObjectOutput> {
+    let mut sums = sums_of(outcome.checksum.as_ref(), None);
+    let mut output = PutObjectOutput {
         e_tag: Some(dto::ETag::Strong(outcome.etag.as_str().to_owned())),
-        checksum_crc32: sums.checksum_crc32,
-        checksum_crc32c: sums.checksum_crc32c,
-        checksum_crc64nvme: sums.checksum_crc64nvme,
-        checksum_md5: sums.checksum_md5,
-        checksum_sha1: sums.checksum_sha1,
-        checksum_sha256: sums.checksum_sha256,
-        checksum_sha512: sums.checksum_sha512,
-        checksum_type: verified
-            .then(|| dto::ChecksumType::from_static(dto::ChecksumType::FULL_OBJECT)),
-        checksum_xxhash128: sums.checksum_xxhash128,
-        checksum_xxhash3: sums.checksum_xxhash3,
-        checksum_xxhash64: sums.checksum_xxhash64,
+        checksum_type: sums.checksum_type.take(),
         ..Default::default()
     };
-    S3Response::with_headers(output, headers)
+    put_sums!(sums => output);
+    S3Response::with_headers(output, durable(&outcome.durable))
+}
+
+/// The header that says where the object is.
+pub(crate) fn durable(scheme: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_str(scheme) {
+        headers.insert(DURABLE_HEADER, value);
+    }
+    headers
 }
 
 #[cfg(test)]
@@ -224,12 +255,10 @@ mod tests {
     #[test]
     fn conditions_that_s3_has() {
         let parse = |if_match: Option<&str>, if_none_match: Option<&str>| {
-            let input = PutObjectInput {
-                if_match: if_match.map(|text| text.parse().unwrap()),
-                if_none_match: if_none_match.map(|text| text.parse().unwrap()),
-                ..Default::default()
-            };
-            condition(&input).map_err(|error| error.code().as_str().to_owned())
+            let parse = |text: &str| text.parse::<ETagCondition>().unwrap();
+            let (if_match, if_none_match) = (if_match.map(parse), if_none_match.map(parse));
+            condition(if_match.as_ref(), if_none_match.as_ref())
+                .map_err(|error| error.code().as_str().to_owned())
         };
         assert_eq!(parse(None, None), Ok(PutCondition::None));
         assert_eq!(parse(None, Some("*")), Ok(PutCondition::IfNoneMatchAny));

@@ -33,10 +33,11 @@ const ANYWHERE: [&str; 4] = [
     "x-amz-request-payer",
 ];
 
-/// Headers that a PutObject honours in the query.
+/// Headers that operations which store metadata honour in the query.
 const ON_PUT: [&str; 2] = ["x-amz-acl", "x-amz-storage-class"];
 
-/// What a PutObject takes no notice of in the query: what the presigner knew of the body.
+/// What a PutObject and an UploadPart take no notice of in the query: what the presigner knew of
+/// the body.
 const UNNOTICED_ON_PUT: [&str; 8] = [
     "x-amz-checksum-algorithm",
     "x-amz-checksum-crc32",
@@ -47,6 +48,9 @@ const UNNOTICED_ON_PUT: [&str; 8] = [
     "x-amz-checksum-type",
     "x-amz-sdk-checksum-algorithm",
 ];
+
+/// Headers that a CreateMultipartUpload honours in the query besides.
+const ON_CREATE: [&str; 2] = ["x-amz-checksum-algorithm", "x-amz-checksum-type"];
 
 /// What user metadata begins with.
 pub(crate) const METADATA: &str = "x-amz-meta-";
@@ -68,12 +72,14 @@ pub(crate) fn in_query(operation: &str, uri: &Uri, headers: &HeaderMap) -> S3Res
         if name == "x-amz-content-sha256" && value == "UNSIGNED-PAYLOAD" {
             continue;
         }
-        let put = operation == "PutObject";
-        if put && UNNOTICED_ON_PUT.contains(&name.as_str()) {
+        let has_body = matches!(operation, "PutObject" | "UploadPart");
+        if has_body && UNNOTICED_ON_PUT.contains(&name.as_str()) {
             continue;
         }
         let honoured = ANYWHERE.contains(&name.as_str())
-            || (put && (ON_PUT.contains(&name.as_str()) || name.starts_with(METADATA)));
+            || (matches!(operation, "PutObject" | "CreateMultipartUpload")
+                && (ON_PUT.contains(&name.as_str()) || name.starts_with(METADATA)))
+            || (operation == "CreateMultipartUpload" && ON_CREATE.contains(&name.as_str()));
         if !honoured {
             return Err(s3_error!(
                 NotImplemented,

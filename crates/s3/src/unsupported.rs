@@ -9,7 +9,7 @@ use crate::missing;
 use crate::names::{fits_xml, for_xml, percent_decode, query_pairs};
 
 /// Query parameters that turn a plain operation into another one.
-const SUBRESOURCES: [&str; 53] = [
+const SUBRESOURCES: [&str; 55] = [
     "abac",
     "accelerate",
     "acl",
@@ -61,6 +61,8 @@ const SUBRESOURCES: [&str; 53] = [
     "website",
     "response-cache-control",
     "response-content-disposition",
+    "response-content-encoding",
+    "response-content-language",
     "response-content-type",
     "response-expires",
 ];
@@ -72,10 +74,16 @@ fn expected(operation: &str) -> &'static [&'static str] {
             "partNumber",
             "response-cache-control",
             "response-content-disposition",
+            "response-content-encoding",
+            "response-content-language",
             "response-content-type",
             "response-expires",
             "versionId",
         ],
+        "AbortMultipartUpload" | "CompleteMultipartUpload" | "ListParts" => &["uploadId"],
+        "CreateMultipartUpload" | "ListMultipartUploads" => &["uploads"],
+        "UploadPart" | "UploadPartCopy" => &["partNumber", "uploadId"],
+        "GetObjectAttributes" => &["attributes", "versionId"],
         "DeleteObject" => &["versionId"],
         "DeleteObjects" => &["delete"],
         "GetBucketLocation" => &["location"],
@@ -86,20 +94,29 @@ fn expected(operation: &str) -> &'static [&'static str] {
 }
 
 /// The operations that are there.
-pub(crate) const OPERATIONS: [&str; 14] = [
+pub(crate) const OPERATIONS: [&str; 23] = [
+    "AbortMultipartUpload",
+    "CompleteMultipartUpload",
+    "CopyObject",
     "CreateBucket",
+    "CreateMultipartUpload",
     "DeleteBucket",
     "DeleteObject",
     "DeleteObjects",
     "GetBucketLocation",
     "GetObject",
+    "GetObjectAttributes",
     "HeadBucket",
     "HeadObject",
     "ListBuckets",
+    "ListMultipartUploads",
     "ListObjectVersions",
     "ListObjects",
     "ListObjectsV2",
+    "ListParts",
     "PutObject",
+    "UploadPart",
+    "UploadPartCopy",
     METRICS_OPERATION,
 ];
 
@@ -175,7 +192,7 @@ enum Rule {
 }
 
 /// Headers that ask for something. Names that end in `*` stand for all that begin like them.
-const HEADERS: [(&str, Rule); 17] = [
+const HEADERS: [(&str, Rule); 18] = [
     (
         "x-amz-acl",
         Rule::Only(&["private", "bucket-owner-full-control"]),
@@ -189,8 +206,9 @@ const HEADERS: [(&str, Rule); 17] = [
         "x-amz-bypass-governance-retention",
         Rule::Only(&["false", "False"]),
     ),
-    ("x-amz-copy-source*", Rule::Never),
+    ("x-amz-copy-source-server-side-encryption-*", Rule::Never),
     ("x-amz-grant-*", Rule::Never),
+    ("x-amz-if-match-initiated-time", Rule::Never),
     ("x-amz-if-match-last-modified-time", Rule::Never),
     ("x-amz-if-match-size", Rule::Never),
     ("x-amz-mfa", Rule::Never),
@@ -202,7 +220,7 @@ const HEADERS: [(&str, Rule); 17] = [
     ("x-amz-rename-source*", Rule::Never),
     ("x-amz-server-side-encryption*", Rule::Never),
     ("x-amz-tagging", Rule::Never),
-    ("x-amz-tagging-directive", Rule::Never),
+    ("x-amz-tagging-directive", Rule::Only(&["COPY", "REPLACE"])),
     ("x-amz-website-redirect-location", Rule::Never),
     ("x-amz-write-offset-bytes", Rule::Never),
 ];
@@ -215,6 +233,10 @@ pub(crate) fn check_headers(operation: &str, headers: &HeaderMap) -> S3Result<()
             continue;
         }
         let value = value.to_str().unwrap_or("");
+        let copies = matches!(operation, "CopyObject" | "UploadPartCopy");
+        if name.starts_with("x-amz-copy-source") && !copies {
+            return Err(not_there(name));
+        }
         if name == "x-amz-storage-class" && value != "STANDARD" {
             return Err(s3_error!(
                 InvalidStorageClass,
@@ -236,7 +258,9 @@ pub(crate) fn check_headers(operation: &str, headers: &HeaderMap) -> S3Result<()
         check_range(headers)?;
     }
     match operation {
-        "PutObject" => check_conditions(&["if-modified-since", "if-unmodified-since"], headers),
+        "PutObject" | "CopyObject" | "CompleteMultipartUpload" => {
+            check_conditions(&["if-modified-since", "if-unmodified-since"], headers)
+        }
         "DeleteObject" => check_conditions(
             &["if-modified-since", "if-none-match", "if-unmodified-since"],
             headers,
@@ -334,7 +358,8 @@ mod tests {
             ("DeleteObject", "acl"),
             ("DeleteBucket", "delete"),
             ("ListObjects", "location"),
-            ("CreateMultipartUpload", "uploads"),
+            ("UploadPart", "partNumber=1&uploadId=x&acl"),
+            ("CopyObject", "uploadId=x"),
             ("GetBucketAcl", "acl"),
         ] {
             assert_eq!(query(operation, text), refused, "{operation} ?{text}");
@@ -347,6 +372,8 @@ mod tests {
             ("ListObjectsV2", "list-type=2&prefix=acl&delimiter=%2F"),
             ("ListObjectVersions", "versions"),
             ("PutObject", "X-Amz-Signature=00&x-id=PutObject"),
+            ("UploadPart", "partNumber=1&uploadId=x"),
+            ("GetObjectAttributes", "attributes"),
         ] {
             assert_eq!(query(operation, text), None, "{operation} ?{text}");
         }
@@ -393,7 +420,12 @@ mod tests {
             let error = check_headers(operation, &headers).err()?;
             Some(error.code().as_str().to_owned())
         };
-        for operation in ["PutObject", "DeleteObject"] {
+        for operation in [
+            "PutObject",
+            "DeleteObject",
+            "CopyObject",
+            "CompleteMultipartUpload",
+        ] {
             for (name, value, code) in [
                 ("if-match", "\"a\"", None),
                 ("if-match", "", Some("InvalidArgument")),

@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use http::StatusCode;
-use objects::{ObjectInfo, Timestamp};
+use objects::{Checksum, ObjectHandle, ObjectInfo, PartInfo, Timestamp};
 use s3s::dto::{self, ETagCondition};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
 use crate::conditions::{ReadConditions, Verdict};
-use crate::errors::{custom, with_header};
+use crate::errors::{custom, from_objects, with_header};
 
 /// The part of a read's input that GET and HEAD share.
 pub(crate) struct ReadInput {
@@ -29,6 +29,10 @@ pub(crate) struct View {
     pub(crate) range: Range<u64>,
     /// `Content-Range`, when the answer is 206.
     pub(crate) content_range: Option<String>,
+    /// The checksum of just these bytes, if one is known.
+    pub(crate) checksum: Option<Checksum>,
+    /// How many parts the object has, if one of them was asked for.
+    pub(crate) parts: Option<u16>,
 }
 
 impl View {
@@ -55,8 +59,19 @@ impl ReadInput {
         Ok(())
     }
 
-    /// Evaluates conditions, then the range.
-    pub(crate) fn view(self, info: &ObjectInfo) -> S3Result<View> {
+    /// Evaluates conditions, then the range or the part.
+    pub(crate) async fn view(self, handle: &ObjectHandle) -> S3Result<View> {
+        let part = match self.part_number.map(u16::try_from) {
+            Some(Ok(number)) if handle.info().parts.is_some() => {
+                let part = handle.part(number).await.map_err(from_objects)?;
+                Some(part.ok_or_else(no_such_part)?)
+            }
+            _ => None,
+        };
+        self.view_of(handle.info(), part)
+    }
+
+    fn view_of(self, info: &ObjectInfo, part: Option<PartInfo>) -> S3Result<View> {
         let modified = to_seconds(info.modified);
         // A range is for whoever has the rest of this very object; others get it whole.
         let same = |validator: &str| is_current(validator, info.etag.as_str(), modified);
@@ -71,7 +86,16 @@ impl ReadInput {
             if_unmodified_since: self.if_unmodified_since.map(seconds),
         };
         match conditions.evaluate(info.etag.as_str(), modified) {
-            Verdict::Proceed => select(range, part_number, info.size),
+            Verdict::Proceed => match part {
+                Some(part) => Ok(view_of_part(part, info)),
+                None => {
+                    let mut view = select(range, part_number, info.size)?;
+                    if view.range == (0..info.size) {
+                        view.checksum = info.checksum.clone();
+                    }
+                    Ok(view)
+                }
+            },
             Verdict::NotModified => Err(not_modified(info)),
             Verdict::Failed(header) => Err(s3_error!(
                 PreconditionFailed,
@@ -115,6 +139,26 @@ pub(crate) fn check_version(version_id: Option<&str>) -> S3Result<()> {
     }
 }
 
+/// One part of an object that was uploaded in parts.
+fn view_of_part(part: PartInfo, info: &ObjectInfo) -> View {
+    // An empty part has no place in a Content-Range.
+    let content_range = (!part.range.is_empty()).then(|| content_range(&part.range, info.size));
+    View {
+        content_range,
+        range: part.range,
+        checksum: part.checksum,
+        parts: info.parts,
+    }
+}
+
+fn no_such_part() -> S3Error {
+    custom(
+        "InvalidPartNumber",
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        "The requested partnumber is not satisfiable",
+    )
+}
+
 fn select(range: Option<dto::Range>, part_number: Option<i32>, size: u64) -> S3Result<View> {
     if let Some(range) = range {
         let selected = match range.check(size) {
@@ -123,25 +167,24 @@ fn select(range: Option<dto::Range>, part_number: Option<i32>, size: u64) -> S3R
         };
         let content_range = Some(content_range(&selected, size));
         return Ok(View {
+            checksum: None,
             range: selected,
             content_range,
+            parts: None,
         });
     }
     match part_number {
         // An object that was put in one piece is its own and only part.
-        Some(1) if size > 0 => Ok(View {
-            range: 0..size,
-            content_range: Some(content_range(&(0..size), size)),
-        }),
-        None | Some(1) => Ok(View {
-            range: 0..size,
-            content_range: None,
-        }),
-        Some(_) => Err(custom(
-            "InvalidPartNumber",
-            StatusCode::RANGE_NOT_SATISFIABLE,
-            "The requested partnumber is not satisfiable",
-        )),
+        None | Some(1) => {
+            let partial = part_number.is_some() && size > 0;
+            Ok(View {
+                range: 0..size,
+                content_range: partial.then(|| content_range(&(0..size), size)),
+                checksum: None,
+                parts: None,
+            })
+        }
+        Some(_) => Err(no_such_part()),
     }
 }
 
@@ -190,11 +233,11 @@ pub(crate) fn to_dto(timestamp: Timestamp) -> dto::Timestamp {
 }
 
 /// Whole seconds, rounded down, as `Last-Modified` shows them.
-fn to_seconds(timestamp: Timestamp) -> i64 {
+pub(crate) fn to_seconds(timestamp: Timestamp) -> i64 {
     i64::try_from(timestamp.as_millis() / 1_000).unwrap_or(i64::MAX)
 }
 
-fn seconds(timestamp: dto::Timestamp) -> i64 {
+pub(crate) fn seconds(timestamp: dto::Timestamp) -> i64 {
     let mut text = Vec::with_capacity(32);
     let written = timestamp.format(dto::TimestampFormat::EpochSeconds, &mut text);
     let text = written
