@@ -9,10 +9,12 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use objects::rescue::{
-    BlobLabel, Body, BucketId, Entry, Flags, ObjectHead, ObjectRecord, decode_entry,
+    BlobLabel, BlobRole, Body, BucketId, Entry, Flags, ObjectHead, ObjectRecord, decode_entry,
 };
 use objects::{
-    AccountId, ETag, Metadata, Objects, ObjectsOptions, PutCondition, PutRequest, Timestamp,
+    AccountId, Checksum, ChosenPart, CompleteRequest, CreateUpload, ETag, Metadata, Objects,
+    ObjectsOptions, PartRequest, PartSummary, PartSums, PutCondition, PutRequest, Timestamp,
+    UploadRef,
 };
 use shardstore::file_disk::FileDisk;
 use shardstore::rescue::Rescue;
@@ -86,7 +88,11 @@ impl Filled {
         let store = Store::open(Arc::new(disk), limited()).unwrap();
         let engine = Engine::start(store, 1).unwrap();
         let volume = Volume::new(vec![engine]).unwrap();
-        let objects = Objects::open(volume.clone(), ObjectsOptions::default()).unwrap();
+        let options = ObjectsOptions {
+            part_bytes_min: 1,
+            ..ObjectsOptions::default()
+        };
+        let objects = Objects::open(volume.clone(), options).unwrap();
         Filled {
             runtime: tokio::runtime::Builder::new_current_thread()
                 .build()
@@ -120,13 +126,14 @@ impl Filled {
                 .await
                 .unwrap();
             writer.write(body.to_vec().into()).await.unwrap();
-            writer.finish(ETag::new("e")).await.unwrap();
+            writer.finish(ETag::new("e"), None).await.unwrap();
         });
     }
 
     /// A body as a crash leaves it before its record is written; returns its name.
     fn orphan(&self, bucket: BucketId, key: &str, body: &[u8]) -> String {
         let label = BlobLabel {
+            role: BlobRole::Object,
             bucket,
             bucket_name: "bucket".to_owned(),
             key: key.to_owned(),
@@ -147,6 +154,7 @@ impl Filled {
                 },
                 body: Body::Blob(writer.blob().clone()),
                 metadata: Metadata::default(),
+                checksum: None,
                 unknown: Vec::new(),
             };
             let finished = writer.finish(record.encode().unwrap()).await.unwrap();
@@ -314,4 +322,96 @@ fn a_record_hides_no_newer_body() {
     let path = to.join(format!("_no-record/bucket/k%body-{newer}"));
     assert_eq!(std::fs::read(path).unwrap(), [7; 20_000]);
     assert_eq!(std::fs::read(to.join("bucket/k")).unwrap(), b"old");
+}
+
+/// Sums that nobody looks at.
+struct NoSums;
+
+impl PartSums for NoSums {
+    fn add(&mut self, _: &PartSummary) -> objects::Result<()> {
+        Ok(())
+    }
+
+    fn finish(&mut self) -> objects::Result<(ETag, Option<Checksum>)> {
+        Ok((ETag::new("e-2"), None))
+    }
+}
+
+/// An object that was uploaded in parts comes back whole, with a table in its record and with one
+/// in a blob; and so does each part of an upload that was never completed.
+#[test]
+fn objects_in_parts_are_rescued() {
+    let scratch = Scratch::new("parts");
+    let disk = scratch.join("disk");
+    let filled = Filled::format(&disk);
+    filled.bucket("bucket");
+    let upload = |key: &str, count: u16, complete: bool| {
+        filled.run(async {
+            let request = CreateUpload {
+                account: AccountId::ROOT,
+                bucket: "bucket".to_owned(),
+                key: key.to_owned(),
+                metadata: Metadata::default(),
+                checksum: None,
+            };
+            let upload = UploadRef {
+                account: AccountId::ROOT,
+                bucket: "bucket".to_owned(),
+                key: key.to_owned(),
+                upload: filled.objects.create_upload(request).await.unwrap(),
+            };
+            let (mut parts, mut body) = (Vec::new(), Vec::new());
+            for number in 1..=count {
+                let piece = format!("{key} {number};").into_bytes();
+                let request = PartRequest {
+                    upload: upload.clone(),
+                    number: number.into(),
+                    content_length: None,
+                };
+                let mut writer = filled.objects.begin_part(request).await.unwrap();
+                writer.write(piece.clone().into()).await.unwrap();
+                let etag = ETag::new(format!("tag-{number}"));
+                writer.finish(etag.clone(), None).await.unwrap();
+                body.extend(piece);
+                parts.push(ChosenPart {
+                    number,
+                    etag,
+                    checksum: None,
+                });
+            }
+            if complete {
+                let request = CompleteRequest {
+                    upload,
+                    parts,
+                    condition: PutCondition::None,
+                    size: None,
+                };
+                let sums = &mut NoSums;
+                let completed = filled.objects.complete_upload(request, sums).await;
+                completed.unwrap();
+            }
+            body
+        })
+    };
+    let few = upload("few", 3, true);
+    let many = upload("many", 100, true);
+    upload("begun", 2, false);
+    filled.close();
+    let target = scratch.join("out");
+    let output = rescue("export", &[Path::new("--to"), &target, &disk]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read(target.join("bucket/few")).unwrap(), few);
+    assert_eq!(std::fs::read(target.join("bucket/many")).unwrap(), many);
+    let mut parts: Vec<String> = std::fs::read_dir(target.join("_no-record/bucket"))
+        .unwrap()
+        .map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap())
+        .collect();
+    parts.sort();
+    assert_eq!(parts, ["begun 1;", "begun 2;"]);
+    let listed = text(&rescue("list", &[&disk]).stdout);
+    assert!(
+        listed.contains("bucket/begun no-record, part 1 of upload"),
+        "{listed}"
+    );
+    assert_eq!(listed.lines().count(), 4, "{listed}");
 }

@@ -9,10 +9,12 @@ use volume::{BlobId, RawKey, ShardValue};
 
 use crate::Result;
 pub use crate::codec::UnknownFields;
+use crate::garbage::Garbage;
 pub use crate::keys::{BucketId, MetaKey, decode_meta_key};
 pub use crate::parts::{PartEntry, PartTable, PartsRef};
 pub use crate::record::{
-    BlobLabel, BlobRole, Body, BucketRecord, Flags, ObjectHead, ObjectRecord, PartRecord,
+    BlobLabel, BlobRole, Body, BucketRecord, EndedRecord, Flags, ObjectHead, ObjectRecord,
+    PartRecord,
 };
 pub use crate::upload::UploadId;
 
@@ -35,7 +37,7 @@ pub enum Entry {
         /// The commit sequence: the largest of a key is the current version.
         sequence: u64,
         /// What is kept about it.
-        record: ObjectRecord,
+        record: Box<ObjectRecord>,
     },
     /// A part of a blob; the entry's payload is the shard's bytes.
     Shard {
@@ -50,12 +52,29 @@ pub enum Entry {
         /// Stripe 0: what the blob is the body of.
         label: Option<BlobLabel>,
         /// The last stripe: a copy of the object's record.
-        record: Option<ObjectRecord>,
+        record: Option<Box<ObjectRecord>>,
+        /// The last stripe of a part: a copy of the part's record. Which of the two it is, says
+        /// the label alone with certainty.
+        part: Option<Box<PartRecord>>,
     },
     /// A note that a blob is deleted, whose parts may still be there.
     Deleted {
         /// The blob.
         blob: BlobId,
+        /// A body in parts is deleted, all that came from this upload; the blob is one of it.
+        upload: Option<UploadId>,
+    },
+    /// A note that an upload has ended: the parts that no object keeps are deleted.
+    EndedUpload {
+        /// The upload.
+        upload: UploadId,
+        /// What an object keeps.
+        kept: EndedRecord,
+    },
+    /// A note that a bucket is gone with all its uploads.
+    EndedBucket {
+        /// The bucket.
+        bucket: BucketId,
     },
     /// A part of an upload that is not completed, or not cleared away yet.
     Part {
@@ -68,7 +87,7 @@ pub enum Entry {
         /// The part's number.
         number: u16,
         /// What is kept about it.
-        record: PartRecord,
+        record: Box<PartRecord>,
     },
     /// Counters and settings, uploads, or of a newer release: nothing to export.
     Other,
@@ -87,7 +106,7 @@ pub fn decode_entry(key: &[u8], value: &[u8]) -> Result<Entry> {
                 key,
                 sequence,
             } => {
-                let record = ObjectRecord::decode(value)?;
+                let record = Box::new(ObjectRecord::decode(value)?);
                 Ok(Entry::Object {
                     bucket,
                     key,
@@ -95,14 +114,25 @@ pub fn decode_entry(key: &[u8], value: &[u8]) -> Result<Entry> {
                     record,
                 })
             }
-            MetaKey::Garbage { blob } => Ok(Entry::Deleted { blob }),
+            MetaKey::Garbage { blob } => {
+                let upload = match Garbage::decode(value)? {
+                    Garbage::Blob(_) => None,
+                    Garbage::Parts(parts) => Some(parts.upload),
+                };
+                Ok(Entry::Deleted { blob, upload })
+            }
+            MetaKey::EndedUpload { upload, .. } => {
+                let kept = EndedRecord::decode(value)?;
+                Ok(Entry::EndedUpload { upload, kept })
+            }
+            MetaKey::EndedBucket { bucket } => Ok(Entry::EndedBucket { bucket }),
             MetaKey::Part {
                 bucket,
                 key,
                 upload,
                 number,
             } => {
-                let record = PartRecord::decode(value)?;
+                let record = Box::new(PartRecord::decode(value)?);
                 Ok(Entry::Part {
                     bucket,
                     key,
@@ -126,6 +156,9 @@ pub fn decode_entry(key: &[u8], value: &[u8]) -> Result<Entry> {
                 .and_then(|label| BlobLabel::decode(label).ok());
             let trailer = value.trailer.as_ref();
             let record = trailer.and_then(|trailer| ObjectRecord::decode(&trailer.bytes).ok());
+            let record = record.map(Box::new);
+            let part = trailer.and_then(|trailer| PartRecord::decode(&trailer.bytes).ok());
+            let part = part.map(Box::new);
             Ok(Entry::Shard {
                 blob,
                 stripe,
@@ -133,6 +166,7 @@ pub fn decode_entry(key: &[u8], value: &[u8]) -> Result<Entry> {
                 value,
                 label,
                 record,
+                part,
             })
         }
         RawKey::Unknown => Ok(Entry::Other),

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use objects::rescue::{
-    BlobLabel, Body, BucketId, Entry, Flags, ObjectHead, ObjectRecord, decode_entry,
+    BlobLabel, BlobRole, Body, BucketId, EndedRecord, Entry, Flags, ObjectHead, ObjectRecord,
+    PartRecord, PartTable, PartsRef, UploadId, decode_entry,
 };
+use objects::{AccountId, Metadata};
 use shardstore::rescue::{Rescue, Rescued};
-use volume::BlobId;
+use volume::{BlobId, BlobRef};
 
 /// Everything on a disk that makes up objects.
 pub(super) struct Inventory<'a> {
@@ -47,6 +49,8 @@ pub(super) enum Relation {
     Older,
     /// The record was written before the body was: a newer record is likely to be lost.
     Newer,
+    /// It is a part of an upload that was not completed, or whose object's record is lost.
+    Part { upload: UploadId, number: u16 },
 }
 
 impl fmt::Display for Relation {
@@ -55,6 +59,9 @@ impl fmt::Display for Relation {
             Relation::Alone => "no-record",
             Relation::Older => "no-record, older than the object",
             Relation::Newer => "no-record, newer than the object",
+            Relation::Part { upload, number } => {
+                return write!(f, "no-record, part {number} of upload {upload}");
+            }
         })
     }
 }
@@ -70,6 +77,7 @@ struct Blob<'a> {
     stripes: BTreeMap<u32, Rescued<'a>>,
     label: Option<BlobLabel>,
     record: Option<ObjectRecord>,
+    part: Option<PartRecord>,
 }
 
 /// Entries, sorted by what they are.
@@ -81,6 +89,9 @@ struct Found<'a> {
     blobs: BTreeMap<BlobId, Blob<'a>>,
     /// Bodies whose deletion was decided, though it may not be through.
     deleted: BTreeSet<BlobId>,
+    /// Uploads that are over, and what objects keep of them.
+    ended: BTreeMap<UploadId, EndedRecord>,
+    ended_buckets: BTreeSet<BucketId>,
     unreadable: Vec<String>,
 }
 
@@ -110,7 +121,7 @@ impl<'a> Found<'a> {
                 sequence,
                 record,
             } => {
-                let newest = self.objects.entry((bucket, key));
+                let (record, newest) = (*record, self.objects.entry((bucket, key)));
                 let newest = newest.or_insert_with(|| (sequence, record.clone(), rescued));
                 if sequence > newest.0 {
                     *newest = (sequence, record, rescued);
@@ -122,19 +133,143 @@ impl<'a> Found<'a> {
                 stripe,
                 label,
                 record,
+                part,
                 ..
             } => {
                 let blob = self.blobs.entry(blob).or_default();
                 blob.seq = blob.seq.max(rescued.seq);
                 blob.stripes.insert(stripe, rescued);
                 blob.label = label.or(blob.label.take());
-                blob.record = record.or(blob.record.take());
+                blob.record = record.map(|record| *record).or(blob.record.take());
+                blob.part = part.map(|part| *part).or(blob.part.take());
             }
-            Entry::Deleted { blob } => {
+            Entry::Deleted { blob, upload } => {
                 self.deleted.insert(blob);
+                if let Some(upload) = upload {
+                    self.ended.insert(upload, EndedRecord::default());
+                }
             }
-            Entry::Other => {}
+            Entry::EndedUpload { upload, kept } => {
+                self.ended.entry(upload).or_insert(kept);
+            }
+            Entry::EndedBucket { bucket } => {
+                self.ended_buckets.insert(bucket);
+            }
+            // Its blob says what it is.
+            Entry::Part { .. } | Entry::Other => {}
         }
+    }
+}
+
+/// The pieces of a blob, in order.
+fn pieces<'a>(blob: &BlobRef, found: &Blob<'a>) -> Vec<Part<'a>> {
+    (0..blob.stripes())
+        .map(|stripe| found.stripes.get(&stripe).copied())
+        .collect()
+}
+
+impl<'a> Found<'a> {
+    /// The pieces of a blob, which is not looked at again.
+    fn take(&mut self, blob: &BlobRef) -> Vec<Part<'a>> {
+        pieces(blob, &self.blobs.remove(&blob.id).unwrap_or_default())
+    }
+
+    /// The pieces of a body in parts. If its table cannot be read, the parts themselves say what
+    /// they belong to.
+    fn take_parts(&mut self, rescue: &Rescue, parts: &PartsRef) -> Vec<Part<'a>> {
+        let blobs = match self.table(rescue, parts) {
+            Some(blobs) => blobs,
+            None => self.parts_of(parts.upload),
+        };
+        if let PartTable::Apart { blob, .. } = &parts.table {
+            self.blobs.remove(&blob.id);
+        }
+        blobs.iter().flat_map(|blob| self.take(blob)).collect()
+    }
+
+    /// Parts whose deletion was decided, though it may not be through.
+    fn forget_ended_uploads(&mut self) {
+        let (ended, buckets) = (&self.ended, &self.ended_buckets);
+        self.blobs.retain(|_, blob| match &blob.label {
+            Some(BlobLabel {
+                role: BlobRole::Part { upload, number },
+                bucket,
+                ..
+            }) => {
+                let ended = ended.get(upload).is_some_and(|kept| !kept.keeps(*number));
+                !(ended || buckets.contains(bucket))
+            }
+            _ => true,
+        });
+    }
+
+    fn table(&self, rescue: &Rescue, parts: &PartsRef) -> Option<Vec<BlobRef>> {
+        let entries = match &parts.table {
+            PartTable::Here(entries) => entries.clone(),
+            PartTable::Apart { blob, .. } => {
+                let mut bytes = Vec::new();
+                for piece in pieces(blob, self.blobs.get(&blob.id)?) {
+                    let piece = piece?;
+                    let read = rescue.read_payload(&piece, 0..piece.payload_len());
+                    bytes.extend(read.ok()?);
+                }
+                bytes
+            }
+        };
+        let mut blobs = Vec::new();
+        for chunk in 0..parts.chunks() {
+            let range = parts.chunk_bytes(chunk);
+            let range = usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?;
+            let chunk = parts.decode_chunk(chunk, entries.get(range)?).ok()?;
+            blobs.extend(chunk.into_iter().map(|part| part.blob));
+        }
+        Some(blobs)
+    }
+
+    /// The parts of an upload that are on the disk, in order.
+    fn parts_of(&self, upload: UploadId) -> Vec<BlobRef> {
+        let mut parts = BTreeMap::new();
+        for blob in self.blobs.values() {
+            let role = blob.label.as_ref().map(|label| label.role);
+            if let (Some(BlobRole::Part { upload: of, number }), Some(part)) = (role, &blob.part)
+                && of == upload
+            {
+                parts.insert(number, part.blob.clone());
+            }
+        }
+        parts.into_values().collect()
+    }
+
+    /// Bodies in parts whose table is there, with a copy of the record, but not the record.
+    fn tables_without_record(&mut self, rescue: &Rescue, known: &Known) -> Vec<Item<'a>> {
+        let is_table = |blob: &Blob<'_>| {
+            let role = blob.label.as_ref().map(|label| label.role);
+            matches!(role, Some(BlobRole::Table { .. }))
+        };
+        let tables = self
+            .blobs
+            .iter()
+            .filter(|(id, blob)| is_table(blob) && !self.deleted.contains(id));
+        let tables: Vec<BlobId> = tables.map(|(id, _)| *id).collect();
+        let mut items = Vec::new();
+        for id in tables {
+            let Some(Blob {
+                seq,
+                label: Some(label),
+                record: Some(record),
+                ..
+            }) = self.blobs.get(&id)
+            else {
+                continue;
+            };
+            let Body::Parts(parts) = record.body.clone() else {
+                continue;
+            };
+            let (seq, label, record) = (*seq, label.clone(), record.clone());
+            let parts = self.take_parts(rescue, &parts);
+            items.push(orphan(id, seq, label, record, parts, known));
+        }
+        items
     }
 }
 
@@ -147,12 +282,8 @@ impl<'a> Inventory<'a> {
         for ((id, key), (_, record, rescued)) in std::mem::take(&mut found.objects) {
             let parts = match &record.body {
                 Body::Inline => vec![Some(rescued)],
-                Body::Blob(blob) => {
-                    let stripes = found.blobs.remove(&blob.id).unwrap_or_default().stripes;
-                    (0..blob.stripes())
-                        .map(|stripe| stripes.get(&stripe).copied())
-                        .collect()
-                }
+                Body::Blob(blob) => found.take(blob),
+                Body::Parts(parts) => found.take_parts(rescue, parts),
             };
             known.insert((id, key.clone()), rescued.seq);
             if record.head.flags.contains(Flags::DELETE_MARKER) {
@@ -171,6 +302,8 @@ impl<'a> Inventory<'a> {
                 parts,
             });
         }
+        items.extend(found.tables_without_record(rescue, &known));
+        found.forget_ended_uploads();
         items.extend(orphans(found.blobs, &found.deleted, &known));
         let order = |item: &Item<'a>| (item.bucket.clone(), item.key.clone(), item.orphan);
         items.sort_by_cached_key(order);
@@ -207,39 +340,72 @@ fn orphans<'a>(
 ) -> Vec<Item<'a>> {
     let mut orphans = Vec::new();
     for (id, blob) in blobs {
-        let (Some(label), Some(record)) = (blob.label, blob.record) else {
+        if deleted.contains(&id) {
+            continue;
+        }
+        let Some(label) = blob.label.clone() else {
+            continue;
+        };
+        let record = match label.role {
+            BlobRole::Object => blob.record.clone(),
+            BlobRole::Part { .. } => blob.part.as_ref().map(record_of_part),
+            BlobRole::Table { .. } => None,
+        };
+        let Some(record) = record else {
             continue;
         };
         let Body::Blob(reference) = &record.body else {
             continue;
         };
-        if deleted.contains(&id) {
-            continue;
-        }
-        let stripes = 0..reference.stripes();
-        let parts = stripes
-            .map(|stripe| blob.stripes.get(&stripe).copied())
-            .collect();
-        let (bucket, key) = (label.bucket_name, label.key);
-        let recorded = known.get(&(label.bucket, key.clone()));
-        let relation = match recorded {
-            None => Relation::Alone,
-            Some(&recorded) if recorded > blob.seq => Relation::Older,
-            Some(_) => Relation::Newer,
-        };
-        orphans.push(Item {
-            bucket,
-            key,
-            record,
-            orphan: Some(Orphan {
-                seq: blob.seq,
-                blob: id,
-                relation,
-            }),
-            parts,
-        });
+        let parts = pieces(reference, &blob);
+        orphans.push(orphan(id, blob.seq, label, record, parts, known));
     }
     orphans
+}
+
+/// A part as if it were an object.
+fn record_of_part(part: &PartRecord) -> ObjectRecord {
+    ObjectRecord {
+        head: ObjectHead {
+            flags: Flags::NULL_VERSION,
+            size: part.size,
+            modified: part.modified,
+            owner: AccountId::ROOT,
+            etag: part.etag.clone(),
+        },
+        body: Body::Blob(part.blob.clone()),
+        metadata: Metadata::default(),
+        checksum: part.checksum.clone(),
+        unknown: Vec::new(),
+    }
+}
+
+fn orphan<'a>(
+    blob: BlobId,
+    seq: u64,
+    label: BlobLabel,
+    record: ObjectRecord,
+    parts: Vec<Part<'a>>,
+    known: &Known,
+) -> Item<'a> {
+    let recorded = known.get(&(label.bucket, label.key.clone()));
+    let relation = match (label.role, recorded) {
+        (BlobRole::Part { upload, number }, _) => Relation::Part { upload, number },
+        (_, None) => Relation::Alone,
+        (_, Some(&recorded)) if recorded > seq => Relation::Older,
+        (_, Some(_)) => Relation::Newer,
+    };
+    Item {
+        bucket: label.bucket_name,
+        key: label.key,
+        record,
+        orphan: Some(Orphan {
+            seq,
+            blob,
+            relation,
+        }),
+        parts,
+    }
 }
 
 impl Item<'_> {
@@ -289,8 +455,8 @@ impl Item<'_> {
 
 #[cfg(test)]
 mod tests {
-    use objects::{AccountId, ETag, Metadata, Timestamp};
-    use volume::{BlobRef, Scheme};
+    use objects::{ETag, Timestamp};
+    use volume::Scheme;
 
     use super::*;
 
@@ -316,9 +482,11 @@ mod tests {
             },
             body: Body::Blob(reference),
             metadata: Metadata::default(),
+            checksum: None,
             unknown: Vec::new(),
         };
         let label = BlobLabel {
+            role: BlobRole::Object,
             bucket: BUCKET,
             bucket_name: "b".to_owned(),
             key: "k".to_owned(),
@@ -328,6 +496,7 @@ mod tests {
             stripes: BTreeMap::new(),
             label: Some(label),
             record: Some(record),
+            part: None,
         };
         (id, blob)
     }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use bytes::Bytes;
-use objects::rescue::{Body, Entry, MetaKey, PartTable, PartsRef, decode_entry, decode_meta_key};
+use objects::rescue::{Body, Entry, PartTable, PartsRef, decode_entry};
 use objects::{
     AccountId, ETag, Error, ListEntry, ListRequest, Metadata, Objects, ObjectsOptions,
     PutCondition, PutOutcome, PutRequest,
@@ -215,20 +215,13 @@ impl World {
                     stored.insert(blob);
                 }
                 Entry::Bucket { .. } => {}
-                Entry::Deleted { blob } => {
+                Entry::Deleted { blob, .. } => {
                     panic!("a note of the deletion of {blob}, which is done")
                 }
-                Entry::Other => {
-                    let RawKey::Meta(key) = RawKey::decode(&key) else {
-                        continue;
-                    };
-                    let kind = decode_meta_key(key).unwrap();
-                    let ended = matches!(
-                        kind,
-                        MetaKey::EndedUpload { .. } | MetaKey::EndedBucket { .. }
-                    );
-                    assert!(!ended, "a note that was not followed: {kind:?}");
+                ended @ (Entry::EndedUpload { .. } | Entry::EndedBucket { .. }) => {
+                    panic!("a note that was not followed: {ended:?}")
                 }
+                Entry::Other => {}
             }
         }
         assert_eq!(
