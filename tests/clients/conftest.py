@@ -1,9 +1,12 @@
+import functools
 import itertools
 import shutil
+import subprocess
 
 import pytest
 
 import harness
+import programs
 
 _numbers = itertools.count(1)
 
@@ -22,6 +25,44 @@ def server(tmp_path_factory):
     assert running.process.poll() is None, f"the server ended during the tests\n{running.complaints()}"
     assert running.stop() == 0
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def logged_server(tmp_path_factory):
+    """One server for a client's tests, with a disk of their own and `requests`, what it was asked for."""
+    directory = tmp_path_factory.mktemp("logged")
+    log = directory / "access.log"
+    running = harness.Server(directory / "disk", "--log-format", "json", "--access-log", log)
+    running.requests = harness.AccessLog(running, log)
+    yield running
+    assert running.process.poll() is None, f"the server ended during the tests\n{running.complaints()}"
+    assert running.stop() == 0
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def tls_server(tmp_path_factory):
+    """One server that speaks TLS, under a certificate that only `ca_file` vouches for."""
+    if "--tls-cert" not in _server_help():
+        pytest.skip("this server knows no --tls-cert")
+    directory = tmp_path_factory.mktemp("tls")
+    certificate, key = programs.self_signed(directory)
+    running = harness.Server(directory / "disk", "--tls-cert", certificate, "--tls-key", key)
+    assert running.url.startswith("https://")
+    running.ca_file = certificate
+    yield running
+    assert running.stop() == 0
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@functools.cache
+def _server_help():
+    return subprocess.run([harness.BINARY, "server", "--help"], capture_output=True, text=True, timeout=30).stdout
+
+
+def pytest_terminal_summary(terminalreporter):
+    for label, version in sorted(programs.used.items()):
+        terminalreporter.write_line(f"tested with {label}: {version}")
 
 
 @pytest.fixture

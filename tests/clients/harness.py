@@ -1,5 +1,8 @@
 """One server process for tests: the built binary, on a free port, with a scratch disk."""
 
+import collections
+import http.client
+import json
 import os
 import pathlib
 import queue
@@ -36,6 +39,9 @@ def environment(**changes):
 class Server:
     """Starts on construction; `stop` ends it with SIGTERM, `kill` with SIGKILL."""
 
+    # The file that clients have to trust when it speaks TLS.
+    ca_file = None
+
     def __init__(self, disk, *arguments, log=None, **env_changes):
         self.disk = pathlib.Path(disk)
         self.arguments = arguments
@@ -67,9 +73,9 @@ class Server:
             if line is None:
                 code = self.process.wait()
                 raise AssertionError(f"the server ended with {code}\n{self.complaints()}")
-            if line.startswith("listening on http://"):
-                self.address = line.removeprefix("listening on http://").strip()
-                self.url = f"http://{self.address}"
+            if line.startswith(("listening on http://", "listening on https://")):
+                self.url = line.removeprefix("listening on ").strip()
+                self.address = self.url.partition("://")[2]
                 self.host, port = self.address.rsplit(":", 1)
                 self.port = int(port)
                 return
@@ -108,6 +114,40 @@ class Server:
             if line.startswith(name + ":"):
                 return int(line.split()[1]) * KIB
         raise AssertionError(f"/proc has no {name}")
+
+
+class AccessLog:
+    """What clients asked a server for that was started with `--access-log PATH --log-format json`."""
+
+    def __init__(self, server, path):
+        self.server = server
+        self.path = pathlib.Path(path)
+        self.seen = 0
+        self.marks = 0
+
+    def take(self):
+        """The requests since the last call, each as what the log says of it."""
+        self.marks += 1
+        mark = f"/_cullet/mark-{self.marks}"
+        connection = http.client.HTTPConnection(self.server.host, self.server.port, timeout=10)
+        connection.request("GET", mark)
+        connection.getresponse().read()
+        connection.close()
+        deadline = time.monotonic() + 10
+        while True:
+            # Whatever is answered is logged a moment later, by a thread of its own.
+            time.sleep(0.05)
+            lines = self.path.read_text().splitlines()[self.seen :]
+            if any(f'"{mark}"' in line for line in lines):
+                break
+            assert time.monotonic() < deadline, f"no line for {mark} in the access log"
+        self.seen += len(lines)
+        requests = [json.loads(line) for line in lines]
+        return [request for request in requests if not request["path"].startswith("/_cullet/")]
+
+    def counts(self):
+        """How often each operation was asked for since the last look."""
+        return collections.Counter(request["operation"] for request in self.take())
 
 
 def client(url, access_key=ACCESS_KEY, secret_key=SECRET_KEY, region=REGION, **config):
