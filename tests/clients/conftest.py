@@ -45,11 +45,15 @@ def tls_server(tmp_path_factory):
     """One server that speaks TLS, under a certificate that only `ca_file` vouches for."""
     if "--tls-cert" not in _server_help():
         pytest.skip("this server knows no --tls-cert")
+    # What is made with it needs packages that the other tests do not.
+    import certificates
+
     directory = tmp_path_factory.mktemp("tls")
-    certificate, key = programs.self_signed(directory)
+    authority = certificates.Authority(directory)
+    certificate, key = authority.write()
     running = harness.Server(directory / "disk", "--tls-cert", certificate, "--tls-key", key)
     assert running.url.startswith("https://")
-    running.ca_file = certificate
+    running.ca_file = authority.path
     yield running
     assert running.stop() == 0
     shutil.rmtree(directory, ignore_errors=True)

@@ -73,7 +73,7 @@ class Server:
             if line is None:
                 code = self.process.wait()
                 raise AssertionError(f"the server ended with {code}\n{self.complaints()}")
-            if line.startswith(("listening on http://", "listening on https://")):
+            if line.startswith("listening on "):
                 self.url = line.removeprefix("listening on ").strip()
                 self.address = self.url.partition("://")[2]
                 self.host, port = self.address.rsplit(":", 1)

@@ -118,17 +118,6 @@ def _apt(arguments, directory, deadline):
     return " ".join(ended.stderr.split()) or f"`apt-get` ended with {ended.returncode}"
 
 
-def self_signed(directory):
-    """A certificate for 127.0.0.1 that is its own authority, and its key."""
-    certificate, key = directory / "certificate.pem", directory / "key.pem"
-    if not shutil.which("openssl"):
-        _absent("there is no openssl here to make a certificate with; install openssl")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-    subprocess.run([*command, "-keyout", key, "-out", certificate], capture_output=True, check=True, timeout=30)
-    return certificate, key
-
-
 def environment(**more):
     """Without settings of whoever runs the tests: keys, endpoints, proxies, CA files."""
     own = ("AWS_", "RCLONE_", "RESTIC_", "CULLET_", "S3CMD_")

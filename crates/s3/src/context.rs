@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::{Method, StatusCode};
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, StatusCode};
 use objects::AccountId;
 
 use crate::body_in::BodyFailure;
@@ -65,6 +66,8 @@ pub(crate) struct RequestContext {
     first_byte_us: AtomicU64,
     complete: AtomicBool,
     body_unread: AtomicBool,
+    /// The client waits for a `100 Continue`, but has no body to send: it gets none.
+    expects_in_vain: bool,
     late: Mutex<Late>,
     observer: Arc<dyn Observer>,
 }
@@ -99,6 +102,7 @@ impl RequestContext {
             first_byte_us: AtomicU64::new(0),
             complete: AtomicBool::new(false),
             body_unread: AtomicBool::new(false),
+            expects_in_vain: expects_in_vain(&request.headers),
             late: Mutex::new(Late::default()),
             observer,
         })
@@ -164,8 +168,11 @@ impl RequestContext {
         self.body_unread.store(unread, Ordering::Relaxed);
     }
 
+    /// Whether the connection cannot be trusted with another request. After a final answer
+    /// where they waited for `100 Continue`, also to an empty body, botocore before 1.44 and
+    /// `aws` with it take the status of the next answer for this one's.
     pub(crate) fn is_body_unread(&self) -> bool {
-        self.body_unread.load(Ordering::Relaxed)
+        self.expects_in_vain || self.body_unread.load(Ordering::Relaxed)
     }
 
     /// Remembers why reading the body failed; the first reason stays.
@@ -215,6 +222,18 @@ fn printable(uri: &http::Uri) -> bool {
     let text = uri.path_and_query().map_or("", |text| text.as_str());
     // What is not UTF-8 is refused before it is shown.
     percent_decode(text).is_none_or(|text| fits_xml(&text) && !text.contains(char::is_control))
+}
+
+/// Whether a client waits for leave to send a body of no bytes. HTTP lets a server answer that
+/// at once, and hyper does.
+fn expects_in_vain(headers: &HeaderMap) -> bool {
+    let expects = headers
+        .get(EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let length = headers.get(CONTENT_LENGTH);
+    expects
+        && !headers.contains_key(TRANSFER_ENCODING)
+        && length.is_none_or(|length| length.as_bytes().iter().all(|&digit| digit == b'0'))
 }
 
 /// Sixteen characters, unique within a process and, but for chance, among processes.
