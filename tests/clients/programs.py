@@ -9,6 +9,7 @@ its tests with a sentence that says what to install; with CI=true it fails them.
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import time
 
 import pytest
 
+import harness
 from harness import ROOT
 
 UNPACKED = ROOT / "target" / "clients"
@@ -116,6 +118,14 @@ def _apt(arguments, directory, deadline):
     if ended.returncode == 0:
         return None
     return " ".join(ended.stderr.split()) or f"`apt-get` ended with {ended.returncode}"
+
+
+def readme(server, begins):
+    """The README's block that begins so, for this server: what it tells people is what is tested."""
+    blocks = re.findall(r"```\w+\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    block = next(block for block in blocks if block.startswith(begins))
+    block = block.replace("127.0.0.1:9000", server.address)
+    return block.replace("admin", harness.ACCESS_KEY).replace("choose-a-long-one", harness.SECRET_KEY)
 
 
 def environment(**more):

@@ -6,7 +6,6 @@ import urllib.request
 
 import pytest
 
-import harness
 import programs
 import trees
 from harness import KIB, MIB, body
@@ -23,22 +22,14 @@ def program(request):
 
 
 class Rclone:
-    """The remote is called `c:`. Without retries, so that a test sees what failed."""
+    """As the README configures it, but that the remote is called `c:`. Without retries, so that a test sees what failed."""
 
-    def __init__(self, program, server, directory, provider="Other", **more):
+    def __init__(self, program, server, directory, provider="Other"):
         self.program = program
         self.directory = directory
         config = directory / "rclone.conf"
-        settings = {
-            "type": "s3",
-            "provider": provider,
-            "endpoint": server.url,
-            "region": harness.REGION,
-            "access_key_id": harness.ACCESS_KEY,
-            "secret_access_key": harness.SECRET_KEY,
-            **more,
-        }
-        config.write_text("[c]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items()))
+        settings = programs.readme(server, "[cullet]").replace("[cullet]", "[c]").replace("Other", provider)
+        config.write_text(settings.replace(f"http://{server.address}", server.url))
         self.env = programs.environment(
             RCLONE_CONFIG=str(config), RCLONE_RETRIES="1", RCLONE_LOW_LEVEL_RETRIES="1", RCLONE_STATS_ONE_LINE="true"
         )

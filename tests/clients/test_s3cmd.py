@@ -6,7 +6,6 @@ import urllib.request
 
 import pytest
 
-import harness
 import programs
 import trees
 from harness import KIB, MIB, body
@@ -17,21 +16,16 @@ RUN_SECONDS = 120
 
 
 class S3cmd:
+    """As the README configures it."""
+
     def __init__(self, server, directory):
         self.directory = directory
         self.program = programs.of_pypi("s3cmd")
         self.config = directory / "s3cfg"
-        settings = {
-            "access_key": harness.ACCESS_KEY,
-            "secret_key": harness.SECRET_KEY,
-            "bucket_location": harness.REGION,
-            "host_base": server.address,
-            "host_bucket": server.address,
-            "use_https": str(bool(server.ca_file)),
-        }
+        settings = programs.readme(server, "[default]")
         if server.ca_file:
-            settings["ca_certs_file"] = server.ca_file
-        self.config.write_text("[default]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items()))
+            settings = settings.replace("use_https = False", f"use_https = True\nca_certs_file = {server.ca_file}")
+        self.config.write_text(settings)
         self.env = programs.environment()
 
     def __call__(self, *arguments, fails=False, stdin=b""):
