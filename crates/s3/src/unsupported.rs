@@ -94,7 +94,7 @@ fn expected(operation: &str) -> &'static [&'static str] {
 }
 
 /// The operations that are there.
-pub(crate) const OPERATIONS: [&str; 23] = [
+pub(crate) const OPERATIONS: [&str; 24] = [
     "AbortMultipartUpload",
     "CompleteMultipartUpload",
     "CopyObject",
@@ -114,6 +114,7 @@ pub(crate) const OPERATIONS: [&str; 23] = [
     "ListObjects",
     "ListObjectsV2",
     "ListParts",
+    "PostObject",
     "PutObject",
     "UploadPart",
     "UploadPartCopy",
