@@ -40,6 +40,7 @@ impl Keys {
 }
 
 /// For `s3s`, which verifies signatures.
+#[derive(Clone)]
 pub(crate) struct SharedKeys(pub(crate) Arc<Keys>);
 
 #[async_trait::async_trait]
@@ -55,6 +56,7 @@ impl S3Auth for SharedKeys {
 const READS_DOCUMENT: [&str; 3] = ["CompleteMultipartUpload", "CreateBucket", "DeleteObjects"];
 
 /// Lets only what is there through to the operations.
+#[derive(Clone)]
 pub(crate) struct Gate {
     pub(crate) objects: Objects,
     pub(crate) keys: Arc<Keys>,

@@ -220,8 +220,31 @@ impl Drop for RequestContext {
 /// Whether everything that a client sent in path and query can be sent back.
 fn printable(uri: &http::Uri) -> bool {
     let text = uri.path_and_query().map_or("", |text| text.as_str());
+    if is_plain(text.as_bytes()) {
+        return true;
+    }
     // What is not UTF-8 is refused before it is shown.
     percent_decode(text).is_none_or(|text| fits_xml(&text) && !text.contains(char::is_control))
+}
+
+/// Whether text is printable ASCII, escaped or not: nearly every request's is.
+fn is_plain(text: &[u8]) -> bool {
+    let mut bytes = text.iter();
+    while let Some(&byte) = bytes.next() {
+        let decoded = match byte {
+            b'%' => match (bytes.next(), bytes.next()) {
+                // The two halves of each escape up to ~ but for those of control characters.
+                (Some(b'2'..=b'6'), Some(_)) => byte,
+                (Some(b'7'), Some(low)) if !low.eq_ignore_ascii_case(&b'f') => byte,
+                _ => return false,
+            },
+            byte => byte,
+        };
+        if !(b' '..=b'~').contains(&decoded) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Whether a client waits for leave to send a body of no bytes. HTTP lets a server answer that

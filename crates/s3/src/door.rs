@@ -11,10 +11,11 @@ use crate::context::RequestContext;
 use crate::front::Budgets;
 use crate::{
     attributes, buckets, complete_upload, copy, create_upload, delete, delete_many, get, head,
-    list, list_versions, put, upload_part, uploads,
+    list, list_versions, post_object, put, upload_part, uploads,
 };
 
 /// What every operation needs.
+#[derive(Clone)]
 pub(crate) struct Door {
     pub(crate) objects: Objects,
     pub(crate) region: String,
@@ -113,6 +114,13 @@ impl S3 for Door {
         req: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
         delete_many::delete_objects(self, req).await
+    }
+
+    async fn post_object(
+        &self,
+        req: S3Request<PostObjectInput>,
+    ) -> S3Result<S3Response<PostObjectOutput>> {
+        post_object::post_object(self, req).await
     }
 
     async fn copy_object(

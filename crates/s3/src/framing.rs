@@ -1,8 +1,8 @@
 //! How a request's body is framed, and what is refused for it before anything else is looked at.
 //!
 //! What must always hold: `s3s` never sees a body whose length is unknown, but the one kind
-//! that it streams; and it never sees a form. It parses forms into memory before anybody has
-//! asked who sent them.
+//! that it streams. It parses the fields of a form before anybody has asked who sent them, so
+//! that they are bounded, and their memory is reserved, before it does.
 
 use http::Method;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
@@ -16,14 +16,15 @@ pub(crate) fn refuse(parts: &Parts, has_body: bool) -> Option<Refusal> {
     let unframed = !parts.headers.contains_key(CONTENT_LENGTH)
         && (has_body || parts.headers.contains_key(TRANSFER_ENCODING));
     // What else the request carries makes no difference: `s3s` looks at the type alone.
-    if is_form(parts) {
-        return Some(match unframed {
-            true => length_required(),
-            false => Refusal::new(
-                S3ErrorCode::NotImplemented,
-                "Uploads by HTML form are not there yet.",
-            ),
-        });
+    if is_multipart(parts) {
+        let other = || {
+            let message = "Only multipart/form-data can be posted, as one Content-Type.";
+            Refusal::new(S3ErrorCode::NotImplemented, message)
+        };
+        return match unframed {
+            true => Some(length_required()),
+            false => (!is_form(parts)).then(other),
+        };
     }
     let streams = is_object_body(parts) && is_aws_chunked(parts);
     (unframed && !streams).then(length_required)
@@ -90,16 +91,26 @@ pub(crate) fn is_streaming_payload(headers: &http::HeaderMap) -> bool {
         .any(|value| value.as_bytes().starts_with(b"STREAMING-"))
 }
 
-fn is_form(parts: &Parts) -> bool {
-    let multipart = |value: &HeaderValue| {
-        let kind = b"multipart/";
-        let value = value.as_bytes().trim_ascii_start();
-        value
-            .get(..kind.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(kind))
-    };
+fn begins_like(value: &HeaderValue, kind: &[u8]) -> bool {
+    let value = value.as_bytes().trim_ascii_start();
+    value
+        .get(..kind.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(kind))
+}
+
+/// Whether a body of several parts is posted, of whatever kind.
+fn is_multipart(parts: &Parts) -> bool {
     let mut types = parts.headers.get_all(CONTENT_TYPE).into_iter();
-    parts.method == Method::POST && types.any(multipart)
+    parts.method == Method::POST && types.any(|value| begins_like(value, b"multipart/"))
+}
+
+/// Whether an object is uploaded by HTML form: signed in its fields, and streamed.
+pub(crate) fn is_form(parts: &Parts) -> bool {
+    let mut types = parts.headers.get_all(CONTENT_TYPE).into_iter();
+    let first = types.next();
+    parts.method == Method::POST
+        && first.is_some_and(|value| begins_like(value, b"multipart/form-data"))
+        && types.next().is_none()
 }
 
 fn length_required() -> Refusal {
@@ -128,22 +139,22 @@ mod tests {
     const STREAMING: (&str, &str) = ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER");
 
     /// An invented `Authorization` header once let a form through to a parser that holds 5 GiB
-    /// before it asks who is there.
+    /// before it asks who is there. With a length the file streams.
     #[test]
-    fn a_form_is_refused_whatever_else_it_says() {
+    fn a_form_says_its_length_whatever_else_it_says() {
         let authorization = (
             "authorization",
             "AWS4-HMAC-SHA256 Credential=A/20260101/us-east-1/s3/aws4_request, \
              SignedHeaders=host, Signature=0",
         );
-        for kind in [
-            "multipart/form-data; boundary=b",
-            "Multipart/Form-Data;boundary=b",
-            "multipart/mixed; boundary=b",
+        for (kind, status) in [
+            ("multipart/form-data; boundary=b", None),
+            ("Multipart/Form-Data;boundary=b", None),
+            ("multipart/mixed; boundary=b", Some(501)),
         ] {
             let kind = ("content-type", kind);
             let framed = [kind, authorization, ("content-length", "9")];
-            assert_eq!(refused(Method::POST, "/b", &framed), Some(501), "{kind:?}");
+            assert_eq!(refused(Method::POST, "/b", &framed), status, "{kind:?}");
             let unframed = [kind, authorization, CHUNKED, DECODED, STREAMING];
             assert_eq!(refused(Method::POST, "/b", &unframed), Some(411));
         }

@@ -24,8 +24,9 @@ use crate::door::Door;
 use crate::errors::{from_failure, from_overload};
 use crate::framing;
 use crate::limits::{
-    CLOCK_SKEW_SECONDS_MAX, FORM_FIELDS_BYTES_MAX, PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX,
-    SIGNED_CHUNK_BYTES_MAX, SMALL_REQUEST_BYTES_MAX, XML_BODY_BYTES_MAX,
+    CLOCK_SKEW_SECONDS_MAX, FORM_BYTES, FORM_FIELDS_BYTES_MAX, FORM_FIELDS_MAX,
+    PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX, SIGNED_CHUNK_BYTES_MAX, SMALL_REQUEST_BYTES_MAX,
+    XML_BODY_BYTES_MAX,
 };
 use crate::refuse::{Refusal, complete_error};
 use crate::scope::Scope;
@@ -133,6 +134,9 @@ pub struct Front(Arc<Inner>);
 
 struct Inner {
     service: S3Service,
+    /// Takes uploads by HTML form and nothing else.
+    forms: S3Service,
+    budgets: Budgets,
     region: String,
     observer: Arc<dyn Observer>,
     server: HeaderValue,
@@ -176,21 +180,29 @@ impl Front {
             region: options.region.clone(),
             budgets: options.budgets.clone(),
         };
-        let mut builder = S3ServiceBuilder::new(door);
-        builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         let keys = Arc::new(Keys::new(options.credentials, options.account));
-        builder.set_auth(SharedKeys(keys.clone()));
-        builder.set_access(Gate {
+        let gate = Gate {
             objects,
-            keys,
-            budgets: options.budgets,
-        });
+            keys: keys.clone(),
+            budgets: options.budgets.clone(),
+        };
+        let build = |config: S3Config| {
+            let mut builder = S3ServiceBuilder::new(door.clone());
+            builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
+            builder.set_auth(SharedKeys(keys.clone()));
+            builder.set_access(gate.clone());
+            builder
+        };
+        let forms = build(for_forms(config.clone())).build();
+        let mut builder = build(config);
         builder.set_route(MetricsRoute {
             path: options.metrics_path,
             render: options.metrics,
         });
         Ok(Front(Arc::new(Inner {
             service: builder.build(),
+            forms,
+            budgets: options.budgets,
             region: options.region,
             observer: options.observer,
             server: HeaderValue::from_static("cullet"),
@@ -228,12 +240,23 @@ impl Front {
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
+        let form = framing::is_form(&parts);
+        if form {
+            match self.0.budgets.small.reserve(FORM_BYTES).await {
+                Ok(reservation) => context.hold(reservation),
+                Err(overloaded) => {
+                    let message = overloaded.to_string();
+                    return Refusal::new(S3ErrorCode::SlowDown, message).render(context);
+                }
+            }
+        }
         // Bodies of objects are verified as they stream; documents are read by s3s as a whole.
-        let watch = (!framing::is_object_body(&parts))
+        let watch = (!form && !framing::is_object_body(&parts))
             .then(|| Watch::new(&parts.headers, Kind::of(&parts.method, &parts.uri)));
         parts.extensions.insert(context.clone());
         let body = Body::http_body_unsync(ClientBody::new(body, context.clone(), watch));
-        let answered = self.0.service.call(Request::from_parts(parts, body)).await;
+        let service = if form { &self.0.forms } else { &self.0.service };
+        let answered = service.call(Request::from_parts(parts, body)).await;
         let response = match answered {
             Ok(response) => response,
             // What a client sent stands in the answer, where XML and headers have no place for it.
@@ -265,6 +288,10 @@ impl Front {
         }
         if let Some(refusal) = framing::refuse(parts, has_body) {
             return Some(refusal);
+        }
+        // A form is signed in its fields.
+        if framing::is_form(parts) {
+            return None;
         }
         if let Some(refusal) = self.refuse_scope(Scope::of(parts)) {
             return Some(refusal);
@@ -364,6 +391,17 @@ impl Front {
         };
         Response::from_parts(parts, FrontBody::new(body, context))
     }
+}
+
+/// What differs for uploads by HTML form. A policy is signed once and used until it expires, so
+/// that the time of its signature may lie as far back as a presigned URL's; `s3s` holds it to
+/// what it holds requests to, and to the policy's expiry besides.
+fn for_forms(mut config: S3Config) -> S3Config {
+    config.allow_post_signature = true;
+    config.form_max_parts = FORM_FIELDS_MAX;
+    config.post_object_max_file_size = PUT_BYTES_MAX;
+    config.presigned_url_max_skew_time_secs = PRESIGNED_SECONDS_MAX;
+    config
 }
 
 fn broken_body(failure: BodyFailure, context: &RequestContext) -> Response<Body> {

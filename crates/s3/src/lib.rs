@@ -50,6 +50,7 @@ mod list_versions;
 mod missing;
 mod names;
 mod pace;
+mod post_object;
 mod put;
 mod query_headers;
 mod refuse;

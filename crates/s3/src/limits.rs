@@ -23,8 +23,15 @@ pub const COMPLETION_BYTES: usize = objects::limits::SCAN_BYTES_MAX + 1024 * 102
 /// Memory for one entry of an answer to a multi-delete, beside its names.
 pub const ANSWER_ENTRY_BYTES: usize = 512;
 
-/// What fields of a form may take in memory. Forms are not there, so that it is next to nothing.
-pub const FORM_FIELDS_BYTES_MAX: usize = 1024;
+/// Most bytes of a form's fields, but for the file, as S3 has it.
+pub const FORM_FIELDS_BYTES_MAX: usize = 20 * 1024;
+
+/// Most fields of a form.
+pub const FORM_FIELDS_MAX: usize = 100;
+
+/// Memory for parsing a form before anybody knows whether it is signed: pieces of its body, the
+/// fields, and their names and values apart.
+pub const FORM_BYTES: usize = GATHER_BYTES + 4 * FORM_FIELDS_BYTES_MAX;
 
 /// Largest chunk of a signed `aws-chunked` body: it must be held in full before its signature
 /// can be checked. The SDKs send 64 KiB to 1 MiB.

@@ -11,8 +11,11 @@ pub(crate) fn query_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// Decodes `%XX` and `+`; `None` if the result is not UTF-8. A broken escape stays as it is.
-pub(crate) fn percent_decode(text: &str) -> Option<String> {
+pub(crate) fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
     let bytes = text.as_bytes();
+    if !bytes.iter().any(|byte| matches!(byte, b'%' | b'+')) {
+        return Some(Cow::Borrowed(text));
+    }
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
@@ -35,7 +38,7 @@ pub(crate) fn percent_decode(text: &str) -> Option<String> {
             }
         }
     }
-    String::from_utf8(decoded).ok()
+    String::from_utf8(decoded).ok().map(Cow::Owned)
 }
 
 fn hex_byte(digits: &[u8]) -> Option<u8> {
@@ -66,7 +69,8 @@ pub(crate) fn url_encode(text: &str) -> String {
 
 /// Whether XML 1.0 has a place for every character.
 pub(crate) fn fits_xml(text: &str) -> bool {
-    !text.chars().any(outside_xml)
+    let plain = |byte| (b' '..=b'~').contains(&byte);
+    text.bytes().all(plain) || !text.chars().any(outside_xml)
 }
 
 fn outside_xml(character: char) -> bool {

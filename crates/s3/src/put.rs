@@ -7,10 +7,11 @@ use futures_core::Stream;
 use http::{HeaderMap, HeaderValue};
 use objects::{ETag, PartWriter, PutCondition, PutOutcome, PutRequest, PutWriter};
 use s3s::dto::{self, ETagCondition, PutObjectInput, PutObjectOutput, StreamingBlob};
-use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3Error, S3Request, S3Response, S3Result, TrailingHeaders, s3_error};
 
 use crate::algorithms::{DEFAULT_ALGORITHM, put_sums, sums_of};
 use crate::checksums::Declared;
+use crate::context::RequestContext;
 use crate::digest::DigestLane;
 use crate::door::{Door, caller, context};
 use crate::errors::{from_lane, from_objects, from_overload, from_stream};
@@ -33,12 +34,6 @@ pub(crate) async fn put_object(
     headers.extend(hoisted.clone());
     let declared = Declared::from_headers(&headers)?;
     let length = content_length(req.input.content_length)?;
-    let body = req.input.body.take();
-
-    let window = window_bytes(length, &req.headers);
-    let budget = door.budgets.for_write(window);
-    context(&req)?.hold(budget.reserve(window).await.map_err(from_overload)?);
-
     let request = PutRequest {
         account: caller(&req)?,
         condition: condition(
@@ -50,24 +45,47 @@ pub(crate) async fn put_object(
         bucket: std::mem::take(&mut req.input.bucket),
         key: std::mem::take(&mut req.input.key),
     };
-    let mut writer = door
-        .objects
-        .begin_put(request)
-        .await
-        .map_err(from_objects)?;
-    let kept = declared.algorithm().unwrap_or(DEFAULT_ALGORITHM);
-    let digests = declared.digests_and(Some(kept));
-    let mut lane = DigestLane::new(digests, length <= INLINE_DIGEST_BYTES_MAX);
-    if let Some(body) = body {
-        copy(body, &mut lane, &mut writer).await?;
+    let upload = Upload {
+        window_bytes: window_bytes(length, &req.headers),
+        request,
+        declared,
+        body: req.input.body.take(),
+        trailers: req.trailing_headers.clone(),
+    };
+    Ok(answer(upload.store(door, &*context(&req)?).await?))
+}
+
+/// An object that comes in one piece.
+pub(crate) struct Upload {
+    pub(crate) request: PutRequest,
+    pub(crate) declared: Declared,
+    pub(crate) body: Option<StreamingBlob>,
+    pub(crate) trailers: Option<TrailingHeaders>,
+    pub(crate) window_bytes: usize,
+}
+
+impl Upload {
+    /// Reserves memory, takes the body, verifies it, and commits the object.
+    pub(crate) async fn store(self, door: &Door, context: &RequestContext) -> S3Result<PutOutcome> {
+        let budget = door.budgets.for_write(self.window_bytes);
+        let reserved = budget.reserve(self.window_bytes).await;
+        context.hold(reserved.map_err(from_overload)?);
+        let length = self.request.content_length.unwrap_or(u64::MAX);
+        let writer = door.objects.begin_put(self.request).await;
+        let mut writer = writer.map_err(from_objects)?;
+        let kept = self.declared.algorithm().unwrap_or(DEFAULT_ALGORITHM);
+        let digests = self.declared.digests_and(Some(kept));
+        let mut lane = DigestLane::new(digests, length <= INLINE_DIGEST_BYTES_MAX);
+        if let Some(body) = self.body {
+            copy(body, &mut lane, &mut writer).await?;
+        }
+        let finished = lane.finish().await.map_err(from_lane)?;
+        self.declared.verify(&finished, self.trailers.as_ref())?;
+        writer
+            .finish(ETag::from_md5(finished.md5), finished.checksum(kept))
+            .await
+            .map_err(from_objects)
     }
-    let finished = lane.finish().await.map_err(from_lane)?;
-    declared.verify(&finished, req.trailing_headers.as_ref())?;
-    let outcome = writer
-        .finish(ETag::from_md5(finished.md5), finished.checksum(kept))
-        .await
-        .map_err(from_objects)?;
-    Ok(answer(outcome))
 }
 
 /// What takes a body: an object's, or a part's.

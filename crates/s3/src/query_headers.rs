@@ -6,6 +6,8 @@
 //! presigners put the checksum of an empty body there, because they know no other, and Amazon
 //! takes no notice of it. In real headers and trailers they are verified.
 
+use std::borrow::Cow;
+
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
 use s3s::{S3Error, S3Result, s3_error};
@@ -52,6 +54,9 @@ const UNNOTICED_ON_PUT: [&str; 8] = [
 /// Headers that a CreateMultipartUpload honours in the query besides.
 const ON_CREATE: [&str; 2] = ["x-amz-checksum-algorithm", "x-amz-checksum-type"];
 
+/// What all these begin with.
+const PREFIX: &str = "x-amz-";
+
 /// What user metadata begins with.
 pub(crate) const METADATA: &str = "x-amz-meta-";
 
@@ -63,8 +68,12 @@ pub(crate) fn in_query(operation: &str, uri: &Uri, headers: &HeaderMap) -> S3Res
         let Some(name) = percent_decode(name) else {
             continue;
         };
+        let prefix = name.as_bytes().get(..PREFIX.len());
+        if !prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX.as_bytes())) {
+            continue;
+        }
         let name = name.to_ascii_lowercase();
-        if !name.starts_with("x-amz-") || IGNORED.contains(&name.as_str()) {
+        if IGNORED.contains(&name.as_str()) {
             continue;
         }
         let value = percent_decode(value).unwrap_or_default();
@@ -101,10 +110,18 @@ pub(crate) fn in_query(operation: &str, uri: &Uri, headers: &HeaderMap) -> S3Res
 }
 
 /// The headers with those in the query beside them.
-pub(crate) fn merged(operation: &str, uri: &Uri, headers: &HeaderMap) -> S3Result<HeaderMap> {
+pub(crate) fn merged<'a>(
+    operation: &str,
+    uri: &Uri,
+    headers: &'a HeaderMap,
+) -> S3Result<Cow<'a, HeaderMap>> {
+    let found = in_query(operation, uri, headers)?;
+    if found.is_empty() {
+        return Ok(Cow::Borrowed(headers));
+    }
     let mut all = headers.clone();
-    all.extend(in_query(operation, uri, headers)?);
-    Ok(all)
+    all.extend(found);
+    Ok(Cow::Owned(all))
 }
 
 fn invalid(what: &str, name: &str) -> S3Error {
