@@ -60,7 +60,7 @@ Runs everything, in sections, and ends with one summary:
   engine      the tests of checks/engine; apart, because they compile the seeded bugs in
   schedules   the engine under a model checker's threads; apart, because it swaps std's locks
   release     dist/cullet is static and holds no seeded bug; the checks' program holds them
-  clients     boto3 and the aws CLI against dist/cullet (Python, in .venv)
+  clients     boto3, aws, rclone, s3cmd and restic against dist/cullet (Python, in .venv)
   prove       a short run of `cargo xtask prove`
   mutants     `cargo xtask mutants`, one seed of each and briefly
   torture     short runs of `cargo xtask torture`: on a disk that lies, to see that it is
