@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::ByteSize;
+use crate::manage::args::{AccountArgs, KeyArgs};
 
 /// Object storage that speaks the S3 API, in one program and one data directory.
 #[derive(Debug, Parser)]
@@ -18,6 +19,8 @@ pub struct Cli {
 const TOP_EXAMPLES: &str = "\
 Examples:
   cullet server ./data                 serve S3 on http://127.0.0.1:9000
+  cullet account create analytics      another account, with buckets of its own
+  cullet key create --account analytics
   cullet rescue list ./data            what is on a disk, without a server
   cullet help server                   every option, with examples
 
@@ -28,6 +31,10 @@ Documentation: README.md and docs/ in the source tree.";
 pub enum Command {
     /// Serve S3 over the objects in a data directory.
     Server(ServerArgs),
+    /// Create, list, disable and delete accounts of a running server.
+    Account(AccountArgs),
+    /// Create, list, rotate, disable and delete access keys of a running server.
+    Key(KeyArgs),
     /// Read objects from disks without a server, and say what is damaged.
     Rescue(RescueArgs),
 }
@@ -35,8 +42,8 @@ pub enum Command {
 const SERVER_EXAMPLES: &str = "\
 Examples:
   cullet server ./data
-      Creates ./data if it is not there, makes credentials and prints them once, and serves S3
-      on http://127.0.0.1:9000.
+      Creates ./data if it is not there, makes a root key and prints it once, and serves S3 on
+      http://127.0.0.1:9000.
 
   CULLET_ACCESS_KEY_ID=admin CULLET_SECRET_ACCESS_KEY=... cullet server --listen 0.0.0.0:9000 /srv/cullet
       Serves every network interface, with credentials of your own.
@@ -52,8 +59,18 @@ First steps with the aws CLI:
 
 Environment:
   CULLET_ACCESS_KEY_ID, CULLET_SECRET_ACCESS_KEY
-      The only access key. Set both or neither: without them a key is made at the first start,
-      kept in DISK/cullet.credentials, readable by its owner alone, and printed once.
+      The root key: the root account's access key, with which `cullet account` and `cullet key`
+      make others. Set both or neither: without them one is made at the first start, kept in the
+      credentials file, and printed once.
+  CULLET_MASTER_KEY
+      64 hexadecimal digits (openssl rand -hex 32) that the secrets of all other keys are sealed
+      with on the disk. Without it one is made, and kept in the credentials file. Keep a copy:
+      without the master key those secrets are lost.
+
+The credentials file:
+  --credentials FILE, or else ~/.config/cullet/UUID.credentials, with the UUID of the set of
+  disks (in $XDG_CONFIG_HOME/cullet/ if that is set). It holds these three variables as shell
+  assignments, is its owner's alone, and never lies in the data directory.
 
 Pages:
   GET /_cullet/health     200 once requests are accepted
@@ -80,6 +97,11 @@ pub struct ServerArgs {
     /// Memory of the whole process. Past it requests wait, then get 503 SlowDown.
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     pub memory: ByteSize,
+
+    /// Keep the root key and the master key in this file, if they are not in the environment;
+    /// see Environment below. Not in the data directory.
+    #[arg(long, value_name = "FILE", env = "CULLET_CREDENTIALS_FILE")]
+    pub credentials: Option<PathBuf>,
 
     /// The region that buckets are in and requests must be signed for.
     #[arg(long, value_name = "NAME", default_value = "us-east-1")]

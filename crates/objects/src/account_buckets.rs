@@ -77,5 +77,5 @@ pub(crate) async fn complete(meta: &dyn MetaStore) -> Result<()> {
 
 fn commit(meta: &dyn MetaStore, batch: MetaBatch) -> Result<()> {
     let persistent = meta.commit(batch)?.wait();
-    Ok(persistent.map_err(|error| Error::from(VolumeError::from(error)))?)
+    persistent.map_err(|error| Error::from(VolumeError::from(error)))
 }

@@ -302,8 +302,9 @@ impl Accounts {
         })
     }
 
-    /// Every account in the order of the ids, the root account first.
-    pub fn accounts(&self) -> Vec<AccountInfo> {
+    /// Accounts in the order of their ids, the root account first: at most `max` of those
+    /// behind `after`.
+    pub fn accounts(&self, after: Option<AccountId>, max: usize) -> Vec<AccountInfo> {
         let table = self.table();
         let mut keys: HashMap<AccountId, usize> = HashMap::new();
         for key in table.keys.values() {
@@ -323,22 +324,23 @@ impl Accounts {
             enabled: account.enabled,
             keys: keys.get(id).copied().unwrap_or(0),
         });
-        std::iter::once(root).chain(others).collect()
+        let all = std::iter::once(root).chain(others);
+        all.filter(|info| after.is_none_or(|after| info.account > after))
+            .take(max)
+            .collect()
     }
 
-    /// The access keys of an account, or of all, by account and age.
-    pub fn keys(&self, of: Option<AccountId>) -> Vec<KeyInfo> {
+    /// The access keys of an account, or of all, in the order of their ids: at most `max` of
+    /// those behind `after`.
+    pub fn keys(&self, of: Option<AccountId>, after: Option<&str>, max: usize) -> Vec<KeyInfo> {
         let table = self.table();
         let infos = table.keys.values().map(|key| &key.info);
-        let mut infos: Vec<KeyInfo> = infos
+        let mut infos: Vec<&KeyInfo> = infos
             .filter(|info| of.is_none_or(|account| info.account == account))
-            .cloned()
+            .filter(|info| after.is_none_or(|after| info.access_key_id.as_str() > after))
             .collect();
-        infos.sort_by(|a, b| {
-            let order = |key: &KeyInfo| (key.account, key.created);
-            (order(a), &a.access_key_id).cmp(&(order(b), &b.access_key_id))
-        });
-        infos
+        infos.sort_by_key(|info| &info.access_key_id);
+        infos.into_iter().take(max).cloned().collect()
     }
 
     /// One access key.
@@ -362,6 +364,15 @@ impl Accounts {
             return known.then_some(id).ok_or_else(unknown);
         }
         table.id_of(id_or_name).ok_or_else(unknown)
+    }
+
+    /// The name of an account, if it is there.
+    pub fn name_of(&self, account: AccountId) -> Option<String> {
+        if account == AccountId::ROOT {
+            return Some(ROOT_NAME.to_owned());
+        }
+        let table = self.table();
+        table.accounts.get(&account).map(|found| found.name.clone())
     }
 
     /// For metrics.
@@ -438,7 +449,7 @@ impl Accounts {
         let counted = block_on(view.get(&account_key(account.number())))?;
         let [buckets] = counters(&counted.map(|entry| entry.value).unwrap_or_default());
         let buckets = u64::try_from(buckets).unwrap_or(0);
-        let keys = self.keys(Some(account)).len();
+        let keys = self.keys(Some(account), None, usize::MAX).len();
         if buckets > 0 || keys > 0 {
             return Err(AccountsError::InUse {
                 account,

@@ -63,7 +63,11 @@ fn keys_live_and_die_at_once() {
         assert!(matches!(gone, AccountsError::NoSuchKey(_)), "{gone}");
     }
     accounts.delete_account(id).unwrap();
-    assert_eq!(accounts.accounts().len(), 1, "the root account is left");
+    assert_eq!(
+        accounts.accounts(None, 9).len(),
+        1,
+        "the root account is left"
+    );
     // Whoever was let in before creates nothing that nobody could reach.
     let late = block_on(world.objects.create_bucket(&id, "late"));
     assert!(matches!(late, Err(Error::AccessDenied)), "{late:?}");
@@ -127,6 +131,15 @@ fn what_breaks_the_rules_is_refused_and_changes_nothing() {
     );
     assert_eq!(granted(&accounts, "AK"), Ok((id, "s".to_owned())));
     assert_eq!(accounts.find("seven").unwrap(), id);
+    assert_eq!(accounts.accounts(Some(AccountId::ROOT), 9)[0].account, id);
+    assert!(accounts.accounts(Some(id), 9).is_empty());
+    accounts.create_key(new_key("AL", id, "s")).unwrap();
+    assert_eq!(
+        accounts.keys(Some(id), Some("AK"), 9)[0].access_key_id,
+        "AL"
+    );
+    assert_eq!(accounts.keys(None, None, 1)[0].access_key_id, "AK");
+    accounts.delete_key("AL").unwrap();
     assert_eq!(accounts.find("000000000007").unwrap(), id);
     assert_eq!(accounts.find("root").unwrap(), AccountId::ROOT);
     assert!(accounts.find("000000000008").is_err() && accounts.find("8").is_err());
@@ -155,7 +168,10 @@ fn changes_survive_a_crash() {
                 _ => {}
             }
         }
-        let (keys, owners) = (accounts.keys(None), accounts.accounts());
+        let (keys, owners) = (
+            accounts.keys(None, None, usize::MAX),
+            accounts.accounts(None, 9),
+        );
         drop(accounts);
         for round in 0..3 {
             world = match round {
@@ -164,7 +180,10 @@ fn changes_survive_a_crash() {
             };
             let accounts = world.accounts();
             assert_eq!(
-                (accounts.keys(None), accounts.accounts()),
+                (
+                    accounts.keys(None, None, usize::MAX),
+                    accounts.accounts(None, 9)
+                ),
                 (keys.clone(), owners.clone())
             );
             assert_eq!(granted(&accounts, "AK0"), Err(Denial::KeyDisabled));
@@ -186,7 +205,7 @@ fn what_cannot_be_unsealed_is_refused_until_it_is_rotated() {
     accounts.create_key(new_key("AK", id, "s")).unwrap();
     let other = Accounts::open(&world.objects, Arc::new(Seal(SEAL + 1))).unwrap();
     assert_eq!(granted(&other, "AK"), Err(Denial::Sealed));
-    assert!(!other.keys(None)[0].readable);
+    assert!(!other.keys(None, None, 9)[0].readable);
     assert_eq!((other.stats().keys, other.stats().unreadable_keys), (1, 1));
     // Sealed for another key or another account is sealed with something else.
     for wrong in [sealed("AK2", id, "s"), sealed("AK", account(8), "s")] {
@@ -220,7 +239,10 @@ fn there_is_a_limit_and_it_says_so() {
     accounts.delete_key("AK1").unwrap();
     accounts.create_key(new_key("AK", id, "s")).unwrap();
     let accounts = world.restart().accounts();
-    assert_eq!(accounts.keys(None).len(), limits::IDENTITIES_MAX - 1);
+    assert_eq!(
+        accounts.keys(None, None, usize::MAX).len(),
+        limits::IDENTITIES_MAX - 1
+    );
 }
 
 /// After the end nothing is changed any more, and what was begun is finished first.
@@ -234,7 +256,7 @@ fn a_closed_store_changes_nothing() {
         matches!(error, AccountsError::Store(Error::Closed)),
         "{error}"
     );
-    assert_eq!(world.accounts().accounts().len(), 1);
+    assert_eq!(world.accounts().accounts(None, 9).len(), 1);
 }
 
 /// A damaged record costs its own key, and no other.
