@@ -225,6 +225,43 @@ def test_accounts_see_nothing_of_each_other(own_server):
     assert [entry["Key"] for entry in mine.list_objects_v2(**bucket)["Contents"]] == ["k"]
 
 
+def test_uploads_and_copies_stay_within_an_account(own_server):
+    server = own_server()
+    _, first = new_account(server, "first")
+    _, second = new_account(server, "second")
+    mine, theirs = first.client(server), second.client(server)
+    mine.create_bucket(Bucket="of-first")
+    theirs.create_bucket(Bucket="of-second")
+    mine.put_object(Bucket="of-first", Key="k", Body=b"secret")
+    key = {"Bucket": "of-first", "Key": "large"}
+    upload = mine.create_multipart_upload(**key)["UploadId"]
+    part = mine.upload_part(**key, UploadId=upload, PartNumber=1, Body=b"x" * 6 * MIB)
+    theirs.put_object(Bucket="of-second", Key="own", Body=b"another")
+    own = {"Bucket": "of-second", "Key": "large"}
+    own_upload = theirs.create_multipart_upload(**own)["UploadId"]
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    source = {"Bucket": "of-first", "Key": "k"}
+    for call, arguments in [
+        (theirs.create_multipart_upload, key),
+        (theirs.upload_part, {**key, "UploadId": upload, "PartNumber": 1, "Body": b"evil"}),
+        (theirs.complete_multipart_upload, {**key, "UploadId": upload, "MultipartUpload": parts}),
+        (theirs.abort_multipart_upload, {**key, "UploadId": upload}),
+        (theirs.list_parts, {**key, "UploadId": upload}),
+        (theirs.list_multipart_uploads, {"Bucket": "of-first"}),
+        (theirs.copy_object, {"Bucket": "of-second", "Key": "k", "CopySource": source}),
+        (theirs.copy_object, {**source, "CopySource": "of-second/own"}),
+        (theirs.upload_part_copy, {**own, "UploadId": own_upload, "PartNumber": 1, "CopySource": source}),
+        (theirs.get_object_attributes, {**source, "ObjectAttributes": ["ETag"]}),
+    ]:
+        with pytest.raises(ClientError) as error:
+            call(**arguments)
+        assert code_of(error) == (403, "AccessDenied"), (call, code_of(error))
+    mine.complete_multipart_upload(**key, UploadId=upload, MultipartUpload=parts)
+    assert mine.get_object(**key)["ContentLength"] == 6 * MIB
+    assert mine.get_object(**source)["Body"].read() == b"secret"
+    assert theirs.list_objects_v2(Bucket="of-second")["KeyCount"] == 1
+
+
 def test_deleting_many_of_others_deletes_none(own_server):
     server = own_server()
     _, first = new_account(server, "first")
