@@ -74,7 +74,8 @@ The credentials file:
 
 Pages:
   GET /_cullet/health     200 once requests are accepted
-  GET /_cullet/metrics    for Prometheus; from other machines only with a signed request
+  GET /_cullet/metrics    for Prometheus; from other machines only signed with the root key
+  POST /_cullet/admin/…   what `cullet account` and `cullet key` use, signed with the root key
   Behind a proxy on the same machine, let it add X-Forwarded-For, as most do, or keep /_cullet/
   from the outside: without it every client looks local.
 
@@ -124,7 +125,9 @@ pub struct ServerArgs {
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     pub log: String,
 
-    /// Write one line for every request to this file; `-` is standard output.
+    /// Write one line for every request to this file; `-` is standard output. It tells time, id,
+    /// operation, status, bytes in and out, milliseconds to the end and to the first byte, the
+    /// client, its account and access key once the signature was verified, method and path.
     #[arg(long, value_name = "PATH")]
     pub access_log: Option<PathBuf>,
 

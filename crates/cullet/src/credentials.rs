@@ -251,14 +251,16 @@ impl Given {
                 file.display()
             );
         }
-        Ok(Known {
+        let known = Known {
             earlier: self.read_earlier()?.map(|key| (key, self.earlier)),
             given: self.root,
             master: self.master.or(kept.master),
             kept: kept.root.zip(file.as_ref().ok().cloned()),
             file,
             is_new,
-        })
+        };
+        known.make_place()?;
+        Ok(known)
     }
 }
 
@@ -312,6 +314,20 @@ impl Known {
             file: self.file,
             said,
         })
+    }
+
+    /// If a key is to be made, sees that there is a directory for it, before the disk is touched.
+    fn make_place(&self) -> anyhow::Result<()> {
+        let found = self.given.is_some() || self.kept.is_some() || self.earlier.is_some();
+        match self.file.as_ref().map(|file| file.parent()) {
+            Ok(Some(directory)) if !found => make_directory(directory).with_context(|| {
+                format!(
+                    "there is no place for a new access key: {}",
+                    directory.display()
+                )
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn make(self) -> anyhow::Result<Settled> {
@@ -433,17 +449,23 @@ fn add_lines(file: &Path, lines: &str) -> anyhow::Result<()> {
     write_private(&file, text.as_bytes()).with_context(failed)
 }
 
-/// A directory of the owner's alone, and durable, if it is not there.
+/// A directory of the owner's alone, and durable, with those that it is in, if it is not there.
 fn make_directory(directory: &Path) -> std::io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
+    let missing: Vec<&Path> = directory
+        .ancestors()
+        .take_while(|path| !path.is_dir())
+        .collect();
+    for path in missing.into_iter().rev() {
+        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            // By another server that starts at the same time.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+        if let Some(parent) = path.parent() {
+            std::fs::File::open(parent)?.sync_all()?;
+        }
     }
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(directory)?;
-    match directory.parent() {
-        Some(parent) => std::fs::File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 fn warn_if_readable(path: &Path) {

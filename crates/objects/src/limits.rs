@@ -64,8 +64,13 @@ pub const ETAG_BYTES_MAX: usize = 255;
 /// Most buckets of one account, unless the options say otherwise.
 pub const BUCKETS_PER_ACCOUNT_MAX: u64 = 10_000;
 
-/// Most accounts and access keys in all. They are held in memory, at most about a KiB each.
+/// Most accounts and access keys in all. They are held in memory.
 pub const IDENTITIES_MAX: usize = 10_000;
+
+/// Bytes of memory that one of them takes at most: its texts twice, as it is copied for a list,
+/// and its place in the table, which may be half empty.
+pub const IDENTITY_BYTES: usize =
+    2 * (ACCESS_KEY_ID_BYTES_MAX + KEY_DESCRIPTION_BYTES_MAX + ACCOUNT_NAME_BYTES_MAX) + 384;
 
 /// Most bytes of an account's name.
 pub const ACCOUNT_NAME_BYTES_MAX: usize = 64;

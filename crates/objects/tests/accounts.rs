@@ -245,7 +245,7 @@ fn there_is_a_limit_and_it_says_so() {
     );
 }
 
-/// After the end nothing is changed any more, and what was begun is finished first.
+/// After the end nothing is changed any more.
 #[test]
 fn a_closed_store_changes_nothing() {
     let world = World::empty(8 << 20);

@@ -432,6 +432,7 @@ mod tests {
         let signed_put = PUT_WINDOW_BYTES + SIGNED_CHUNK_BYTES_MAX;
         assert!(budgets.writes.can_hold(signed_put));
         assert!(budgets.reads.can_hold(GET_WINDOW_BYTES));
+        assert!(budgets.documents.can_hold(crate::limits::ADMIN_BYTES));
         assert!(budgets.small.can_hold(SMALL_REQUEST_BYTES_MAX));
         let mut headers = http::HeaderMap::new();
         headers.insert("content-length", HeaderValue::from_static("150000"));
