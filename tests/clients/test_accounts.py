@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 
 import harness
 import raw
+import test_forms
 from harness import KIB, MIB, code_of
 
 ADMIN = "/_cullet/admin/"
@@ -256,6 +257,9 @@ def test_uploads_and_copies_stay_within_an_account(own_server):
         with pytest.raises(ClientError) as error:
             call(**arguments)
         assert code_of(error) == (403, "AccessDenied"), (call, code_of(error))
+    posted = theirs.generate_presigned_post("of-first", "k")
+    answer = test_forms.post(server, "of-first", posted["fields"], b"evil")
+    assert tuple(answer) == (403, "AccessDenied")
     mine.complete_multipart_upload(**key, UploadId=upload, MultipartUpload=parts)
     assert mine.get_object(**key)["ContentLength"] == 6 * MIB
     assert mine.get_object(**source)["Body"].read() == b"secret"
