@@ -388,6 +388,7 @@ impl Known {
     }
 
     fn warn_of_earlier(&self, earlier: &Path) {
+        let earlier = std::path::absolute(earlier).unwrap_or_else(|_| earlier.to_owned());
         let from = earlier.display();
         let how = match &self.file {
             Ok(file) if file.exists() => format!(
