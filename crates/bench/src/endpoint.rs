@@ -76,8 +76,16 @@ mod tests {
 
     #[test]
     fn others_are_refused_and_told_why() {
-        for url in ["127.0.0.1:9000", "http://", "http://host/path", "http://a b"] {
-            assert!(matches!(Endpoint::parse(url), Err(Error::Usage(_))), "{url}");
+        for url in [
+            "127.0.0.1:9000",
+            "http://",
+            "http://host/path",
+            "http://a b",
+        ] {
+            assert!(
+                matches!(Endpoint::parse(url), Err(Error::Usage(_))),
+                "{url}"
+            );
         }
         let error = Endpoint::parse("https://127.0.0.1:9000").expect_err("no https");
         assert!(error.to_string().contains("https is not there yet"));

@@ -176,10 +176,7 @@ impl Connection {
         Ok(length)
     }
 
-    async fn chunks(
-        &mut self,
-        receive: &mut (impl FnMut(&[u8]) + Send),
-    ) -> Result<u64, HttpError> {
+    async fn chunks(&mut self, receive: &mut (impl FnMut(&[u8]) + Send)) -> Result<u64, HttpError> {
         let mut total = 0_u64;
         loop {
             let (start, end) = self.line().await?;
@@ -414,8 +411,14 @@ mod tests {
 
     #[test]
     fn dates_are_read() {
-        assert_eq!(http_date("Fri, 24 May 2013 00:00:00 GMT"), Some(1_369_353_600));
-        assert_eq!(http_date("Tue, 29 Feb 2000 12:00:01 GMT"), Some(951_825_601));
+        assert_eq!(
+            http_date("Fri, 24 May 2013 00:00:00 GMT"),
+            Some(1_369_353_600)
+        );
+        assert_eq!(
+            http_date("Tue, 29 Feb 2000 12:00:01 GMT"),
+            Some(951_825_601)
+        );
         assert_eq!(http_date("yesterday"), None);
     }
 }

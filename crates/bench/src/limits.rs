@@ -84,7 +84,10 @@ pub const BUSY_PART_MAX: f64 = 0.85;
 /// Clocks of client and server that differ by more make signatures invalid.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(15 * 60);
 
-const _: () = assert!(DURATION_MAX.as_secs() < 7 * 24 * 3600, "signatures outlive every run");
+const _: () = assert!(
+    DURATION_MAX.as_secs() < 7 * 24 * 3600,
+    "signatures outlive every run"
+);
 const _: () = assert!(BODY_BLOCK_BYTES > STAMP_BYTES as u64);
 const _: () = assert!(REFUSAL_BYTES_MAX <= PAGE_BYTES_MAX);
 const _: () = assert!(THREADS_MAX <= CONCURRENCY_MAX);

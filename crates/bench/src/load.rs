@@ -309,10 +309,7 @@ fn watch_over(
 }
 
 /// Sleeps, but not long past the end: what the load cost is looked at right behind it.
-fn pause_unless_finished(
-    pause: Duration,
-    threads: &[thread::JoinHandle<std::io::Result<()>>],
-) {
+fn pause_unless_finished(pause: Duration, threads: &[thread::JoinHandle<std::io::Result<()>>]) {
     const STEP: Duration = Duration::from_millis(10);
     let until = Instant::now() + pause;
     loop {
@@ -327,7 +324,9 @@ fn pause_unless_finished(
 fn progress(shared: &Shared, desks: &[Arc<Desk>], plan: &Plan) -> Progress {
     let now_ns = shared.now_ns();
     let mut progress = Progress {
-        measured: now_ns.checked_sub(shared.begin_ns).map(Duration::from_nanos),
+        measured: now_ns
+            .checked_sub(shared.begin_ns)
+            .map(Duration::from_nanos),
         duration: plan.duration,
         ended: 0,
         failed: 0,
@@ -428,10 +427,9 @@ async fn one_slot<W: Work>(
         if started_ns >= shared.end_ns() {
             return Ok(());
         }
-        shared.sent.fetch_add(
-            u64::from(shared.interval_ns.is_some()),
-            Ordering::Relaxed,
-        );
+        shared
+            .sent
+            .fetch_add(u64::from(shared.interval_ns.is_some()), Ordering::Relaxed);
         desk.under_way.fetch_add(1, Ordering::Relaxed);
         let step = work.perform().await;
         desk.under_way.fetch_sub(1, Ordering::Relaxed);
@@ -454,7 +452,9 @@ async fn one_slot<W: Work>(
             Step::Done(_) | Step::Failed(_) => continue,
         }
         if shared.interval_ns.is_some() {
-            recorder.send_delay.record(started_ns.saturating_sub(due_ns));
+            recorder
+                .send_delay
+                .record(started_ns.saturating_sub(due_ns));
         }
         recorder.last_ns = ended_ns;
     }

@@ -110,7 +110,8 @@ impl Watched {
 /// User and system time of a process with all its threads, also those that ended.
 fn cpu_time(pid: u32) -> io::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let ticks = cpu_ticks(&stat).ok_or_else(|| io::Error::other("/proc/PID/stat is not as known"))?;
+    let ticks =
+        cpu_ticks(&stat).ok_or_else(|| io::Error::other("/proc/PID/stat is not as known"))?;
     let per_second = rustix::param::clock_ticks_per_second();
     Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }

@@ -77,7 +77,10 @@ impl Report {
         if self.outcome.series.len() > 1 {
             for (name, series) in self.series.iter().zip(&self.outcome.series) {
                 let latencies = described(&series.latencies);
-                line(&format!("  {name}"), &format!("{} x; {latencies}", series.succeeded));
+                line(
+                    &format!("  {name}"),
+                    &format!("{} x; {latencies}", series.succeeded),
+                );
             }
         }
         if self.rate.is_some() {
@@ -90,11 +93,14 @@ impl Report {
             line("server CPU", &self.cpu_described(server.cpu));
             line("server memory", &memory_described(server));
         }
-        line("client CPU", &format!(
-            "{}, busiest thread {:.0} %",
-            self.cpu_described(self.outcome.client_cpu),
-            self.outcome.busiest_thread * 100.0
-        ));
+        line(
+            "client CPU",
+            &format!(
+                "{}, busiest thread {:.0} %",
+                self.cpu_described(self.outcome.client_cpu),
+                self.outcome.busiest_thread * 100.0
+            ),
+        );
         for note in self.all_notes() {
             line("note", &note);
         }
@@ -109,17 +115,30 @@ impl Report {
             document.insert(name.to_owned(), value);
         };
         put("version", json!(env!("CARGO_PKG_VERSION")));
-        put("loop", json!(if self.rate.is_some() { "open" } else { "closed" }));
+        put(
+            "loop",
+            json!(if self.rate.is_some() {
+                "open"
+            } else {
+                "closed"
+            }),
+        );
         put("stopped_early", json!(outcome.stopped));
         put("elapsed_seconds", json!(outcome.elapsed.as_secs_f64()));
         put("requests_succeeded", json!(outcome.succeeded()));
         put("requests_failed", json!(outcome.failed()));
         put("requests_unsent", json!(outcome.unsent));
         put("requests_abandoned", json!(outcome.abandoned));
-        put("requests_per_second", json!(self.per_second(outcome.succeeded())));
+        put(
+            "requests_per_second",
+            json!(self.per_second(outcome.succeeded())),
+        );
         put("mib_per_second", json!(self.per_second(self.bytes()) / MIB));
         if let Some(items) = &self.items {
-            put(&format!("{items}_per_second"), json!(self.per_second(self.item_count())));
+            put(
+                &format!("{items}_per_second"),
+                json!(self.per_second(self.item_count())),
+            );
         }
         put("latency_us", latencies_json(&outcome.latencies));
         let series: Map<String, Value> = self
@@ -140,21 +159,27 @@ impl Report {
             put("send_delay_us", latencies_json(&outcome.send_delay));
         }
         let errors = outcome.errors.iter();
-        let errors: Map<String, Value> =
-            errors.map(|(kind, count)| (kind.clone(), json!(count))).collect();
+        let errors: Map<String, Value> = errors
+            .map(|(kind, count)| (kind.clone(), json!(count)))
+            .collect();
         put("errors", Value::Object(errors));
-        put("client", json!({
-            "cpu_seconds": outcome.client_cpu.as_secs_f64(),
-            "cpu_seconds_per_1000_requests": self.per_thousand(outcome.client_cpu),
-            "busiest_thread_percent": outcome.busiest_thread * 100.0,
-        }));
-        let server = self.server.as_ref().map(|server| json!({
-            "pids": server.pids,
-            "cpu_seconds": server.cpu.as_secs_f64(),
-            "cpu_seconds_per_1000_requests": self.per_thousand(server.cpu),
-            "memory_peak_bytes": server.memory_peak_bytes,
-            "memory_peak_source": if server.peak_is_exact { "VmHWM" } else { "VmRSS sampled" },
-        }));
+        put(
+            "client",
+            json!({
+                "cpu_seconds": outcome.client_cpu.as_secs_f64(),
+                "cpu_seconds_per_1000_requests": self.per_thousand(outcome.client_cpu),
+                "busiest_thread_percent": outcome.busiest_thread * 100.0,
+            }),
+        );
+        let server = self.server.as_ref().map(|server| {
+            json!({
+                "pids": server.pids,
+                "cpu_seconds": server.cpu.as_secs_f64(),
+                "cpu_seconds_per_1000_requests": self.per_thousand(server.cpu),
+                "memory_peak_bytes": server.memory_peak_bytes,
+                "memory_peak_source": if server.peak_is_exact { "VmHWM" } else { "VmRSS sampled" },
+            })
+        });
         put("server", json!(server));
         put("notes", json!(self.all_notes()));
         Value::Object(document)
@@ -162,9 +187,9 @@ impl Report {
 
     fn loop_described(&self) -> String {
         match self.rate {
-            Some(rate) => format!(
-                "open, {rate} requests/s due; latency counts from when a request was due"
-            ),
+            Some(rate) => {
+                format!("open, {rate} requests/s due; latency counts from when a request was due")
+            }
             None => "closed: each connection sends when its last answer came, so a server that \
                      stalls is asked less (--rate measures what users would wait)"
                 .to_owned(),
@@ -196,7 +221,11 @@ impl Report {
             let _ = write!(text, ", {:.1} MiB/s", self.per_second(self.bytes()) / MIB);
         }
         if let Some(items) = &self.items {
-            let _ = write!(text, ", {:.0} {items}/s", self.per_second(self.item_count()));
+            let _ = write!(
+                text,
+                ", {:.0} {items}/s",
+                self.per_second(self.item_count())
+            );
         }
         text
     }
@@ -295,7 +324,10 @@ fn memory_described(server: &Cost) -> String {
     } else {
         "VmRSS, looked at 10 times a second; setting VmHWM back was not allowed"
     };
-    format!("peak {:.1} MiB ({source})", server.memory_peak_bytes as f64 / MIB)
+    format!(
+        "peak {:.1} MiB ({source})",
+        server.memory_peak_bytes as f64 / MIB
+    )
 }
 
 #[cfg(test)]

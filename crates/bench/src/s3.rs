@@ -152,25 +152,68 @@ fn check(options: &Options) -> Result<(), Error> {
         if (least..=most).contains(&value) {
             Ok(())
         } else {
-            Err(Error::Usage(format!("{name} must be between {least} and {most}, not {value}")))
+            Err(Error::Usage(format!(
+                "{name} must be between {least} and {most}, not {value}"
+            )))
         }
     };
     let seconds = |duration: Duration| duration.as_secs_f64();
     let longest = seconds(limits::DURATION_MAX);
-    within("--concurrency", options.concurrency as f64, 1.0, limits::CONCURRENCY_MAX as f64)?;
-    within("--threads", options.threads as f64, 1.0, limits::THREADS_MAX as f64)?;
-    within("--objects", options.objects as f64, 1.0, limits::OBJECTS_MAX as f64)?;
-    within("--size", options.size_bytes as f64, 0.0, limits::BODY_BYTES_MAX as f64)?;
-    within("--rate", options.rate.unwrap_or(1.0), 0.001, limits::RATE_MAX)?;
-    within("--duration in seconds", seconds(options.duration), 0.001, longest)?;
+    within(
+        "--concurrency",
+        options.concurrency as f64,
+        1.0,
+        limits::CONCURRENCY_MAX as f64,
+    )?;
+    within(
+        "--threads",
+        options.threads as f64,
+        1.0,
+        limits::THREADS_MAX as f64,
+    )?;
+    within(
+        "--objects",
+        options.objects as f64,
+        1.0,
+        limits::OBJECTS_MAX as f64,
+    )?;
+    within(
+        "--size",
+        options.size_bytes as f64,
+        0.0,
+        limits::BODY_BYTES_MAX as f64,
+    )?;
+    within(
+        "--rate",
+        options.rate.unwrap_or(1.0),
+        0.001,
+        limits::RATE_MAX,
+    )?;
+    within(
+        "--duration in seconds",
+        seconds(options.duration),
+        0.001,
+        longest,
+    )?;
     within("--warmup in seconds", seconds(options.warmup), 0.0, longest)?;
     let (least, most) = (limits::TIMEOUT_MIN, limits::TIMEOUT_MAX);
-    within("--timeout in seconds", seconds(options.timeout), seconds(least), seconds(most))?;
+    within(
+        "--timeout in seconds",
+        seconds(options.timeout),
+        seconds(least),
+        seconds(most),
+    )?;
     let bucket = options.bucket.as_deref();
-    if bucket.is_some_and(|name| name.is_empty() || !name.is_ascii() || name.contains(['/', '?', ' ', '%'])) {
+    if bucket.is_some_and(|name| {
+        name.is_empty() || !name.is_ascii() || name.contains(['/', '?', ' ', '%'])
+    }) {
         return wrong("--bucket must be the name of a bucket: letters, digits, dots and hyphens");
     }
-    if options.prefix.as_ref().is_some_and(|prefix| prefix.len() > 1000) {
+    if options
+        .prefix
+        .as_ref()
+        .is_some_and(|prefix| prefix.len() > 1000)
+    {
         return wrong("--prefix is longer than 1,000 bytes");
     }
     if options.prepared {
@@ -196,7 +239,9 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn new(options: &'a Options) -> Bench<'a> {
         let now = SystemTime::now();
-        let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let seconds = now
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         let own_name = format!("cullet-bench-{seconds:x}-{:x}", std::process::id());
         let own_bucket = options.bucket.is_none();
         let prefix = match &options.prefix {
@@ -240,9 +285,12 @@ impl<'a> Bench<'a> {
         tried: &str,
     ) -> Result<(), Error> {
         let mut exchange = self.exchange();
-        self.target.write_bucket_request(method, query, &mut exchange.request);
+        self.target
+            .write_bucket_request(method, query, &mut exchange.request);
         let carried = block_on(exchange.carry(Payload::NONE, Expected::Document))?;
-        carried.map(drop).map_err(|failure| self.explained(&failure, tried))
+        carried
+            .map(drop)
+            .map_err(|failure| self.explained(&failure, tried))
     }
 
     /// Looks at one of the objects that should be there.
@@ -253,8 +301,14 @@ impl<'a> Bench<'a> {
         requests.write(last, &mut exchange.request);
         let size = Expected::Length(self.options.size_bytes);
         let carried = block_on(exchange.carry(Payload::NONE, size))?;
-        let tried = format!("cannot read {}/{}", self.target.bucket, self.target.key(last));
-        carried.map(drop).map_err(|failure| self.explained(&failure, &tried))
+        let tried = format!(
+            "cannot read {}/{}",
+            self.target.bucket,
+            self.target.key(last)
+        );
+        carried
+            .map(drop)
+            .map_err(|failure| self.explained(&failure, &tried))
     }
 
     fn explained(&self, failure: &Failure, tried: &str) -> Error {
@@ -451,7 +505,11 @@ impl<'a> Bench<'a> {
             "{what}, {} keys, {} connections, {} at {}",
             options.objects,
             options.concurrency,
-            if options.credentials.is_some() { "presigned" } else { "unsigned" },
+            if options.credentials.is_some() {
+                "presigned"
+            } else {
+                "unsigned"
+            },
             options.endpoint.url
         );
         let settings = json!({

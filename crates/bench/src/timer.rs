@@ -16,6 +16,11 @@ pub(crate) struct Timer(AsyncFd<OwnedFd>);
 
 impl Timer {
     /// Within a runtime.
+    #[allow(
+        deprecated,
+        reason = "what replaces it is unsafe, for descriptors that may change or close while \
+                  they are registered; an `OwnedFd` does neither"
+    )]
     pub(crate) fn new() -> io::Result<Timer> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let descriptor = timerfd_create(TimerfdClockId::Monotonic, flags)?;

@@ -9,7 +9,8 @@
 //!                      │   └──► connections  sockets in, hyper, slow clients, draining
 //!                      │             ├──► places  who makes room when there is none
 //!                      │             └──► pages   /_cullet/health and /_cullet/metrics
-//!                      └──► rescue       disks without a server
+//!                      ├──► rescue       disks without a server
+//!                      └──► bench        load for any server
 //! ```
 //!
 //! A library so that a test can run the same server on a disk of its own
@@ -17,6 +18,7 @@
 
 pub mod access_log;
 mod background;
+pub mod bench;
 pub mod cli;
 mod connections;
 mod credentials;

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Server(args) => cullet::server::run(args),
         Command::Rescue(args) => cullet::rescue::run(args),
+        Command::Bench(args) => cullet::bench::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -102,9 +102,18 @@ fn plan(rate: Option<f64>, warmup_ms: u64, duration_ms: u64) -> Plan {
 fn a_stall_shows_for_every_request_that_was_due_in_it() {
     let address = stalling_server(500, Duration::from_millis(600));
     let work = Asker::several(2, address, None);
-    let outcome = run(&plan(Some(1000.0), 0, 2000), work, &Stop::new(), &mut Nobody)
-        .expect("an outcome");
-    assert_eq!(outcome.latencies.count(), 2000, "every due request counts once");
+    let outcome = run(
+        &plan(Some(1000.0), 0, 2000),
+        work,
+        &Stop::new(),
+        &mut Nobody,
+    )
+    .expect("an outcome");
+    assert_eq!(
+        outcome.latencies.count(),
+        2000,
+        "every due request counts once"
+    );
     assert_eq!(outcome.succeeded() + outcome.unsent, 2000);
     let slow = outcome.latencies.quantile_ns(0.999);
     assert!(slow >= 550_000_000, "p99.9 hides the stall: {slow} ns");
@@ -120,8 +129,7 @@ fn a_stall_shows_for_every_request_that_was_due_in_it() {
 fn a_closed_loop_sees_a_stall_once_per_slot() {
     let address = stalling_server(500, Duration::from_millis(600));
     let work = Asker::several(2, address, None);
-    let outcome =
-        run(&plan(None, 0, 2000), work, &Stop::new(), &mut Nobody).expect("an outcome");
+    let outcome = run(&plan(None, 0, 2000), work, &Stop::new(), &mut Nobody).expect("an outcome");
     assert!(outcome.latencies.max_ns() >= 590_000_000);
     let slow = outcome.series[0].latencies.clone();
     assert!(slow.count() > 1000 && slow.quantile_ns(0.99) < 550_000_000);
@@ -133,20 +141,33 @@ fn a_closed_loop_sees_a_stall_once_per_slot() {
 fn requests_that_were_never_sent_count_with_their_wait() {
     let address = stalling_server(100, Duration::from_millis(1500));
     let work = Asker::several(4, address, None);
-    let outcome = run(&plan(Some(1000.0), 0, 1000), work, &Stop::new(), &mut Nobody)
-        .expect("an outcome");
+    let outcome = run(
+        &plan(Some(1000.0), 0, 1000),
+        work,
+        &Stop::new(),
+        &mut Nobody,
+    )
+    .expect("an outcome");
     assert!(outcome.unsent >= 700, "{} unsent", outcome.unsent);
     assert_eq!(outcome.latencies.count(), 1000);
     assert!(outcome.latencies.quantile_ns(0.5) >= 300_000_000);
-    assert!(outcome.elapsed >= Duration::from_millis(1400), "until the last answer");
+    assert!(
+        outcome.elapsed >= Duration::from_millis(1400),
+        "until the last answer"
+    );
 }
 
 #[test]
 fn the_warm_up_does_not_count() {
     let address = stalling_server(10, Duration::from_millis(300));
     let work = Asker::several(2, address, None);
-    let outcome = run(&plan(Some(200.0), 1000, 500), work, &Stop::new(), &mut Nobody)
-        .expect("an outcome");
+    let outcome = run(
+        &plan(Some(200.0), 1000, 500),
+        work,
+        &Stop::new(),
+        &mut Nobody,
+    )
+    .expect("an outcome");
     assert_eq!(outcome.latencies.count(), 100);
 }
 

@@ -116,9 +116,10 @@ mod tests {
         let mut bytes = Vec::new();
         body.write_stamp(number, &mut bytes);
         let payload = body.payload();
-        bytes.extend((payload.from..payload.until).map(|at| {
-            body.block[(at % body.block.len() as u64) as usize]
-        }));
+        bytes.extend(
+            (payload.from..payload.until)
+                .map(|at| body.block[(at % body.block.len() as u64) as usize]),
+        );
         bytes
     }
 

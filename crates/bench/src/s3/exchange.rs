@@ -155,7 +155,11 @@ impl Exchange {
                 expected: length,
             });
         }
-        if same { Ok(length) } else { Err(Failure::Bytes) }
+        if same {
+            Ok(length)
+        } else {
+            Err(Failure::Bytes)
+        }
     }
 
     /// Keeps a body in `document`, up to so many bytes.

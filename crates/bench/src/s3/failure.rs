@@ -122,7 +122,10 @@ impl Refusal {
 
     fn described(&self) -> String {
         let skew = match self.skew() {
-            Some(skew) => format!(" (the server's clock is {} s away from ours)", skew.as_secs()),
+            Some(skew) => format!(
+                " (the server's clock is {} s away from ours)",
+                skew.as_secs()
+            ),
             None => String::new(),
         };
         match (self.code.as_str(), self.message.as_str()) {
@@ -199,7 +202,10 @@ mod tests {
 
     #[test]
     fn refusals_are_counted_by_status_and_code() {
-        let slow = refused(503, "<Error><Code>SlowDown</Code><Message>x</Message></Error>");
+        let slow = refused(
+            503,
+            "<Error><Code>SlowDown</Code><Message>x</Message></Error>",
+        );
         assert_eq!(slow.kind(), "503 SlowDown");
         assert!(slow.is_passing());
         assert_eq!(refused(404, "<html>").kind(), "404");
@@ -208,7 +214,11 @@ mod tests {
     #[test]
     fn explanations_say_what_to_do() {
         for (status, body, advice) in [
-            (403, "<Code>InvalidAccessKeyId</Code>", "CULLET_ACCESS_KEY_ID"),
+            (
+                403,
+                "<Code>InvalidAccessKeyId</Code>",
+                "CULLET_ACCESS_KEY_ID",
+            ),
             (403, "", "CULLET_ACCESS_KEY_ID"),
             (404, "<Code>NoSuchBucket</Code>", "--bucket"),
             (404, "<html>", "--prepared"),
@@ -220,7 +230,9 @@ mod tests {
                 "--region",
             ),
         ] {
-            let sentence = refused(status, body).explained("trying", "http://x").to_string();
+            let sentence = refused(status, body)
+                .explained("trying", "http://x")
+                .to_string();
             assert!(sentence.contains(advice), "{sentence}");
         }
     }
@@ -228,7 +240,12 @@ mod tests {
     #[test]
     fn another_clock_is_seen() {
         let refusal = Refusal::new(403, b"<Code>AccessDenied</Code>", Some(1_369_353_600));
-        let sentence = Failure::Refused(refusal).explained("trying", "http://x").to_string();
-        assert!(sentence.contains("clock is") && sentence.contains("set the clocks"), "{sentence}");
+        let sentence = Failure::Refused(refusal)
+            .explained("trying", "http://x")
+            .to_string();
+        assert!(
+            sentence.contains("clock is") && sentence.contains("set the clocks"),
+            "{sentence}"
+        );
     }
 }
