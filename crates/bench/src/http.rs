@@ -336,8 +336,11 @@ mod tests {
     use std::io::Write;
     use std::net::TcpListener;
 
+    /// Status, body, and whether the connection stays.
+    type Whole = (u16, Vec<u8>, bool);
+
     /// What two answers come to that arrive in small pieces on one connection.
-    fn answers_to(bytes: &'static [u8]) -> Vec<Result<(u16, Vec<u8>, bool), HttpError>> {
+    fn answers_to(bytes: &'static [u8]) -> Vec<Result<Whole, HttpError>> {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         std::thread::spawn(move || {

@@ -271,7 +271,8 @@ impl<'a> Bench<'a> {
         if self.own_bucket {
             return self.bucket_request("PUT", &[], &format!("cannot make the bucket {bucket}"));
         }
-        if self.options.prepared {
+        if self.options.prepared && self.options.operation == Operation::Get {
+            // A server of files knows no buckets: an object is looked at instead.
             return Ok(());
         }
         let query = [("list-type", "2"), ("max-keys", "1")];

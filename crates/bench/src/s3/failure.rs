@@ -148,7 +148,8 @@ impl Refusal {
 
     fn advice(&self) -> &'static str {
         const CREDENTIALS: &str = "set CULLET_ACCESS_KEY_ID and CULLET_SECRET_ACCESS_KEY (or \
-             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) to the server's, or --anonymous";
+             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) to the server's; unsigned requests \
+             (--anonymous) are for servers that allow them";
         if self.skew().is_some() || self.code == "RequestTimeTooSkewed" {
             return "set the clocks of both machines, because signatures hold the time";
         }
