@@ -12,7 +12,8 @@
 //!                      │             ├──► places  who makes room when there is none
 //!                      │             └──► pages   /_cullet/health and /_cullet/metrics
 //!                      ├──► manage       accounts and keys of a running server
-//!                      └──► rescue       disks without a server
+//!                      ├──► rescue       disks without a server
+//!                      └──► bench        load for any server
 //! ```
 //!
 //! A library so that a test can run the same server on a disk of its own
@@ -21,6 +22,7 @@
 pub mod access_log;
 mod admin;
 mod background;
+pub mod bench;
 pub mod cli;
 mod connections;
 mod credentials;
