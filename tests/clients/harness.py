@@ -29,6 +29,8 @@ def environment(**changes):
     """A clean environment for the server: no credentials of whoever runs the tests."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("CULLET_", "AWS_"))}
     env.update(CULLET_ACCESS_KEY_ID=ACCESS_KEY, CULLET_SECRET_ACCESS_KEY=SECRET_KEY)
+    # Nor their configuration, where servers keep what they make.
+    env.update(XDG_CONFIG_HOME="/nonexistent/config")
     env.update({name: value for name, value in changes.items() if value is not None})
     for name, value in changes.items():
         if value is None:
@@ -44,6 +46,7 @@ class Server:
 
     def __init__(self, disk, *arguments, log=None, **env_changes):
         self.disk = pathlib.Path(disk)
+        self.config = self.disk.parent / "config"
         self.arguments = arguments
         self.env_changes = env_changes
         self.log = pathlib.Path(log) if log else self.disk.parent / "server.log"
@@ -54,7 +57,7 @@ class Server:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [str(word) for word in command],
-                env=environment(**self.env_changes),
+                env=environment(**{"XDG_CONFIG_HOME": str(self.config), **self.env_changes}),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -104,6 +107,16 @@ class Server:
         """After `stop` or `kill`: the same disk again, on another port."""
         self.start()
         return self
+
+    def manage(self, *words, status=0, **env_changes):
+        """Runs `cullet account` or `cullet key` against this server, with the root key."""
+        env = environment(**{"CULLET_ENDPOINT": self.url, **env_changes})
+        ended = subprocess.run(
+            [str(word) for word in (BINARY, *words)], env=env, capture_output=True, text=True, timeout=60
+        )
+        assert ended.returncode == status, ended
+        assert "panicked" not in ended.stderr
+        return ended
 
     def client(self, access_key=ACCESS_KEY, secret_key=SECRET_KEY, region=REGION, **config):
         return client(self.url, access_key, secret_key, region, **config)

@@ -16,7 +16,11 @@ use serde_json::Value;
 
 /// Each room, top to bottom, and the rooms that it may depend on.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("cullet", &["s3", "objects", "volume", "shardstore"]),
+    (
+        "cullet",
+        &["s3", "objects", "volume", "shardstore", "bench"],
+    ),
+    ("bench", &[]),
     ("s3", &["objects"]),
     ("objects", &["volume"]),
     ("volume", &["shardstore"]),
@@ -29,7 +33,7 @@ const SIMULATED_DISK: &str = "simdisk";
 /// Outside crates that only some rooms may name.
 const RESERVED: &[(&str, &[&str])] = &[
     ("s3s", &["s3"]),
-    ("tokio", &["s3", "cullet"]),
+    ("tokio", &["s3", "bench", "cullet"]),
     ("tokio-util", &["s3", "cullet"]),
     ("hyper", &["s3", "cullet"]),
     ("hyper-util", &["s3", "cullet"]),
@@ -37,6 +41,8 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("http-body", &["s3", "cullet"]),
     ("http-body-util", &["s3", "cullet"]),
     ("tower", &["s3", "cullet"]),
+    ("hdrhistogram", &["bench"]),
+    ("httparse", &["bench"]),
     ("clap", &["cullet"]),
     ("anyhow", &["cullet"]),
 ];

@@ -13,7 +13,6 @@ mod random;
 mod s3;
 mod serve;
 mod server;
-mod sigv4;
 mod torture;
 mod volatile;
 mod workload;

@@ -3,10 +3,10 @@
 use std::io;
 use std::time::Duration;
 
+use bench::sigv4::{Credentials, Unsigned, hex, sign};
 use sha2::{Digest, Sha256};
 
 use crate::http::{Answer, Connection, elements, unescaped};
-use crate::sigv4::{Credentials, Unsigned, hex, sign};
 
 /// One client with one connection, opened when needed and again after it broke.
 #[derive(Debug)]

@@ -9,8 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-
-use crate::sigv4::Credentials;
+use bench::sigv4::Credentials;
 
 /// How a server is started, again and again.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bench::sigv4::hex;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
@@ -13,7 +14,6 @@ use crate::http::Answer;
 use crate::random::Random;
 use crate::s3::{Client, Failure, Listing};
 use crate::server::credentials;
-use crate::sigv4::hex;
 use crate::torture::{ANSWER_TIMEOUT, BUCKET, HOT_KEYS, Shared, count};
 
 /// Sizes at which something in the server changes its mind.

@@ -194,8 +194,9 @@ fn human(now: SystemTime, request: &RequestSummary<'_>) -> String {
         .status
         .map_or("-".to_owned(), |status| status.as_str().to_owned());
     let peer = request.peer.map_or("-".to_owned(), |peer| peer.to_string());
+    let account = request.account.map_or("-".to_owned(), |id| id.to_string());
     format!(
-        "{} {} {} {status} in={} out={} ms={:.3} first={:.3} {peer} {} {:?}{}",
+        "{} {} {} {status} in={} out={} ms={:.3} first={:.3} {peer} {account} {} {} {:?}{}",
         rfc3339(now),
         request.request_id,
         request.operation,
@@ -203,6 +204,7 @@ fn human(now: SystemTime, request: &RequestSummary<'_>) -> String {
         request.bytes_out,
         request.duration.as_secs_f64() * 1e3,
         request.first_byte.unwrap_or_default().as_secs_f64() * 1e3,
+        request.access_key_id.unwrap_or("-"),
         request.method,
         shown(request.path),
         if request.complete { "" } else { " aborted" },
@@ -216,10 +218,14 @@ fn json(now: SystemTime, request: &RequestSummary<'_>) -> String {
     let peer = request
         .peer
         .map_or("null".to_owned(), |peer| format!("\"{peer}\""));
+    let account = request
+        .account
+        .map_or("null".to_owned(), |id| format!("\"{id}\""));
+    let access_key = request.access_key_id.map_or("null".to_owned(), json_string);
     format!(
         "{{\"time\":\"{}\",\"request_id\":\"{}\",\"operation\":\"{}\",\"status\":{status},\
          \"bytes_in\":{},\"bytes_out\":{},\"duration_us\":{},\"first_byte_us\":{},\
-         \"peer\":{peer},\"method\":\"{}\",\"path\":{},\"complete\":{}}}",
+         \"peer\":{peer},\"account\":{account},\"access_key\":{access_key},\"method\":\"{}\",\"path\":{},\"complete\":{}}}",
         rfc3339(now),
         request.request_id,
         request.operation,
@@ -264,6 +270,8 @@ mod tests {
             method: &Method::GET,
             path,
             peer: Some("127.0.0.1:5555".parse().unwrap()),
+            account: Some(objects::AccountId::ROOT),
+            access_key_id: Some("AKIA"),
             status: Some(StatusCode::OK),
             bytes_in: 0,
             bytes_out: 4096,
@@ -278,13 +286,14 @@ mod tests {
         assert_eq!(
             human(UNIX_EPOCH, &summary("/b/k")),
             "1970-01-01T00:00:00.000Z 0123456789ABCDEF GetObject 200 in=0 out=4096 ms=1.500 \
-             first=0.250 127.0.0.1:5555 GET \"/b/k\""
+             first=0.250 127.0.0.1:5555 000000000000 AKIA GET \"/b/k\""
         );
         assert_eq!(
             json(UNIX_EPOCH, &summary("/b/\"k\\")),
             "{\"time\":\"1970-01-01T00:00:00.000Z\",\"request_id\":\"0123456789ABCDEF\",\
              \"operation\":\"GetObject\",\"status\":200,\"bytes_in\":0,\"bytes_out\":4096,\
              \"duration_us\":1500,\"first_byte_us\":250,\"peer\":\"127.0.0.1:5555\",\
+             \"account\":\"000000000000\",\"access_key\":\"AKIA\",\
              \"method\":\"GET\",\"path\":\"/b/\\\"k\\\\\",\"complete\":true}"
         );
     }

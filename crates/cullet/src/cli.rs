@@ -1,10 +1,13 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::ByteSize;
+use crate::bench::duration;
+use crate::manage::args::{AccountArgs, KeyArgs};
 
 /// Object storage that speaks the S3 API, in one program and one data directory.
 #[derive(Debug, Parser)]
@@ -18,7 +21,11 @@ pub struct Cli {
 const TOP_EXAMPLES: &str = "\
 Examples:
   cullet server ./data                 serve S3 on http://127.0.0.1:9000
+  cullet account create analytics      another account, with buckets of its own
+  cullet key create --account analytics
   cullet rescue list ./data            what is on a disk, without a server
+  cullet bench s3 --endpoint http://127.0.0.1:9000
+                                       how fast that server is
   cullet help server                   every option, with examples
 
 Documentation: README.md and docs/ in the source tree.";
@@ -28,15 +35,21 @@ Documentation: README.md and docs/ in the source tree.";
 pub enum Command {
     /// Serve S3 over the objects in a data directory.
     Server(ServerArgs),
+    /// Create, list, disable and delete accounts of a running server.
+    Account(AccountArgs),
+    /// Create, list, rotate, disable and delete access keys of a running server.
+    Key(KeyArgs),
     /// Read objects from disks without a server, and say what is damaged.
     Rescue(RescueArgs),
+    /// Send load to a server, this one or another, and measure it.
+    Bench(BenchArgs),
 }
 
 const SERVER_EXAMPLES: &str = "\
 Examples:
   cullet server ./data
-      Creates ./data if it is not there, makes credentials and prints them once, and serves S3
-      on http://127.0.0.1:9000.
+      Creates ./data if it is not there, makes a root key and prints it once, and serves S3 on
+      http://127.0.0.1:9000.
 
   CULLET_ACCESS_KEY_ID=admin CULLET_SECRET_ACCESS_KEY=... cullet server --listen 0.0.0.0:9000 /srv/cullet
       Serves every network interface, with credentials of your own.
@@ -52,12 +65,23 @@ First steps with the aws CLI:
 
 Environment:
   CULLET_ACCESS_KEY_ID, CULLET_SECRET_ACCESS_KEY
-      The only access key. Set both or neither: without them a key is made at the first start,
-      kept in DISK/cullet.credentials, readable by its owner alone, and printed once.
+      The root key: the root account's access key, with which `cullet account` and `cullet key`
+      make others. Set both or neither: without them one is made at the first start, kept in the
+      credentials file, and printed once.
+  CULLET_MASTER_KEY
+      64 hexadecimal digits (openssl rand -hex 32) that the secrets of all other keys are sealed
+      with on the disk. Without it one is made, and kept in the credentials file. Keep a copy:
+      without the master key those secrets are lost.
+
+The credentials file:
+  --credentials FILE, or else ~/.config/cullet/UUID.credentials, with the UUID of the set of
+  disks (in $XDG_CONFIG_HOME/cullet/ if that is set). It holds these three variables as shell
+  assignments, is its owner's alone, and never lies in the data directory.
 
 Pages:
   GET /_cullet/health     200 once requests are accepted
-  GET /_cullet/metrics    for Prometheus; from other machines only with a signed request
+  GET /_cullet/metrics    for Prometheus; from other machines only signed with the root key
+  POST /_cullet/admin/…   what `cullet account` and `cullet key` use, signed with the root key
   Behind a proxy on the same machine, let it add X-Forwarded-For, as most do, or keep /_cullet/
   from the outside: without it every client looks local.
 
@@ -81,6 +105,11 @@ pub struct ServerArgs {
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     pub memory: ByteSize,
 
+    /// Keep the root key and the master key in this file, if they are not in the environment;
+    /// see Environment below. Not in the data directory.
+    #[arg(long, value_name = "FILE", env = "CULLET_CREDENTIALS_FILE")]
+    pub credentials: Option<PathBuf>,
+
     /// The region that buckets are in and requests must be signed for.
     #[arg(long, value_name = "NAME", default_value = "us-east-1")]
     pub region: String,
@@ -102,7 +131,9 @@ pub struct ServerArgs {
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     pub log: String,
 
-    /// Write one line for every request to this file; `-` is standard output.
+    /// Write one line for every request to this file; `-` is standard output. It tells time, id,
+    /// operation, status, bytes in and out, milliseconds to the end and to the first byte, the
+    /// client, its account and access key once the signature was verified, method and path.
     #[arg(long, value_name = "PATH")]
     pub access_log: Option<PathBuf>,
 
@@ -197,6 +228,170 @@ pub enum RescueAction {
         #[arg(value_name = "DISK", required = true)]
         disks: Vec<PathBuf>,
     },
+}
+
+/// The flags of `cullet bench`.
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub action: BenchAction,
+}
+
+/// What `cullet bench` measures.
+#[derive(Debug, Clone, Subcommand)]
+pub enum BenchAction {
+    /// Requests to any S3 endpoint, or GETs of any server of files.
+    S3(BenchS3Args),
+}
+
+const BENCH_S3_EXAMPLES: &str = "\
+Examples:
+  export CULLET_ACCESS_KEY_ID=... CULLET_SECRET_ACCESS_KEY=...
+  cullet bench s3 --endpoint http://127.0.0.1:9000
+      Reads objects of 4 KiB over 32 connections for 10 seconds. Makes a bucket, fills it,
+      measures, and deletes it again.
+
+  cullet bench s3 --endpoint http://127.0.0.1:9000 --op put --pid $(pidof minio)
+      Writes, and also says what CPU time and memory the server took.
+
+  cullet bench s3 --endpoint http://127.0.0.1:9000 --op mixed --rate 5000 --duration 1m
+      5,000 requests a second, 70 % reads and 30 % writes, whether the server keeps up or not.
+
+  for i in $(seq -w 0 00000999); do head -c 4096 /dev/urandom > /srv/www/bench/$i; done
+  cullet bench s3 --endpoint http://127.0.0.1:8080 --bucket bench --objects 1000 \\
+      --anonymous --prepared --pid 4711 --pid 4712
+      nginx, serving files, for comparison: each worker's process is named.
+
+How it measures:
+  Requests are presigned before the clock starts and are the same for every server; bodies are
+  made once, random, and different for every object. Keys are PREFIX followed by eight digits:
+  00000000, 00000001 and so on. A page of a listing is signed as it is sent, because it needs the
+  token of the page before it.
+  put     writes N keys in order, and again from the first one
+  get     reads N prepared objects at random
+  mixed   70 % get and 30 % put, at random
+  list    each connection walks over all N keys in pages of 1,000
+  delete  deletes N prepared objects, each once; ends when none is left
+
+  Without --rate a connection sends its next request when its last answer came (closed loop):
+  that finds the highest rate, but a server that stalls is asked less meanwhile, so latencies look
+  better than users would find them. With --rate requests are due at fixed times (open loop), and
+  latency counts from then, also while all connections are busy. Latencies are of requests that
+  succeeded or timed out. Percentiles are within 0.1 %.
+
+Output for programs (--json): one document; fields end in their units. Latencies in microseconds
+stand in latency_us, by kind of request in by_kind: p50, p90, p99, p99_9, p99_99, max, mean. Also
+requests_succeeded, _failed, _unsent (due, not sent before the end), _abandoned and _per_second,
+mib_per_second, keys_per_second (list), elapsed_seconds, errors (by kind), client and server with
+cpu_seconds_per_1000_requests, and memory_peak_bytes with memory_peak_source. server is null
+without --pid.
+
+Environment:
+  CULLET_ACCESS_KEY_ID, CULLET_SECRET_ACCESS_KEY or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
+
+Ctrl-C ends the run early, shows the figures so far and deletes what was made; a second one ends at
+once.
+
+Exit status: 0 if every request succeeded, 1 if some failed or nothing could be measured, which is
+explained on standard error, 2 for wrong usage.";
+
+/// The flags of `cullet bench s3`.
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = BENCH_S3_EXAMPLES, after_help = "More with --help.")]
+pub struct BenchS3Args {
+    /// The server: http://HOST:PORT.
+    #[arg(long, value_name = "URL")]
+    pub endpoint: String,
+
+    /// What is sent.
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = BenchOperation::Get)]
+    pub op: BenchOperation,
+
+    /// Size of each object.
+    #[arg(long, value_name = "SIZE", default_value = "4KiB")]
+    pub size: ByteSize,
+
+    /// Requests under way at once, each on a connection of its own.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub concurrency: usize,
+
+    /// How long is measured.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub duration: Duration,
+
+    /// Send that many requests per second, whether the server keeps up or not.
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
+
+    /// Send load for so long before measuring. Default: 1s; none with `--op delete`.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub warmup: Option<Duration>,
+
+    /// Also measure this process of the server, on this machine; more than once for several.
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<u32>,
+
+    /// Write the result as one JSON document.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Distinct keys. Default: 10000; 100000 with `--op put` and `--op delete`.
+    #[arg(long, value_name = "N")]
+    pub objects: Option<u64>,
+
+    /// Use this bucket and delete only the objects that were made. Without it, a bucket
+    /// `cullet-bench-…` is made and deleted at the end.
+    #[arg(long, value_name = "NAME")]
+    pub bucket: Option<String>,
+
+    /// What keys begin with. Objects of the same names are overwritten and deleted. Default: one
+    /// of this run's own in a given bucket, else none.
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Option<String>,
+
+    /// The objects are there already: make and delete nothing. For `get` and `list`.
+    #[arg(long)]
+    pub prepared: bool,
+
+    /// Do not delete what was made.
+    #[arg(long)]
+    pub keep: bool,
+
+    /// Compare the bytes of every body, not only its length.
+    #[arg(long)]
+    pub verify: bool,
+
+    /// Send requests without a signature.
+    #[arg(long)]
+    pub anonymous: bool,
+
+    /// The region that requests are signed for.
+    #[arg(long, value_name = "NAME", default_value = "us-east-1")]
+    pub region: String,
+
+    /// How long an answer is waited for.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub timeout: Duration,
+
+    /// Threads that send requests. Default: half of the processors, at most 8.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// What `cullet bench s3` sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchOperation {
+    /// PutObject.
+    Put,
+    /// GetObject.
+    Get,
+    /// 70 % get and 30 % put.
+    Mixed,
+    /// ListObjectsV2 over the whole key space.
+    List,
+    /// DeleteObject.
+    Delete,
 }
 
 #[cfg(test)]

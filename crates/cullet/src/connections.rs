@@ -247,6 +247,8 @@ fn report(
         method: &request.method,
         path: request.uri.path(),
         peer: Some(peer),
+        account: None,
+        access_key_id: None,
         status: Some(response.status()),
         bytes_in: 0,
         bytes_out,

@@ -1,36 +1,486 @@
-//! The one access key: from the environment, or made at the first start and kept beside the
-//! data, readable by its owner alone. There are no built-in credentials.
+//! The root key and the master key: where they come from, and the file they are kept in.
+//!
+//! The root key is the root account's access key, which alone administers. The master key seals
+//! the secrets of all others. Both come from the environment, or from the credentials file,
+//! whose lines are shell assignments of the same variables. What is missing is made and kept
+//! there. There are no built-in credentials.
+//!
+//! What must always hold:
+//! - the file is never in the data directory: whoever takes the disk takes no key. A file that
+//!   an earlier release left there is read, and nothing is written to it;
+//! - it is there whole or not at all, and its owner's alone;
+//! - whatever can be found wrong is found before the disk is touched.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context as _;
 use s3::Credentials;
 use shardstore::file_disk::write_private;
+use zeroize::Zeroizing;
 
-use crate::UsageError;
+use crate::sealing::{MASTER_KEY_DIGITS, MasterKey};
+use crate::{UsageError, random};
 
-/// The variables that name the key and its secret.
-const KEY_VARIABLE: &str = "CULLET_ACCESS_KEY_ID";
-const SECRET_VARIABLE: &str = "CULLET_SECRET_ACCESS_KEY";
+/// The variables that name the root key, its secret, and the master key.
+pub(crate) const KEY_VARIABLE: &str = "CULLET_ACCESS_KEY_ID";
+pub(crate) const SECRET_VARIABLE: &str = "CULLET_SECRET_ACCESS_KEY";
+const MASTER_VARIABLE: &str = "CULLET_MASTER_KEY";
 
-/// The file in the data directory. Its lines are shell assignments of the variables.
-const FILE_NAME: &str = "cullet.credentials";
+/// The file that earlier releases kept in the data directory.
+const EARLIER_FILE: &str = "cullet.credentials";
+
+/// Where files are that are named after the set of disks, in the user's configuration.
+const DIRECTORY: &str = "cullet";
+const EXTENSION: &str = "credentials";
 
 /// Shortest key and secret that are accepted; S3 clients refuse shorter ones too.
 const KEY_CHARS_MIN: usize = 3;
 const SECRET_CHARS_MIN: usize = 8;
 
-/// Characters of generated keys and secrets: no two look alike, none needs escaping.
-const ALPHABET: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
-
-/// The access key, and whether it was made just now.
-pub(crate) struct Found {
-    pub(crate) credentials: Credentials,
-    pub(crate) is_new: bool,
+/// Where the credentials file is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// This very file.
+    File(PathBuf),
+    /// A file in this directory, named after the set of disks.
+    Directory(PathBuf),
+    /// Nowhere, and why.
+    Nowhere(String),
 }
 
-/// What the environment says; to be checked before anything is touched.
+impl Place {
+    /// From the flag or, without it, the user's configuration.
+    pub(crate) fn find(named: Option<&Path>) -> anyhow::Result<Place> {
+        if let Some(file) = named {
+            let file = std::path::absolute(file);
+            return Ok(Place::File(file.context("--credentials names no file")?));
+        }
+        Ok(Place::in_configuration(
+            std::env::var_os("XDG_CONFIG_HOME"),
+            std::env::var_os("HOME"),
+        ))
+    }
+
+    fn in_configuration(config: Option<OsString>, home: Option<OsString>) -> Place {
+        // The specification of these directories says to ignore relative ones.
+        let absolute = |path: OsString| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
+        let config = config.and_then(absolute);
+        let config = config.or_else(|| Some(home.and_then(absolute)?.join(".config")));
+        match config {
+            Some(config) => Place::Directory(config.join(DIRECTORY)),
+            None => Place::Nowhere("HOME is not set".to_owned()),
+        }
+    }
+
+    /// Refuses a place on the disk itself.
+    fn outside(self, disk: &Path) -> anyhow::Result<Place> {
+        let disk = resolved(disk);
+        let inside = |path: &Path| resolved(path).starts_with(&disk);
+        match self {
+            Place::File(file) if inside(&file) => Err(UsageError::new(format!(
+                "--credentials {} lies in the data directory, where whoever takes the disk has \
+                 the keys as well: name a file elsewhere",
+                file.display()
+            ))
+            .into()),
+            Place::Directory(directory) if inside(&directory) => Ok(Place::Nowhere(format!(
+                "{} lies in the data directory",
+                directory.display()
+            ))),
+            place => Ok(place),
+        }
+    }
+
+    /// The file for a set of disks, or why there is none.
+    fn of_set(&self, set: &[u8; 16]) -> Result<PathBuf, String> {
+        match self {
+            Place::File(file) => Ok(file.clone()),
+            Place::Directory(directory) => Ok(directory.join(uuid(set)).with_extension(EXTENSION)),
+            Place::Nowhere(why) => Err(why.clone()),
+        }
+    }
+}
+
+/// A UUID as it is usually written.
+fn uuid(bytes: &[u8; 16]) -> String {
+    let mut text = String::with_capacity(36);
+    for (at, byte) in bytes.iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+/// A path without links and dots, as far as it exists; the rest by its words.
+fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut ancestors = path.ancestors();
+    let existing = ancestors.find_map(|path| Some((path, path.canonicalize().ok()?)));
+    let Some((existing, mut real)) = existing else {
+        return path;
+    };
+    let rest = path.strip_prefix(existing).unwrap_or(Path::new(""));
+    for component in rest.components() {
+        match component {
+            Component::ParentDir => drop(real.pop()),
+            other => real.push(other),
+        }
+    }
+    real
+}
+
+/// What a credentials file holds.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) root: Option<Credentials>,
+    master: Option<MasterKey>,
+}
+
+impl Kept {
+    /// Reads a file; one that is not there holds nothing.
+    ///
+    /// # Errors
+    /// A sentence, if it cannot be read or makes no sense.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Kept> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => Zeroizing::new(text),
+            // Not a directory: the disk is a device, which holds no files.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                return Ok(Kept::default());
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        let kept = Kept::parse(&text).with_context(|| {
+            format!(
+                "{} does not hold {KEY_VARIABLE}=… and {SECRET_VARIABLE}=…, or {MASTER_VARIABLE}=… \
+                 with {MASTER_KEY_DIGITS} hexadecimal digits; restore it, or delete it to have \
+                 new ones made",
+                path.display()
+            )
+        })?;
+        warn_if_readable(path);
+        Ok(kept)
+    }
+
+    fn parse(text: &str) -> Option<Kept> {
+        let value = |variable: &str| {
+            let mut lines = text.lines().map(str::trim);
+            lines.find_map(|line| line.strip_prefix(variable)?.strip_prefix('='))
+        };
+        let os = |value: &str| OsString::from(value);
+        let root = from_variables(value(KEY_VARIABLE).map(os), value(SECRET_VARIABLE).map(os));
+        let master = match value(MASTER_VARIABLE) {
+            Some(digits) => Some(MasterKey::parse(digits)?),
+            None => None,
+        };
+        let kept = Kept {
+            root: root.ok()?,
+            master,
+        };
+        (kept.root.is_some() || kept.master.is_some()).then_some(kept)
+    }
+}
+
+/// What flags and environment say; to be checked before anything is touched.
+pub(crate) struct Given {
+    root: Option<Credentials>,
+    master: Option<MasterKey>,
+    place: Place,
+    /// Where an earlier release kept the root key.
+    earlier: PathBuf,
+}
+
+impl Given {
+    /// # Errors
+    /// [`UsageError`] for what cannot be used, and a sentence for files that cannot be read.
+    pub(crate) fn new(named: Option<&Path>, disk: &Path) -> anyhow::Result<Given> {
+        let root = from_environment()?;
+        let master = match std::env::var_os(MASTER_VARIABLE) {
+            Some(digits) => Some(master_from_variable(&digits)?),
+            None => None,
+        };
+        let place = Place::find(named)?.outside(disk)?;
+        let given = Given {
+            root,
+            master,
+            place,
+            earlier: disk.join(EARLIER_FILE),
+        };
+        let mut kept = given.read_earlier()?.is_some();
+        if let Place::File(file) = &given.place {
+            kept |= Kept::read(file)?.root.is_some();
+        }
+        match &given.place {
+            Place::Nowhere(why) if given.root.is_none() && !kept => Err(UsageError::new(format!(
+                "there is no place for an access key that is made ({why}): set {KEY_VARIABLE} and \
+                 {SECRET_VARIABLE}, or --credentials FILE"
+            ))
+            .into()),
+            _ => Ok(given),
+        }
+    }
+
+    fn read_earlier(&self) -> anyhow::Result<Option<Credentials>> {
+        Ok(Kept::read(&self.earlier)?.root)
+    }
+
+    /// Looks everything up for a set of disks. `is_new`: no disk of it was in use before.
+    ///
+    /// # Errors
+    /// A sentence for files that cannot be read.
+    pub(crate) fn look_up(self, set: &[u8; 16], is_new: bool) -> anyhow::Result<Known> {
+        let file = self.place.of_set(set);
+        let kept = match &file {
+            Ok(file) => Kept::read(file)?,
+            Err(_) => Kept::default(),
+        };
+        if let (Some(given), Some(kept), Ok(file)) = (&self.master, &kept.master, &file)
+            && !given.is(kept)
+        {
+            tracing::warn!(
+                "the master key in {} is not used while {MASTER_VARIABLE} is set to another",
+                file.display()
+            );
+        }
+        let known = Known {
+            earlier: self.read_earlier()?.map(|key| (key, self.earlier)),
+            given: self.root,
+            master: self.master.or(kept.master),
+            kept: kept.root.zip(file.as_ref().ok().cloned()),
+            file,
+            is_new,
+        };
+        known.make_place()?;
+        Ok(known)
+    }
+}
+
+/// Everything that was found, before what is missing is made.
+pub(crate) struct Known {
+    given: Option<Credentials>,
+    kept: Option<(Credentials, PathBuf)>,
+    earlier: Option<(Credentials, PathBuf)>,
+    master: Option<MasterKey>,
+    file: Result<PathBuf, String>,
+    is_new: bool,
+}
+
+/// What the server runs with.
+pub(crate) struct Settled {
+    pub(crate) root: Credentials,
+    /// `None`: made when it is needed first.
+    pub(crate) master: Option<MasterKey>,
+    /// Where that is to be kept, or why nowhere.
+    pub(crate) file: Result<PathBuf, String>,
+    /// For standard output: which key is accepted.
+    pub(crate) said: String,
+}
+
+impl Known {
+    /// Decides for a root key, and makes one if there is none; then a master key with it.
+    ///
+    /// # Errors
+    /// A sentence, if what was made cannot be kept.
+    pub(crate) fn settle(mut self) -> anyhow::Result<Settled> {
+        let (root, said) = if let Some(given) = self.given.take() {
+            let said = self.say_given(&given);
+            (given, said)
+        } else if let Some((kept, file)) = self.kept.take() {
+            let mut said = say_kept(&kept, &file);
+            if let Some((_, earlier)) = &self.earlier {
+                let (earlier, file) = (earlier.display(), file.display());
+                said.push_str(&format!("{earlier} is not used, because {file} is there\n"));
+            }
+            (kept, said)
+        } else if let Some((kept, earlier)) = self.earlier.take() {
+            self.warn_of_earlier(&earlier);
+            let said = say_kept(&kept, &earlier);
+            (kept, said)
+        } else {
+            return self.make();
+        };
+        Ok(Settled {
+            root,
+            master: self.master,
+            file: self.file,
+            said,
+        })
+    }
+
+    /// If a key is to be made, sees that there is a directory for it, before the disk is touched.
+    fn make_place(&self) -> anyhow::Result<()> {
+        let found = self.given.is_some() || self.kept.is_some() || self.earlier.is_some();
+        match self.file.as_ref().map(|file| file.parent()) {
+            Ok(Some(directory)) if !found => make_directory(directory).with_context(|| {
+                format!(
+                    "there is no place for a new access key: {}",
+                    directory.display()
+                )
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn make(self) -> anyhow::Result<Settled> {
+        let file = self.file.map_err(|why| {
+            anyhow::anyhow!("there is no place for a new access key ({why}); set {KEY_VARIABLE}")
+        })?;
+        let root = Credentials {
+            access_key_id: random::access_key_id()?,
+            secret_access_key: random::secret()?,
+        };
+        let (master, made) = match self.master {
+            Some(master) => (master, None),
+            None => {
+                let made = MasterKey::generate()?;
+                let line = master_line(&made);
+                (made, Some(line))
+            }
+        };
+        let lines = root_lines(&root);
+        let made = made.as_ref().map_or("", |line| line.as_str());
+        add_lines(&file, &Zeroizing::new(format!("{lines}{made}")))?;
+        let path = file.display();
+        let before = match self.is_new {
+            true => String::new(),
+            false => format!(
+                "this disk was in use before, and {path} holds no access key for it: if that was \
+                 lost, restore it and start again, or go on with the new one\n"
+            ),
+        };
+        let said = format!(
+            "{before}a new access key, because {KEY_VARIABLE} is not set. It is kept in {path}, its \
+             secret is shown only this once,\nand no other key of the root account is accepted, \
+             not even one that was given by the environment before.\nKeep a copy of the file: its \
+             master key alone opens the secrets of the keys that `cullet key` makes.\n{lines}"
+        );
+        Ok(Settled {
+            root,
+            master: Some(master),
+            file: Ok(file),
+            said,
+        })
+    }
+
+    /// Which key is accepted when the environment gave it; a kept one is not, meanwhile.
+    fn say_given(&self, given: &Credentials) -> String {
+        let id = &given.access_key_id;
+        let mut said = format!("access key {id}, from the environment\n");
+        for (key, path) in self.kept.iter().chain(&self.earlier) {
+            let same = key.access_key_id == *id && key.secret_access_key == given.secret_access_key;
+            if !same {
+                said.push_str(&format!(
+                    "the key in {} is not accepted while {KEY_VARIABLE} is set\n",
+                    path.display()
+                ));
+            }
+        }
+        said
+    }
+
+    fn warn_of_earlier(&self, earlier: &Path) {
+        let earlier = std::path::absolute(earlier).unwrap_or_else(|_| earlier.to_owned());
+        let from = earlier.display();
+        let how = match &self.file {
+            Ok(file) if file.exists() => format!(
+                "append it to the credentials file: cat '{from}' >> '{to}' && rm '{from}'",
+                to = file.display()
+            ),
+            Ok(file) => format!(
+                "move it: mkdir -p -m 700 '{directory}' && mv '{from}' '{to}'",
+                directory = file.parent().unwrap_or(Path::new("/")).display(),
+                to = file.display()
+            ),
+            Err(_) => "move it elsewhere, and name it with --credentials FILE".to_owned(),
+        };
+        tracing::warn!(
+            "the access key lies beside the data, where whoever takes the disk has it; {how}"
+        );
+    }
+}
+
+fn say_kept(kept: &Credentials, path: &Path) -> String {
+    let id = &kept.access_key_id;
+    format!("access key {id}, its secret is in {}\n", path.display())
+}
+
+/// The lines of the file, also fit for a shell.
+fn root_lines(credentials: &Credentials) -> String {
+    format!(
+        "{KEY_VARIABLE}={}\n{SECRET_VARIABLE}={}\n",
+        credentials.access_key_id, credentials.secret_access_key
+    )
+}
+
+fn master_line(master: &MasterKey) -> Zeroizing<String> {
+    Zeroizing::new(format!("{MASTER_VARIABLE}={}\n", master.digits().as_str()))
+}
+
+/// Keeps a new master key: durable when this returns.
+pub(crate) fn keep_master(file: &Path, master: &MasterKey) -> anyhow::Result<()> {
+    add_lines(file, &master_line(master))
+}
+
+/// Adds lines to what the file holds, or begins it.
+fn add_lines(file: &Path, lines: &str) -> anyhow::Result<()> {
+    let failed = || format!("cannot keep new keys in {}", file.display());
+    // A link stays one, and what it leads to is written.
+    let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    if let Some(directory) = file.parent() {
+        make_directory(directory).with_context(failed)?;
+    }
+    let mut text = match std::fs::read_to_string(&file) {
+        Ok(text) => Zeroizing::new(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => Zeroizing::default(),
+        Err(error) => return Err(error).with_context(failed),
+    };
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(lines);
+    write_private(&file, text.as_bytes()).with_context(failed)
+}
+
+/// A directory of the owner's alone, and durable, with those that it is in, if it is not there.
+fn make_directory(directory: &Path) -> std::io::Result<()> {
+    let missing: Vec<&Path> = directory
+        .ancestors()
+        .take_while(|path| !path.is_dir())
+        .collect();
+    for path in missing.into_iter().rev() {
+        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            // By another server that starts at the same time.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+        if let Some(parent) = path.parent() {
+            std::fs::File::open(parent)?.sync_all()?;
+        }
+    }
+    Ok(())
+}
+
+fn warn_if_readable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let others = |metadata: std::fs::Metadata| metadata.permissions().mode() & 0o077 != 0;
+    if std::fs::metadata(path).is_ok_and(others) {
+        tracing::warn!(
+            path = %path.display(),
+            "others than its owner may read the file of the access key; `chmod 600` it"
+        );
+    }
+}
+
+/// The root key that the environment names.
 ///
 /// # Errors
 /// [`UsageError`] if only one of the two is set, or one of them cannot be used.
@@ -39,6 +489,30 @@ pub(crate) fn from_environment() -> Result<Option<Credentials>, UsageError> {
         std::env::var_os(KEY_VARIABLE),
         std::env::var_os(SECRET_VARIABLE),
     )
+}
+
+/// The credentials files in the user's configuration.
+pub(crate) fn files_in_configuration() -> Vec<PathBuf> {
+    let Ok(Place::Directory(directory)) = Place::find(None) else {
+        return Vec::new();
+    };
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut files: Vec<PathBuf> = paths
+        .filter(|path| path.extension().is_some_and(|found| found == EXTENSION))
+        .collect();
+    files.sort();
+    files
+}
+
+fn master_from_variable(digits: &std::ffi::OsStr) -> Result<MasterKey, UsageError> {
+    let master = digits.to_str().and_then(MasterKey::parse);
+    master.ok_or_else(|| {
+        UsageError::new(format!(
+            "{MASTER_VARIABLE} cannot be used: it is {MASTER_KEY_DIGITS} hexadecimal digits, as \
+             from `openssl rand -hex 32`"
+        ))
+    })
 }
 
 fn from_variables(
@@ -80,201 +554,5 @@ fn checked(variable: &str, value: OsString, chars_min: usize) -> Result<String, 
     })
 }
 
-/// The key kept in `directory`, made if there is none yet.
-pub(crate) fn load_or_make(directory: &Path) -> anyhow::Result<Found> {
-    match load(directory)? {
-        Some(credentials) => Ok(Found {
-            credentials,
-            is_new: false,
-        }),
-        None => make(&directory.join(FILE_NAME)),
-    }
-}
-
-/// The key kept in `directory`, if there is one.
-pub(crate) fn load(directory: &Path) -> anyhow::Result<Option<Credentials>> {
-    let path = directory.join(FILE_NAME);
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-    };
-    let credentials = parse(&text).with_context(|| {
-        format!(
-            "{} does not hold {KEY_VARIABLE}=… and {SECRET_VARIABLE}=…; restore it, or delete it \
-             to have a new key made",
-            path.display()
-        )
-    })?;
-    warn_if_readable(&path);
-    Ok(Some(credentials))
-}
-
-fn warn_if_readable(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let others = |metadata: std::fs::Metadata| metadata.permissions().mode() & 0o077 != 0;
-    if std::fs::metadata(path).is_ok_and(others) {
-        tracing::warn!(
-            path = %path.display(),
-            "others than its owner may read the file of the access key; `chmod 600` it"
-        );
-    }
-}
-
-fn make(path: &Path) -> anyhow::Result<Found> {
-    let credentials = Credentials {
-        access_key_id: format!("CULLET{}", random_text(14)?),
-        secret_access_key: random_text(40)?,
-    };
-    write_private(path, render(&credentials).as_bytes())
-        .with_context(|| format!("cannot store the new access key in {}", path.display()))?;
-    Ok(Found {
-        credentials,
-        is_new: true,
-    })
-}
-
-/// The lines of the file, also fit for a shell.
-fn render(credentials: &Credentials) -> String {
-    format!(
-        "{KEY_VARIABLE}={}\n{SECRET_VARIABLE}={}\n",
-        credentials.access_key_id, credentials.secret_access_key
-    )
-}
-
-/// Which key is accepted when the environment gave it; a kept one is not, meanwhile.
-pub(crate) fn say_given(given: &Credentials, directory: &Path) -> String {
-    let id = &given.access_key_id;
-    let mut said = format!("access key {id}, from the environment\n");
-    let kept = std::fs::read_to_string(directory.join(FILE_NAME));
-    let kept = kept.ok().and_then(|text| parse(&text));
-    let same = |kept: &Credentials| {
-        kept.access_key_id == *id && kept.secret_access_key == given.secret_access_key
-    };
-    if kept.is_some_and(|kept| !same(&kept)) {
-        said.push_str(&format!(
-            "the key in {} is not accepted while {KEY_VARIABLE} is set\n",
-            directory.join(FILE_NAME).display()
-        ));
-    }
-    said
-}
-
-/// Which key is accepted when the environment gave none.
-pub(crate) fn say_found(found: &Found, directory: &Path) -> String {
-    let path = directory.join(FILE_NAME);
-    let path = path.display();
-    if !found.is_new {
-        let id = &found.credentials.access_key_id;
-        return format!("access key {id}, its secret is in {path}\n");
-    }
-    format!(
-        "a new access key, because {KEY_VARIABLE} is not set. It is kept in {path}, its secret is \
-         shown only this once,\nand no other key is accepted, not even one that was given by the \
-         environment before:\n{}",
-        render(&found.credentials)
-    )
-}
-
-fn parse(text: &str) -> Option<Credentials> {
-    let value = |variable: &str| {
-        let mut lines = text.lines().map(str::trim);
-        lines
-            .find_map(|line| line.strip_prefix(variable)?.strip_prefix('='))
-            .map(str::to_owned)
-    };
-    let (key, secret) = (value(KEY_VARIABLE)?, value(SECRET_VARIABLE)?);
-    from_variables(Some(key.into()), Some(secret.into()))
-        .ok()
-        .flatten()
-}
-
-/// Text from the system's randomness: five bits a character.
-fn random_text(chars: usize) -> anyhow::Result<String> {
-    let mut bytes = vec![0; chars];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        let flags = rustix::rand::GetRandomFlags::empty();
-        filled += rustix::rand::getrandom(&mut bytes[filled..], flags)
-            .context("the system gives no random numbers for a new access key")?;
-    }
-    Ok(bytes
-        .iter()
-        .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]))
-        .collect())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn variables(key: Option<&str>, secret: Option<&str>) -> Result<Option<String>, String> {
-        from_variables(key.map(Into::into), secret.map(Into::into))
-            .map(|found| found.map(|credentials| credentials.access_key_id))
-            .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn both_or_neither() {
-        assert_eq!(variables(None, None), Ok(None));
-        assert_eq!(
-            variables(Some("key"), Some("secret-secret")),
-            Ok(Some("key".into()))
-        );
-        assert!(
-            variables(Some("key"), None)
-                .unwrap_err()
-                .contains("SECRET_ACCESS_KEY is not")
-        );
-        assert!(
-            variables(None, Some("secret-secret"))
-                .unwrap_err()
-                .contains("KEY_ID is not")
-        );
-        assert!(variables(Some("a/b"), Some("secret-secret")).is_err());
-        assert!(variables(Some("key"), Some("short")).is_err());
-        assert!(variables(Some("a key"), Some("secret-secret")).is_err());
-    }
-
-    #[test]
-    fn made_once_and_private() {
-        use std::os::unix::fs::PermissionsExt;
-        let directory = std::env::temp_dir().join(format!("cullet-keys-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        // Once what a crash had left lent its mode to the new key.
-        let left = directory.join("cullet.new");
-        std::fs::write(&left, "left").unwrap();
-        std::fs::set_permissions(&left, std::fs::Permissions::from_mode(0o644)).unwrap();
-        let first = load_or_make(&directory).unwrap();
-        let path = directory.join(FILE_NAME);
-        assert!(first.is_new);
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        let second = load_or_make(&directory).unwrap();
-        assert!(!second.is_new);
-        assert_eq!(
-            second.credentials.secret_access_key,
-            first.credentials.secret_access_key
-        );
-        assert_eq!(first.credentials.access_key_id.len(), 20);
-        assert!(say_found(&first, &directory).contains(&first.credentials.secret_access_key));
-        let said = say_found(&second, &directory);
-        assert!(said.contains(&first.credentials.access_key_id), "{said}");
-        assert!(!said.contains(&first.credentials.secret_access_key));
-        // A key from the environment shuts the kept one out, but for the same one.
-        assert!(!say_given(&first.credentials, &directory).contains("not accepted"));
-        let given = Credentials {
-            access_key_id: "admin".to_owned(),
-            secret_access_key: "secret-secret".to_owned(),
-        };
-        let said = say_given(&given, &directory);
-        assert!(said.starts_with("access key admin, from the environment\n"));
-        assert!(said.contains("is not accepted while"), "{said}");
-        assert!(!said.contains("secret-secret"));
-        std::fs::write(&path, "nonsense").unwrap();
-        assert!(load_or_make(&directory).is_err());
-        std::fs::remove_dir_all(&directory).unwrap();
-    }
-}
+mod tests;

@@ -3,32 +3,42 @@
 //! ```text
 //!   main ──► cli ──► server ──► storage      disk → engine → volume → objects
 //!                      │   ├──► memory       --memory, split
-//!                      │   ├──► credentials  from the environment, or made once
+//!                      │   ├──► credentials  root key and master key, given or made once
+//!                      │   ├──► keyring      opens and seals the secrets of access keys
+//!                      │   ├──► admin        what `account` and `key` ask for
 //!                      │   ├──► background   sweep and scrub
 //!                      │   ├──► signals      the orderly end, and the other
 //!                      │   └──► connections  sockets in, hyper, slow clients, draining
 //!                      │             ├──► places  who makes room when there is none
 //!                      │             └──► pages   /_cullet/health and /_cullet/metrics
-//!                      └──► rescue       disks without a server
+//!                      ├──► manage       accounts and keys of a running server
+//!                      ├──► rescue       disks without a server
+//!                      └──► bench        load for any server
 //! ```
 //!
 //! A library so that a test can run the same server on a disk of its own
 //! ([`server::run_with`]).
 
 pub mod access_log;
+mod admin;
 mod background;
+pub mod bench;
 pub mod cli;
 mod connections;
 mod credentials;
+mod keyring;
 pub mod limits;
 mod logging;
+pub mod manage;
 pub mod memory;
 mod metrics;
 mod pace;
 mod pages;
 mod places;
+mod random;
 mod refusals;
 pub mod rescue;
+mod sealing;
 pub mod server;
 mod signals;
 mod size;

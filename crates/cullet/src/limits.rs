@@ -103,6 +103,22 @@ pub const IO_THREADS: usize = 4;
 /// of connections that wait or are refused.
 pub const FILES_RESERVED: u64 = 64 + CONNECTIONS_WAITING_MAX as u64 + REFUSED_MAX as u64;
 
+/// Most accounts or access keys in one answer to a listing of them.
+pub const ADMIN_PAGE_ENTRIES: usize = 500;
+
+/// What one of them takes in the answer at most, with its names escaped.
+const ADMIN_ENTRY_BYTES: usize = 1_024;
+
+/// Longest answer that `cullet account` and `cullet key` read.
+pub const ADMIN_ANSWER_BYTES_MAX: usize = s3::limits::ADMIN_ANSWER_BYTES_MAX + 16 * 1024;
+
+/// How long they wait for a connection.
+pub const ADMIN_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long they wait for the next bytes of an answer.
+pub const ADMIN_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+const _: () = assert!(ADMIN_PAGE_ENTRIES * ADMIN_ENTRY_BYTES <= s3::limits::ADMIN_ANSWER_BYTES_MAX);
 const _: () = assert!(CONNECTION_BUFFER_BYTES >= 8 * 1024);
 const _: () = assert!(
     2 * CONNECTION_BUFFER_BYTES + ANSWER_HEAD_BYTES + CONNECTION_STATE_BYTES + HEAD_COST_INCLUDED

@@ -21,7 +21,10 @@ fn main() -> ExitCode {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     let result = match Cli::parse().command {
         Command::Server(args) => cullet::server::run(args),
+        Command::Account(args) => cullet::manage::account(args),
+        Command::Key(args) => cullet::manage::key(args),
         Command::Rescue(args) => cullet::rescue::run(args),
+        Command::Bench(args) => cullet::bench::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,6 +10,8 @@
 
 use std::fmt;
 
+use objects::limits::{IDENTITIES_MAX, IDENTITY_BYTES};
+
 use crate::ByteSize;
 use crate::UsageError;
 use crate::limits::{CONNECTION_BYTES, MEMORY_BYTES_MIN};
@@ -18,6 +20,9 @@ const MIB: u64 = 1024 * 1024;
 
 /// Memory for the process itself.
 const BASE_BYTES: u64 = 20 * MIB;
+
+// Accounts and access keys are a part of the process itself.
+const _: () = assert!((IDENTITIES_MAX * IDENTITY_BYTES) as u64 <= BASE_BYTES / 2);
 
 /// A memtable costs this many times its own size while it is written out: itself, the next
 /// one, and the table that it becomes.

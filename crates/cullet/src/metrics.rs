@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use objects::Objects;
+use objects::{Accounts, Objects};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -51,6 +51,7 @@ impl Metrics {
     /// Registers everything. `budgets` are shown by their names.
     pub(crate) fn new(
         objects: Objects,
+        accounts: Accounts,
         budgets: Vec<MemoryBudget>,
         access_log: Option<AccessLog>,
     ) -> Arc<Metrics> {
@@ -69,6 +70,9 @@ impl Metrics {
         metrics
             .registry
             .register_collector(Box::new(StorageCollector { objects }));
+        metrics
+            .registry
+            .register_collector(Box::new(AccountsCollector { accounts }));
         metrics
             .registry
             .register_collector(Box::new(BudgetCollector {
@@ -317,6 +321,43 @@ fn encode_disk(
         metric.encode(descriptor.encode_family(&labels)?)?;
     }
     Ok(())
+}
+
+/// How many accounts and access keys there are.
+struct AccountsCollector {
+    accounts: Accounts,
+}
+
+impl std::fmt::Debug for AccountsCollector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccountsCollector").finish_non_exhaustive()
+    }
+}
+
+impl Collector for AccountsCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let stats = self.accounts.stats();
+        for (name, help, value) in [
+            (
+                "accounts",
+                "Accounts, the root account included",
+                stats.accounts,
+            ),
+            (
+                "access_keys",
+                "Access keys, the root key not included",
+                stats.keys,
+            ),
+            (
+                "access_keys_unreadable",
+                "Access keys whose secret is sealed with another master key",
+                stats.unreadable_keys,
+            ),
+        ] {
+            put(&mut encoder, name, help, &gauge(value))?;
+        }
+        Ok(())
+    }
 }
 
 /// Memory, and who waits for it.

@@ -12,6 +12,7 @@ use http_body_util::Full;
 use objects::Objects;
 use s3::new_request_id;
 
+use crate::admin::ADMIN;
 use crate::metrics::Metrics;
 use crate::refusals::add_ids;
 
@@ -32,6 +33,7 @@ pub(crate) fn operation(path: &str) -> &'static str {
     match path {
         HEALTH => "Health",
         METRICS => "Metrics",
+        path if path.starts_with(ADMIN) => "Admin",
         _ => "Unknown",
     }
 }
@@ -55,7 +57,7 @@ impl Pages {
     /// Answers a request for a page.
     pub(crate) fn serve(&self, request: &Parts, peer: SocketAddr) -> Page {
         let path = request.uri.path();
-        if !path.starts_with(PREFIX) {
+        if !path.starts_with(PREFIX) || path.starts_with(ADMIN) {
             return Page::Elsewhere;
         }
         if request.method != Method::GET && request.method != Method::HEAD {

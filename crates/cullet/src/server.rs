@@ -7,17 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use anyhow::Context as _;
-use objects::AccountId;
+use objects::Accounts;
 use s3::{Budgets, Credentials, Front, FrontOptions, MemoryBudget};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::access_log::AccessLog;
+use crate::admin::{ADMIN, Administration};
 use crate::background::Background;
 pub use crate::cli::ServerArgs;
 use crate::connections::{App, serve};
-use crate::credentials;
+use crate::credentials::Given;
+use crate::keyring::Keyring;
 use crate::limits::{
     BLOCKING_THREADS_MAX, CONNECTION_BYTES, CONNECTION_WAIT, CONNECTIONS_WAITING_MAX,
     DISK_CAPACITY_BYTES_MIN, DRAIN_TIMEOUT, FILES_RESERVED, REGION_BYTES_MAX,
@@ -57,21 +59,32 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
     // Before the disk, so that a port in use is noticed before anything is touched.
     let listener = runtime.block_on(bind(&plan.addresses, &args.listen))?;
     let disk = open(disk_path)?;
+    let (set, is_new) = storage::set_of(disk_path, &*disk)?;
+    let known = plan.given.look_up(&set, is_new)?;
     let storage = storage::open(
         disk_path,
         disk,
+        set,
         args.disk_capacity,
         &args.region,
         &plan.memory,
     )?;
-    let credentials = access_key(plan.credentials.clone(), disk_path)?;
+    let mut settled = known.settle()?;
+    let keyring = Arc::new(Keyring::new(&mut settled));
+    let accounts = open_accounts(&storage, keyring.clone())?;
+    say(&settled.said)?;
     let background = Background::start(
         storage.objects.clone(),
         storage.engine.clone(),
         args.scrub_days,
     )?;
 
-    let app = assemble(&args, &plan, &storage, credentials, access_log.clone())?;
+    let identity = Identity {
+        root: settled.root,
+        accounts,
+        keyring,
+    };
+    let app = assemble(&args, &plan.memory, &storage, identity, access_log.clone())?;
     let served = runtime.block_on(serve_until_signal(listener, app, stopping));
 
     drop(background);
@@ -95,7 +108,7 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
 struct Plan {
     log: tracing_subscriber::filter::Targets,
     memory: MemorySplit,
-    credentials: Option<Credentials>,
+    given: Given,
     addresses: Vec<SocketAddr>,
 }
 
@@ -124,14 +137,11 @@ impl Plan {
                 .into());
             }
         };
-        let credentials = credentials::from_environment()?;
-        if credentials.is_none() {
-            check_place_for_key(disk)?;
-        }
+        let given = Given::new(args.credentials.as_deref(), disk)?;
         Ok(Plan {
             log,
             memory,
-            credentials,
+            given,
             addresses,
         })
     }
@@ -147,23 +157,6 @@ fn check_region(region: &str) -> Result<(), UsageError> {
         "--region {region:?} is not a region's name: use small letters, digits and hyphens, at \
          most {REGION_BYTES_MAX}"
     )))
-}
-
-/// Without a key from the environment there must be a place for one, and the one that is there
-/// must be whole.
-fn check_place_for_key(disk: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::FileTypeExt;
-    if std::fs::metadata(disk).is_ok_and(|disk| disk.file_type().is_block_device()) {
-        return Err(UsageError::new(
-            "a block device has no place for a generated access key: set CULLET_ACCESS_KEY_ID \
-             and CULLET_SECRET_ACCESS_KEY",
-        )
-        .into());
-    }
-    if disk.is_dir() {
-        credentials::load(disk)?;
-    }
-    Ok(())
 }
 
 fn only_disk(args: &ServerArgs) -> Result<&Path, UsageError> {
@@ -199,39 +192,54 @@ async fn bind(addresses: &[SocketAddr], listen: &str) -> anyhow::Result<TcpListe
     })
 }
 
-/// The access key, and a word on which one is accepted. One that was made just now is shown with
-/// its secret, this once.
-fn access_key(given: Option<Credentials>, disk: &Path) -> anyhow::Result<Credentials> {
-    let (credentials, said) = match given {
-        Some(credentials) => {
-            let said = credentials::say_given(&credentials, disk);
-            (credentials, said)
-        }
-        None => {
-            let found = credentials::load_or_make(disk)?;
-            let said = credentials::say_found(&found, disk);
-            (found.credentials, said)
-        }
-    };
+/// Who may ask.
+struct Identity {
+    root: Credentials,
+    accounts: Accounts,
+    keyring: Arc<Keyring>,
+}
+
+/// Loads accounts and keys, and says which cannot be used.
+fn open_accounts(storage: &Storage, keyring: Arc<Keyring>) -> anyhow::Result<Accounts> {
+    let accounts = Accounts::open(&storage.objects, keyring);
+    let accounts = accounts.context("cannot read accounts and access keys")?;
+    for damage in accounts.damage() {
+        tracing::error!("an account or access key cannot be used: {damage}");
+    }
+    let stats = accounts.stats();
+    if stats.unreadable_keys > 0 {
+        tracing::error!(
+            "{} of {} access keys are refused: their secrets are sealed with another master key \
+             than CULLET_MASTER_KEY or the credentials file has, or there is none. Restore it and \
+             start again; or `cullet key list` names them, and `cullet key rotate` gives them \
+             other secrets",
+            stats.unreadable_keys,
+            stats.keys
+        );
+    }
+    Ok(accounts)
+}
+
+/// Which root key is accepted. One that was made just now is shown with its secret, this once.
+fn say(sentences: &str) -> anyhow::Result<()> {
     let mut output = std::io::stdout().lock();
     output
-        .write_all(said.as_bytes())
+        .write_all(sentences.as_bytes())
         .and_then(|()| output.flush())
-        .context("cannot write to standard output")?;
-    Ok(credentials)
+        .context("cannot write to standard output")
 }
 
 fn assemble(
     args: &ServerArgs,
-    plan: &Plan,
+    memory: &MemorySplit,
     storage: &Storage,
-    credentials: Credentials,
+    identity: Identity,
     access_log: Option<AccessLog>,
 ) -> anyhow::Result<Arc<App>> {
-    let budgets = Budgets::split(as_usize(plan.memory.requests));
+    let budgets = Budgets::split(as_usize(memory.requests));
     let connections = MemoryBudget::with_waiting(
         "connections",
-        connections_max(&plan.memory)? * CONNECTION_BYTES,
+        connections_max(memory)? * CONNECTION_BYTES,
         CONNECTION_WAIT,
         CONNECTIONS_WAITING_MAX,
     );
@@ -243,16 +251,19 @@ fn assemble(
         budgets.writes.clone(),
     ];
     let objects = storage.objects.clone();
-    let metrics = Metrics::new(objects.clone(), all, access_log);
+    let metrics = Metrics::new(objects.clone(), identity.accounts.clone(), all, access_log);
     let render = metrics.clone();
+    let admin = Administration::new(identity.accounts.clone(), identity.keyring);
     let options = FrontOptions {
-        credentials,
-        account: AccountId::ROOT,
+        credentials: identity.root,
+        accounts: identity.accounts,
         region: args.region.clone(),
         budgets,
         observer: metrics.clone(),
         metrics: Arc::new(move || render.render()),
         metrics_path: METRICS,
+        admin: Arc::new(admin),
+        admin_path: ADMIN,
     };
     let front = Front::new(objects.clone(), options).map_err(UsageError::new)?;
     let pages = Pages {

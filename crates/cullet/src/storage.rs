@@ -13,6 +13,7 @@ use volume::{Volume, VolumeOptions};
 use crate::ByteSize;
 use crate::limits::IO_THREADS;
 use crate::memory::{MemorySplit, as_usize};
+use crate::random;
 
 /// Opens the disk in a directory.
 pub type OpenDisk = dyn Fn(&Path) -> anyhow::Result<Arc<dyn Disk>>;
@@ -31,10 +32,23 @@ pub(crate) fn open_file_disk(path: &Path) -> anyhow::Result<Arc<dyn Disk>> {
     Ok(Arc::new(FileDisk::open(path, true)?))
 }
 
-/// Opens everything above a disk, formatting the disk if it is new.
+/// The set that a disk belongs to, and whether it is a new one, which formatting will give it.
+/// Nothing is written.
+pub(crate) fn set_of(path: &Path, disk: &dyn Disk) -> anyhow::Result<([u8; 16], bool)> {
+    match Store::identity_of(disk) {
+        Ok(identity) => Ok((identity.set, false)),
+        Err(Error::NotFormatted) => Ok((random_id()?, true)),
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot open the disk {}", path.display()))
+        }
+    }
+}
+
+/// Opens everything above a disk, formatting the disk as one of `set` if it is new.
 pub(crate) fn open(
     path: &Path,
     disk: Arc<dyn Disk>,
+    set: [u8; 16],
     capacity: Option<ByteSize>,
     region: &str,
     memory: &MemorySplit,
@@ -49,7 +63,7 @@ pub(crate) fn open(
         table_bytes: as_usize(memory.table),
         ..Options::default()
     };
-    let store = open_store(disk, options)
+    let store = open_store(disk, set, options)
         .with_context(|| format!("cannot open the disk {}", path.display()))?;
     for damage in store.damage() {
         tracing::error!(disk = %path.display(), "{damage}");
@@ -69,7 +83,7 @@ pub(crate) fn open(
     Ok(Storage { engine, objects })
 }
 
-fn open_store(disk: Arc<dyn Disk>, options: Options) -> anyhow::Result<Store> {
+fn open_store(disk: Arc<dyn Disk>, set: [u8; 16], options: Options) -> anyhow::Result<Store> {
     match Store::open(disk.clone(), options.clone()) {
         Err(Error::NotFormatted) => {
             anyhow::ensure!(
@@ -79,7 +93,7 @@ fn open_store(disk: Arc<dyn Disk>, options: Options) -> anyhow::Result<Store> {
             );
             let identity = Identity {
                 disk: random_id()?,
-                set: random_id()?,
+                set,
             };
             let limit = options.capacity_bytes.unwrap_or(u64::MAX);
             let geometry = Geometry::for_capacity(disk.capacity().min(limit));
@@ -124,9 +138,7 @@ const BLANK_EXTENTS: u64 = 256;
 /// A random (version 4) UUID.
 fn random_id() -> anyhow::Result<[u8; 16]> {
     let mut id = [0; 16];
-    let flags = rustix::rand::GetRandomFlags::empty();
-    // Up to 256 bytes come as a whole.
-    rustix::rand::getrandom(&mut id, flags).context("the system gives no random numbers")?;
+    random::fill(&mut id)?;
     id[6] = (id[6] & 0x0F) | 0x40;
     id[8] = (id[8] & 0x3F) | 0x80;
     Ok(id)

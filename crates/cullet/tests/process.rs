@@ -40,6 +40,10 @@ fn cullet() -> Command {
     command
         .env_remove(KEY)
         .env_remove(SECRET)
+        .env_remove("CULLET_CREDENTIALS_FILE")
+        .env_remove("CULLET_MASTER_KEY")
+        // Never that of whoever runs the tests.
+        .env("XDG_CONFIG_HOME", "/nonexistent")
         .stdin(Stdio::null());
     command
 }
@@ -48,7 +52,18 @@ fn server(disk: &Path) -> Command {
     let mut command = cullet();
     command.args(["server", "--listen", "127.0.0.1:0", "--memory", "64MiB"]);
     command.args(["--disk-capacity", "256MiB"]).arg(disk);
+    command.env("XDG_CONFIG_HOME", disk.with_extension("config"));
     command
+}
+
+/// Where the credentials file of a disk's server is.
+fn credentials_file(disk: &Path) -> PathBuf {
+    let directory = disk.with_extension("config").join("cullet");
+    let mut files = std::fs::read_dir(directory).unwrap();
+    let file = files.next().expect("one file").unwrap().path();
+    assert!(files.next().is_none(), "one file only");
+    assert_eq!(file.extension().unwrap(), "credentials");
+    file
 }
 
 /// A running server, killed at the test's end if it has not ended before.
@@ -197,6 +212,8 @@ fn help_and_version_end_with_status_0() {
         &["help"],
         &["server", "--help"],
         &["rescue", "--help"],
+        &["account", "--help"],
+        &["key", "--help"],
     ] {
         let output = cullet().args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{args:?}");
@@ -246,16 +263,18 @@ fn a_disk_in_use_is_refused_and_a_key_is_shown_once() {
     let scratch = Scratch::new("once");
     let disk = scratch.join("disk");
     let mut first = Running::start(&mut server(&disk));
-    let kept = std::fs::read_to_string(disk.join("cullet.credentials")).unwrap();
-    assert!(
-        kept.lines().all(|line| first.printed.contains(line)),
-        "{}",
-        first.printed
-    );
-    let mode = std::fs::metadata(disk.join("cullet.credentials"))
-        .unwrap()
-        .permissions()
-        .mode();
+    let file = credentials_file(&disk);
+    assert!(!disk.join("cullet.credentials").exists());
+    let kept = std::fs::read_to_string(&file).unwrap();
+    let (root, master): (Vec<&str>, Vec<&str>) = kept
+        .lines()
+        .partition(|line| !line.starts_with("CULLET_MASTER_KEY="));
+    assert_eq!((root.len(), master.len()), (2, 1), "{kept}");
+    for line in root {
+        assert!(first.printed.contains(line), "{}", first.printed);
+    }
+    assert!(!first.printed.contains(master[0]), "{}", first.printed);
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 
     assert_refused(
@@ -269,7 +288,7 @@ fn a_disk_in_use_is_refused_and_a_key_is_shown_once() {
     let second = Running::start(&mut server(&disk));
     let (id, secret) = kept.split_once('\n').unwrap();
     let id = id.split_once('=').unwrap().1;
-    let secret = secret.trim().split_once('=').unwrap().1;
+    let secret = secret.lines().next().unwrap().split_once('=').unwrap().1;
     assert!(
         second.printed.contains(id) && !second.printed.contains(secret),
         "{}",
@@ -288,7 +307,7 @@ fn keys_from_the_environment_are_not_stored() {
     drop(server);
     // Once nothing said that the key that was made at a later start shuts out the first.
     let second = Running::start(&mut self::server(&disk));
-    for words in ["a new access key", KEY, "no other key is accepted"] {
+    for words in ["a new access key", KEY, "no other key", "in use before"] {
         assert!(second.printed.contains(words), "{}", second.printed);
     }
 }
@@ -372,14 +391,89 @@ fn a_damaged_key_file_is_found_before_anything_is_touched() {
     let mut first = Running::start(&mut server(&disk));
     first.signal("TERM");
     assert_eq!(first.wait(), 0);
-    std::fs::write(disk.join("cullet.credentials"), "nonsense").unwrap();
+    let kept = credentials_file(&disk);
     let before = std::fs::read(disk.join("cullet.disk")).unwrap();
-    assert_refused(
-        &server(&disk).output().unwrap(),
-        1,
-        &["cullet.credentials", "restore it"],
+    let whole = std::fs::read(&kept).unwrap();
+    // Also where earlier releases kept it.
+    let earlier = disk.join("cullet.credentials");
+    for file in [&kept, &earlier] {
+        std::fs::write(file, "nonsense").unwrap();
+        let name = file.to_str().unwrap();
+        assert_refused(&server(&disk).output().unwrap(), 1, &[name, "restore it"]);
+        assert!(std::fs::read(disk.join("cullet.disk")).unwrap() == before);
+        std::fs::write(&kept, &whole).unwrap();
+    }
+}
+
+/// What an earlier release left in the data directory goes on working, with a word on how to
+/// move it; after that the key is still the same.
+#[test]
+fn a_key_file_in_the_data_directory_works_and_can_be_moved() {
+    let scratch = Scratch::new("moved");
+    let (disk, said) = (scratch.join("disk"), scratch.join("stderr"));
+    std::fs::create_dir(&disk).unwrap();
+    let earlier = disk.join("cullet.credentials");
+    std::fs::write(&earlier, format!("{KEY}=admin\n{SECRET}=secret-secret\n")).unwrap();
+    let mut first = start_with_stderr(&mut server(&disk), &said);
+    assert!(
+        first
+            .printed
+            .starts_with("access key admin, its secret is in")
     );
-    assert!(std::fs::read(disk.join("cullet.disk")).unwrap() == before);
+    first.signal("TERM");
+    assert_eq!(first.wait(), 0);
+    let said = std::fs::read_to_string(&said).unwrap();
+    let how = said.split("move it: ").nth(1).expect("how to move it");
+    let moved = Command::new("sh").arg("-c").arg(how).status().unwrap();
+    assert!(moved.success() && !earlier.exists());
+    let second = Running::start(&mut server(&disk));
+    assert!(
+        second
+            .printed
+            .starts_with("access key admin, its secret is in")
+    );
+    assert!(
+        second
+            .printed
+            .contains(credentials_file(&disk).to_str().unwrap())
+    );
+}
+
+/// Whoever takes the disk must not have the keys as well.
+#[test]
+fn credentials_have_no_place_on_the_disk() {
+    let scratch = Scratch::new("place");
+    let disk = scratch.join("disk");
+    let mut named = server(&disk);
+    named.arg("--credentials").arg(disk.join("deep/file"));
+    assert_refused(&named.output().unwrap(), 2, &["lies in the data directory"]);
+    let mut homeless = server(&disk);
+    homeless.env_remove("XDG_CONFIG_HOME").env_remove("HOME");
+    assert_refused(
+        &homeless.output().unwrap(),
+        2,
+        &["HOME is not set", KEY, "--credentials FILE"],
+    );
+    let mut inside = server(&disk);
+    inside.env("XDG_CONFIG_HOME", disk.join(".config"));
+    assert_refused(
+        &inside.output().unwrap(),
+        2,
+        &["lies in the data directory"],
+    );
+    let mut master = server(&disk);
+    master.env("CULLET_MASTER_KEY", "00");
+    assert_refused(&master.output().unwrap(), 2, &["CULLET_MASTER_KEY", "64"]);
+    assert!(!disk.exists(), "nothing may be touched");
+    let file = scratch.join("named.credentials");
+    let mut named = server(&disk);
+    let running = Running::start(named.arg("--credentials").arg(&file));
+    assert!(running.printed.contains(file.to_str().unwrap()));
+    assert!(
+        std::fs::read_to_string(&file)
+            .unwrap()
+            .contains("CULLET_MASTER_KEY=")
+    );
 }
 
 /// A server whose standard error goes to a file.

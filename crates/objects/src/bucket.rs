@@ -2,11 +2,12 @@
 
 use volume::{MetaBatch, SliceId};
 
+use crate::account_buckets;
 use crate::codec::counters;
 use crate::commit::Commit;
 use crate::keys::{
-    BucketId, account_key, after_prefix, bucket_key, bucket_name, counters_key, object_prefix,
-    wipe_bucket_key,
+    BucketId, account_bucket_key, account_key, after_prefix, bucket_key, counters_key,
+    identity_key, object_prefix, wipe_bucket_key,
 };
 use crate::limits::{
     BUCKET_NAME_BYTES_MAX, BUCKET_NAME_BYTES_MIN, LIST_ENTRIES_MAX, SCAN_CHUNK_MAX,
@@ -95,7 +96,7 @@ pub fn check_bucket_name(name: &str) -> Result<()> {
 
 impl Objects {
     /// Creates a bucket. Fails with `InvalidBucketName`, `BucketAlreadyOwnedByYou`,
-    /// `BucketAlreadyExists` or `TooManyBuckets`.
+    /// `BucketAlreadyExists`, `TooManyBuckets`, or `AccessDenied` if there is no such account.
     pub async fn create_bucket(&self, account: &AccountId, name: &str) -> Result<BucketInfo> {
         check_bucket_name(name)?;
         let inner = &self.inner;
@@ -115,6 +116,11 @@ impl Objects {
                     bucket: name.to_owned(),
                 });
             }
+        }
+        // Deleted since the request was let in: nobody could ever reach its bucket.
+        let of_root = *account == AccountId::ROOT;
+        if !of_root && view.get(&identity_key(account.number())).await?.is_none() {
+            return Err(Error::AccessDenied);
         }
         let limit = inner.options.buckets_per_account_max;
         let account_key = account_key(account.number());
@@ -136,6 +142,7 @@ impl Objects {
             .expect(key.as_bytes().to_vec(), None)
             .put(&key, record.encode()?, Vec::new())
             .merge(&account_key, &[1]);
+        let batch = account_buckets::add(batch, *account, name);
         let dependency = inner.meta.commit(batch)?;
         Commit::new(dependency, guards, None).durable().await?;
         Ok(info(name, record, [0, 0]))
@@ -160,24 +167,25 @@ impl Objects {
     ) -> Result<BucketPage> {
         self.inner.check_open()?;
         let view = self.inner.meta.view();
-        let from = bucket_key(prefix).as_bytes().to_vec();
+        let key = |name| account_bucket_key(account.number(), name);
+        let from = key(prefix).as_bytes().to_vec();
         let to = after_prefix(from.clone());
         let from = after.map_or(from.clone(), |after| {
-            from.max([bucket_key(after).as_bytes(), &[0]].concat())
+            from.max([key(after).as_bytes(), &[0]].concat())
         });
         let mut scan = Scan::new(&*view, from, to, SCAN_CHUNK_MAX);
         let mut page = BucketPage::default();
         while let Some(entry) = scan.next().await? {
-            let record = BucketRecord::decode(&entry.value)?;
-            if record.account != *account {
+            let bucket = account_buckets::resolve(&*view, *account, &entry.key).await?;
+            let Some((name, record)) = bucket else {
                 continue;
-            }
+            };
             if page.buckets.len() >= max.min(LIST_ENTRIES_MAX) {
                 page.more = true;
                 break;
             }
             page.buckets.push(BucketSummary {
-                name: bucket_name(&entry.key)?,
+                name,
                 created: record.created,
                 region: record.region,
             });
@@ -211,7 +219,7 @@ impl Objects {
         }
         // With it go its uploads in parts.
         let ended = EndedRecord::default().encode();
-        let batch = batch
+        let batch = account_buckets::remove(batch, *account, name)
             .put(
                 &wipe_bucket_key(SliceId::ROOT, record.id),
                 ended,

@@ -3,9 +3,12 @@
 //! Every key begins with the number of its slice (4 bytes, big-endian). Behind it:
 //!
 //! ```text
+//! A | account u64 BE | name of a bucket             the account owns this bucket
 //! B | name                                          a bucket's record
 //! C | bucket id u64 BE                              counters: objects, bytes
 //! G | blob id (16 bytes)                            note: a blob that is to be deleted
+//! I | account u64 BE                                an account's record
+//! K | access key id                                 an access key's record
 //! N | account u64 BE                                counters: buckets
 //! O | bucket id u64 BE | escaped key | 00 00        an object's stem, followed by
 //!   | inverted commit sequence u64 BE               its version: the newest sorts first
@@ -34,9 +37,12 @@ use volume::{BlobId, Key, SliceId, SliceMap};
 use crate::upload::UploadId;
 use crate::{Error, Result};
 
+const ACCOUNT_BUCKET: u8 = b'A';
 const BUCKET: u8 = b'B';
 const COUNTERS: u8 = b'C';
 const GARBAGE: u8 = b'G';
+const IDENTITY: u8 = b'I';
+const ACCESS_KEY: u8 = b'K';
 const ACCOUNT: u8 = b'N';
 const OBJECT: u8 = b'O';
 const PART: u8 = b'P';
@@ -89,6 +95,45 @@ pub(crate) fn counters_key(slice: SliceId, bucket: BucketId) -> Key {
 
 pub(crate) fn account_key(account: u64) -> Key {
     Key::plain(tagged(SliceId::ROOT, ACCOUNT, &account.to_be_bytes()))
+}
+
+/// Says that an account owns a bucket. `prefix` may be the beginning of its name.
+pub(crate) fn account_bucket_key(account: u64, prefix: &str) -> Key {
+    let rest = [&account.to_be_bytes()[..], prefix.as_bytes()].concat();
+    Key::plain(tagged(SliceId::ROOT, ACCOUNT_BUCKET, &rest))
+}
+
+/// The bucket's name in such a key.
+pub(crate) fn account_bucket_name(key: &[u8]) -> Result<String> {
+    match decode_meta_key(key)? {
+        MetaKey::AccountBucket { name, .. } => Ok(name),
+        _ => Err(Error::Internal("a key that names no bucket".to_owned())),
+    }
+}
+
+/// All records of buckets: from, to.
+pub(crate) fn bucket_range() -> (Vec<u8>, Vec<u8>) {
+    tagged_range(SliceId::ROOT, BUCKET)
+}
+
+/// An account's record.
+pub(crate) fn identity_key(account: u64) -> Key {
+    Key::plain(tagged(SliceId::ROOT, IDENTITY, &account.to_be_bytes()))
+}
+
+/// All records of accounts: from, to.
+pub(crate) fn identity_range() -> (Vec<u8>, Vec<u8>) {
+    tagged_range(SliceId::ROOT, IDENTITY)
+}
+
+/// An access key's record.
+pub(crate) fn access_key(id: &str) -> Key {
+    Key::plain(tagged(SliceId::ROOT, ACCESS_KEY, id.as_bytes()))
+}
+
+/// All records of access keys: from, to.
+pub(crate) fn access_key_range() -> (Vec<u8>, Vec<u8>) {
+    tagged_range(SliceId::ROOT, ACCESS_KEY)
 }
 
 pub(crate) fn garbage_key(slice: SliceId, blob: BlobId) -> Key {
@@ -260,6 +305,23 @@ pub enum MetaKey {
         /// The account's number.
         account: u64,
     },
+    /// An account owns a bucket.
+    AccountBucket {
+        /// The account's number.
+        account: u64,
+        /// The bucket's name.
+        name: String,
+    },
+    /// An account's record.
+    Account {
+        /// The account's number.
+        account: u64,
+    },
+    /// An access key's record.
+    AccessKey {
+        /// The access key id.
+        id: String,
+    },
     /// A version of an object.
     Object {
         /// The bucket it is in.
@@ -325,6 +387,9 @@ pub fn decode_meta_key(key: &[u8]) -> Result<MetaKey> {
         }),
         ACCOUNT => number(rest).map(|account| MetaKey::AccountCounters { account }),
         SETTING => text(rest).map(|name| MetaKey::Setting { name }),
+        ACCOUNT_BUCKET => decode_account_bucket(rest),
+        IDENTITY => number(rest).map(|account| MetaKey::Account { account }),
+        ACCESS_KEY => text(rest).map(|id| MetaKey::AccessKey { id }),
         GARBAGE => rest.try_into().ok().map(|id| MetaKey::Garbage {
             blob: BlobId::from_bytes(id),
         }),
@@ -359,6 +424,14 @@ fn text(bytes: &[u8]) -> Option<String> {
 
 fn number(bytes: &[u8]) -> Option<u64> {
     bytes.try_into().ok().map(u64::from_be_bytes)
+}
+
+fn decode_account_bucket(rest: &[u8]) -> Option<MetaKey> {
+    let (account, name) = rest.split_first_chunk::<8>()?;
+    Some(MetaKey::AccountBucket {
+        account: u64::from_be_bytes(*account),
+        name: text(name)?,
+    })
 }
 
 /// A bucket, the key in a stem, and the eight bytes behind it.
@@ -550,6 +623,20 @@ mod tests {
                 MetaKey::EndedBucket { bucket: BUCKET_ID },
             ),
             (
+                account_bucket_key(7, "name"),
+                MetaKey::AccountBucket {
+                    account: 7,
+                    name: "name".to_owned(),
+                },
+            ),
+            (identity_key(7), MetaKey::Account { account: 7 }),
+            (
+                access_key("AKIA"),
+                MetaKey::AccessKey {
+                    id: "AKIA".to_owned(),
+                },
+            ),
+            (
                 setting_key("swept"),
                 MetaKey::Setting {
                     name: "swept".to_owned(),
@@ -568,7 +655,7 @@ mod tests {
         for _ in 0..50_000 {
             let mut bytes = random.bytes(40);
             if let Some(first) = bytes.get_mut(SliceId::BYTES) {
-                *first = b"BCGNOPSUW"[random.below(9)];
+                *first = b"ABCGIKNOPSUW"[random.below(12)];
             }
             let _ = decode_meta_key(&bytes);
         }

@@ -15,6 +15,8 @@
 //! async runtime: its futures run on any.
 
 mod account;
+mod account_buckets;
+mod accounts;
 mod block_on;
 mod body_writer;
 mod bucket;
@@ -27,6 +29,7 @@ mod delete;
 mod error;
 mod garbage;
 mod get;
+mod identity;
 mod keys;
 pub mod limits;
 mod list;
@@ -51,6 +54,10 @@ mod upload_part;
 mod wipe;
 
 pub use account::{AccountId, BadAccountId};
+pub use accounts::{
+    AccountInfo, Accounts, AccountsError, AccountsStats, Denial, Grant, KeyInfo, NewKey, Secret,
+    Unseal,
+};
 pub use bucket::{BucketInfo, BucketPage, BucketSummary, check_bucket_name};
 pub use checksum::{Checksum, ChecksumAlgorithm, ChecksumKind};
 pub use complete::{ChosenPart, CompleteRequest, PartSums};

@@ -64,6 +64,29 @@ pub const ETAG_BYTES_MAX: usize = 255;
 /// Most buckets of one account, unless the options say otherwise.
 pub const BUCKETS_PER_ACCOUNT_MAX: u64 = 10_000;
 
+/// Most accounts and access keys in all. They are held in memory.
+pub const IDENTITIES_MAX: usize = 10_000;
+
+/// Bytes of memory that one of them takes at most: its texts twice, as it is copied for a list,
+/// and its place in the table, which may be half empty.
+pub const IDENTITY_BYTES: usize =
+    2 * (ACCESS_KEY_ID_BYTES_MAX + KEY_DESCRIPTION_BYTES_MAX + ACCOUNT_NAME_BYTES_MAX) + 384;
+
+/// Most bytes of an account's name.
+pub const ACCOUNT_NAME_BYTES_MAX: usize = 64;
+
+/// Most bytes of an access key id, as at Amazon.
+pub const ACCESS_KEY_ID_BYTES_MAX: usize = 128;
+
+/// Most bytes of an access key's description, in UTF-8.
+pub const KEY_DESCRIPTION_BYTES_MAX: usize = 128;
+
+/// Most bytes of a sealed secret.
+pub const SEALED_BYTES_MAX: usize = 512;
+
+/// Buckets that one batch of the index of accounts' buckets names.
+pub(crate) const INDEX_PER_BATCH: usize = 256;
+
 /// Most entries of one page of a listing.
 pub const LIST_ENTRIES_MAX: usize = 1_000;
 
@@ -144,6 +167,8 @@ const _: () = assert!(2 * WIPE_ENTRIES <= BATCH_ENTRIES_MAX);
 // Readers alone never fill the list of notes, nor notes the volume's list of deletions.
 const _: () = assert!(PINNED_BLOBS_MAX < NOTES_MAX && NOTES_MAX < DELETIONS_MAX);
 const _: () = assert!(NOTES_PER_BATCH <= BATCH_ENTRIES_MAX);
+const _: () = assert!(INDEX_PER_BATCH < BATCH_ENTRIES_MAX);
+const _: () = assert!(SliceId::BYTES + 1 + ACCESS_KEY_ID_BYTES_MAX <= META_KEY_BYTES_MAX);
 const _: () = assert!(LABEL_BYTES <= LABEL_BYTES_MAX);
 // Less by at least one, which is the volume's prefix.
 const _: () = assert!(META_KEY_BYTES_MAX < volume::limits::META_KEY_BYTES_MAX);

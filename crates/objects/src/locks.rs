@@ -8,7 +8,7 @@
 //! and never two of a row, so nobody waits in a circle.
 
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use async_lock::{Mutex, MutexGuardArc, RwLock, RwLockReadGuardArc, RwLockWriteGuardArc};
 
@@ -21,6 +21,8 @@ pub(crate) struct Locks {
     buckets: Vec<Arc<RwLock<()>>>,
     uploads: Vec<Arc<RwLock<()>>>,
     keys: Vec<Arc<Mutex<()>>>,
+    /// Changes of accounts and access keys. Blocks, as they do, and is taken before a key's.
+    accounts: std::sync::Mutex<()>,
     /// Seeded at random, so that nobody can choose keys that share a lock.
     hasher: RandomState,
 }
@@ -41,6 +43,7 @@ impl Locks {
             buckets: (0..BUCKET_LOCKS).map(|_| Arc::default()).collect(),
             uploads: (0..UPLOAD_LOCKS).map(|_| Arc::default()).collect(),
             keys: (0..KEY_LOCKS).map(|_| Arc::default()).collect(),
+            accounts: std::sync::Mutex::default(),
             hasher: RandomState::new(),
         }
     }
@@ -102,11 +105,25 @@ impl Locks {
         }
     }
 
+    /// For a change of accounts and access keys, one at a time. Blocks.
+    pub(crate) fn accounts(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps an account's buckets from coming and going.
+    pub(crate) async fn account(&self, account: AccountId) -> Guards {
+        Guards {
+            _key: Some(self.pick(&self.keys, account).lock_arc().await),
+            ..Guards::default()
+        }
+    }
+
     /// Waits until every change that holds a lock is decided. Whoever comes later has to see
     /// by other means that he comes too late.
     pub(crate) async fn drain(&self) {
         for bucket in &self.buckets {
             drop(bucket.write().await);
         }
+        drop(self.accounts());
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use volume::{SliceId, Volume, VolumeStats};
 
+use crate::account_buckets;
 use crate::block_on::block_on;
 use crate::change::{Change, Current, Submission};
 use crate::commit::Commit;
@@ -105,6 +106,7 @@ impl Objects {
         }
         let next_sequence = AtomicU64::new(first_sequence(volume.epoch())?);
         let meta: Arc<dyn MetaStore> = Arc::new(volume.clone());
+        block_on(account_buckets::complete(&*meta))?;
         let sweep = block_on(Sweep::load(&*meta.view()))?;
         Ok(Objects {
             inner: Arc::new(Inner {

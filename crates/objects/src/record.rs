@@ -178,7 +178,7 @@ fn put_etag(out: &mut Vec<u8>, etag: &ETag) -> Result<()> {
     Ok(())
 }
 
-fn take_version(take: &mut Take<'_>, what: &str) -> Result<()> {
+pub(crate) fn take_version(take: &mut Take<'_>, what: &str) -> Result<()> {
     match take.u8() {
         Some(VERSION) => Ok(()),
         Some(_) => Err(corrupt(what, "it was written by a newer cullet")),

@@ -307,6 +307,7 @@ fn buckets_come_and_go_by_the_rules() {
     let world = World::empty(8 << 20);
     let objects = &world.objects;
     let other = AccountId::from_number(7).unwrap();
+    world.accounts().create_account(other, "other").unwrap();
     let create = |account: AccountId, name: &str| block_on(objects.create_bucket(&account, name));
     assert!(matches!(
         create(ROOT, "A"),

@@ -2,40 +2,86 @@
 //! verified and before an operation begins.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use objects::{AccountId, Objects};
+use objects::{AccountId, Accounts, Denial, Objects, Timestamp};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
-use s3s::{S3Result, s3_error};
+use s3s::{S3Error, S3Result, s3_error};
 
 use crate::context::RequestContext;
 use crate::document;
+use crate::errors::SAID_AGAIN_AFTER_MS;
 use crate::front::{Budgets, Credentials};
 use crate::host;
 use crate::names::{percent_decode, query_pairs};
 use crate::query_headers;
 use crate::unsupported::{canonical_name, check_headers, check_query};
 
-/// Knows the one access key that there is.
+/// Knows every access key: the root key, and those in the table of accounts.
 pub(crate) struct Keys {
-    credentials: Credentials,
-    account: AccountId,
+    root: Credentials,
+    accounts: Accounts,
 }
 
 impl Keys {
-    pub(crate) fn new(credentials: Credentials, account: AccountId) -> Keys {
-        Keys {
-            credentials,
-            account,
-        }
+    pub(crate) fn new(root: Credentials, accounts: Accounts) -> Keys {
+        Keys { root, accounts }
     }
 
-    /// The account that an access key signs for.
-    fn account_of(&self, access_key: &str) -> S3Result<AccountId> {
-        if access_key == self.credentials.access_key_id {
-            return Ok(self.account);
+    pub(crate) fn is_root(&self, access_key: &str) -> bool {
+        access_key == self.root.access_key_id
+    }
+
+    /// The account that an access key signs for, as of now.
+    pub(crate) fn account_of(&self, access_key: &str) -> S3Result<AccountId> {
+        if self.is_root(access_key) {
+            return Ok(AccountId::ROOT);
         }
-        Err(s3_error!(InvalidAccessKeyId))
+        let grant = self.accounts.grant(access_key);
+        grant.map(|grant| grant.account).map_err(denied)
+    }
+
+    fn secret_of(&self, access_key: &str) -> S3Result<SecretKey> {
+        if self.is_root(access_key) {
+            return Ok(SecretKey::from(self.root.secret_access_key.as_str()));
+        }
+        let grant = self.accounts.grant(access_key).map_err(denied)?;
+        Ok(SecretKey::from(grant.secret.expose()))
+    }
+}
+
+/// S3 says of a key that is switched off what it says of one that never was. The message tells
+/// them apart, because whoever has the id of a key has a right to know why it fails.
+fn denied(denial: Denial) -> S3Error {
+    match denial {
+        Denial::Unknown => s3_error!(InvalidAccessKeyId),
+        Denial::KeyDisabled => s3_error!(InvalidAccessKeyId, "This access key is disabled."),
+        Denial::AccountDisabled => s3_error!(
+            InvalidAccessKeyId,
+            "The account of this access key is disabled."
+        ),
+        Denial::NoAccount | Denial::Sealed => {
+            say_once_in_a_while(denial);
+            s3_error!(
+                InvalidAccessKeyId,
+                "This server cannot read the secret of this access key. Its operator can restore \
+                 the master key, or rotate the access key."
+            )
+        }
+    }
+}
+
+/// The id is not named: anybody can send one.
+fn say_once_in_a_while(denial: Denial) {
+    static LAST_SAID: AtomicU64 = AtomicU64::new(0);
+    let now = Timestamp::now().as_millis() / SAID_AGAIN_AFTER_MS;
+    if LAST_SAID.swap(now, Ordering::Relaxed) != now {
+        let why = match denial {
+            Denial::NoAccount => "its account is gone or damaged",
+            _ => "its secret is sealed with another master key",
+        };
+        tracing::warn!("a request came with an access key that cannot be used: {why}");
     }
 }
 
@@ -46,9 +92,7 @@ pub(crate) struct SharedKeys(pub(crate) Arc<Keys>);
 #[async_trait::async_trait]
 impl S3Auth for SharedKeys {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        self.0.account_of(access_key)?;
-        let secret = self.0.credentials.secret_access_key.as_str();
-        Ok(SecretKey::from(secret))
+        self.0.secret_of(access_key)
     }
 }
 
@@ -77,9 +121,10 @@ impl S3Access for Gate {
                 "Anonymous requests are refused: sign the request."
             ));
         };
+        // Once more: the key may have been disabled while its signature was verified.
         let caller = self.keys.account_of(&credentials.access_key)?;
         if let Some(context) = &context {
-            context.set_caller(caller);
+            context.set_caller(caller, &credentials.access_key);
         }
         let query = cx.uri().query().unwrap_or("");
         let session_token = cx.headers().contains_key("x-amz-security-token")

@@ -34,6 +34,10 @@ pub struct RequestSummary<'a> {
     pub path: &'a str,
     /// The client's address, if known.
     pub peer: Option<SocketAddr>,
+    /// Whose account signed the request; `None` until its signature was verified.
+    pub account: Option<AccountId>,
+    /// With which access key; `None` likewise.
+    pub access_key_id: Option<&'a str>,
     /// The answer's status; `None` if the client left before there was one.
     pub status: Option<StatusCode>,
     /// Bytes of the request's body that were read.
@@ -59,7 +63,7 @@ pub(crate) struct RequestContext {
     pub(crate) printable: bool,
     started: Instant,
     operation: OnceLock<&'static str>,
-    caller: OnceLock<AccountId>,
+    caller: OnceLock<(AccountId, String)>,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     status: AtomicU16,
@@ -113,13 +117,13 @@ impl RequestContext {
         let _ = self.operation.set(name);
     }
 
-    /// Says whose account signed the request; the first stays.
-    pub(crate) fn set_caller(&self, account: AccountId) {
-        let _ = self.caller.set(account);
+    /// Says whose account signed the request, and with which key; the first stays.
+    pub(crate) fn set_caller(&self, account: AccountId, access_key_id: &str) {
+        let _ = self.caller.set((account, access_key_id.to_owned()));
     }
 
     pub(crate) fn caller(&self) -> Option<AccountId> {
-        self.caller.get().copied()
+        self.caller.get().map(|(account, _)| *account)
     }
 
     pub(crate) fn operation(&self) -> &'static str {
@@ -207,6 +211,8 @@ impl Drop for RequestContext {
             method: &self.method,
             path: &self.path,
             peer: self.peer,
+            account: self.caller(),
+            access_key_id: self.caller.get().map(|(_, key)| key.as_str()),
             status,
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out.load(Ordering::Relaxed),

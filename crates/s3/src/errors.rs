@@ -67,7 +67,7 @@ fn log(error: &Error) {
 }
 
 /// How often the log repeats a state that fails every request.
-const SAID_AGAIN_AFTER_MS: u64 = 10_000;
+pub(crate) const SAID_AGAIN_AFTER_MS: u64 = 10_000;
 
 /// S3 has no code for a full disk; this is the one that others answer with.
 fn insufficient_storage(message: String) -> S3Error {

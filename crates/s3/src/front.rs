@@ -4,14 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, SERVER};
+use http::header::{CONNECTION, CONTENT_RANGE, HeaderValue, SERVER};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use objects::{AccountId, Objects};
+use objects::{Accounts, Objects};
 use s3s::config::{S3Config, StaticConfigProvider};
-use s3s::route::S3Route;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{Body, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
+use s3s::{Body, S3ErrorCode, S3Result, s3_error};
 
 use crate::access::{Gate, Keys, SharedKeys};
 use crate::body_in::{BodyFailure, ClientBody};
@@ -24,15 +23,15 @@ use crate::door::Door;
 use crate::errors::{from_failure, from_overload};
 use crate::framing;
 use crate::limits::{
-    CLOCK_SKEW_SECONDS_MAX, FORM_BYTES, FORM_FIELDS_BYTES_MAX, FORM_FIELDS_MAX,
-    PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX, SIGNED_CHUNK_BYTES_MAX, SMALL_REQUEST_BYTES_MAX,
-    XML_BODY_BYTES_MAX,
+    ADMIN_BODY_BYTES_MAX, CLOCK_SKEW_SECONDS_MAX, FORM_BYTES, FORM_FIELDS_BYTES_MAX,
+    FORM_FIELDS_MAX, PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX, SIGNED_CHUNK_BYTES_MAX,
+    SMALL_REQUEST_BYTES_MAX, XML_BODY_BYTES_MAX,
 };
 use crate::refuse::{Refusal, complete_error};
+use crate::routes::{Admin, Routes};
 use crate::scope::Scope;
-use crate::unsupported::METRICS_OPERATION;
 
-/// The access key of the root account.
+/// The access key of the root account, which alone may administer.
 #[derive(Clone)]
 pub struct Credentials {
     /// Names the key; not a secret.
@@ -112,20 +111,24 @@ impl Budgets {
 
 /// What a [`Front`] is made of.
 pub struct FrontOptions {
-    /// The only access key that is accepted.
+    /// The root account's key. It counts before one of the same id in `accounts`.
     pub credentials: Credentials,
-    /// The account that it belongs to.
-    pub account: AccountId,
+    /// Every other access key that is accepted.
+    pub accounts: Accounts,
     /// The region that requests must be signed for.
     pub region: String,
     /// Memory for requests.
     pub budgets: Budgets,
     /// Told about every request at its end.
     pub observer: Arc<dyn Observer>,
-    /// Renders the page at [`FrontOptions::metrics_path`] for whoever signed the request.
+    /// Renders the page at [`FrontOptions::metrics_path`] for the root key.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// A path that no bucket can have.
     pub metrics_path: &'static str,
+    /// Answers what is asked below [`FrontOptions::admin_path`] with the root key.
+    pub admin: Arc<dyn Admin>,
+    /// What no path of an object begins with; ends with a slash.
+    pub admin_path: &'static str,
 }
 
 /// The S3 service. Clones share everything.
@@ -151,6 +154,7 @@ impl Front {
     pub fn new(objects: Objects, options: FrontOptions) -> Result<Front, String> {
         let mut config = S3Config::default();
         config.xml_max_body_size = XML_BODY_BYTES_MAX;
+        config.custom_route_max_body_size = Some(ADMIN_BODY_BYTES_MAX as u64);
         config.put_object_max_size = Some(PUT_BYTES_MAX);
         config.aws_chunked_stream_max_chunk_size = SIGNED_CHUNK_BYTES_MAX;
         config.presigned_url_max_skew_time_secs = CLOCK_SKEW_SECONDS_MAX;
@@ -180,7 +184,7 @@ impl Front {
             region: options.region.clone(),
             budgets: options.budgets.clone(),
         };
-        let keys = Arc::new(Keys::new(options.credentials, options.account));
+        let keys = Arc::new(Keys::new(options.credentials, options.accounts));
         let gate = Gate {
             objects,
             keys: keys.clone(),
@@ -195,9 +199,13 @@ impl Front {
         };
         let forms = build(for_forms(config.clone())).build();
         let mut builder = build(config);
-        builder.set_route(MetricsRoute {
-            path: options.metrics_path,
-            render: options.metrics,
+        builder.set_route(Routes {
+            keys,
+            budgets: options.budgets.clone(),
+            metrics_path: options.metrics_path,
+            metrics: options.metrics,
+            admin_path: options.admin_path,
+            admin: options.admin,
         });
         Ok(Front(Arc::new(Inner {
             service: builder.build(),
@@ -411,36 +419,6 @@ fn broken_body(failure: BodyFailure, context: &RequestContext) -> Response<Body>
     }
 }
 
-/// The server's own page, for clients that sign their request.
-struct MetricsRoute {
-    path: &'static str,
-    render: Arc<dyn Fn() -> String + Send + Sync>,
-}
-
-#[async_trait::async_trait]
-impl S3Route for MetricsRoute {
-    fn is_match(
-        &self,
-        method: &Method,
-        uri: &http::Uri,
-        _headers: &http::HeaderMap,
-        extensions: &mut http::Extensions,
-    ) -> bool {
-        let hit = *method == Method::GET && uri.path() == self.path;
-        if hit && let Some(context) = extensions.get::<Arc<RequestContext>>() {
-            context.set_operation(METRICS_OPERATION);
-        }
-        hit
-    }
-
-    async fn call(&self, _request: S3Request<Body>) -> S3Result<S3Response<Body>> {
-        let mut response = S3Response::new(Body::from((self.render)()));
-        let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        response.headers.insert(CONTENT_TYPE, text);
-        Ok(response)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -454,6 +432,7 @@ mod tests {
         let signed_put = PUT_WINDOW_BYTES + SIGNED_CHUNK_BYTES_MAX;
         assert!(budgets.writes.can_hold(signed_put));
         assert!(budgets.reads.can_hold(GET_WINDOW_BYTES));
+        assert!(budgets.documents.can_hold(crate::limits::ADMIN_BYTES));
         assert!(budgets.small.can_hold(SMALL_REQUEST_BYTES_MAX));
         let mut headers = http::HeaderMap::new();
         headers.insert("content-length", HeaderValue::from_static("150000"));

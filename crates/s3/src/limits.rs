@@ -95,6 +95,15 @@ pub const BUDGET_WAITERS_MAX: usize = 1_024;
 /// Most entries on a page of a listing, and most keys of one multi-delete.
 pub const PAGE_ENTRIES_MAX: usize = 1_000;
 
+/// Most bytes of a request to administer accounts and keys.
+pub const ADMIN_BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Most bytes of the answer to one.
+pub const ADMIN_ANSWER_BYTES_MAX: usize = 512 * 1024;
+
+/// Memory for one: its body, and its answer as values, as text and on its way.
+pub const ADMIN_BYTES: usize = ADMIN_BODY_BYTES_MAX + 3 * ADMIN_ANSWER_BYTES_MAX;
+
 /// Most clock difference between client and server, in seconds.
 pub const CLOCK_SKEW_SECONDS_MAX: u32 = 15 * 60;
 

@@ -20,7 +20,7 @@ fn hint(operation: &str) -> Option<&'static str> {
         "RenameObject" => "copy the object to the other key and delete it",
         "SelectObjectContent" => "get the object, or a range of it, and filter it yourself",
         "GetBucketAcl" | "GetObjectAcl" | "PutBucketAcl" | "PutObjectAcl" => {
-            "everything belongs to the one access key, and nobody else may read or write"
+            "a bucket and its objects belong to one account, and no other may read or write"
         }
         "GetBucketVersioning" | "PutBucketVersioning" => {
             "a bucket keeps one version of each object"

@@ -94,7 +94,8 @@ fn expected(operation: &str) -> &'static [&'static str] {
 }
 
 /// The operations that are there.
-pub(crate) const OPERATIONS: [&str; 24] = [
+pub(crate) const OPERATIONS: [&str; 25] = [
+    ADMIN_OPERATION,
     "AbortMultipartUpload",
     "CompleteMultipartUpload",
     "CopyObject",
@@ -120,6 +121,9 @@ pub(crate) const OPERATIONS: [&str; 24] = [
     "UploadPartCopy",
     METRICS_OPERATION,
 ];
+
+/// What accounts and keys are administered with, named like an operation.
+pub(crate) const ADMIN_OPERATION: &str = "Admin";
 
 /// The server's own page, named like an operation.
 pub(crate) const METRICS_OPERATION: &str = "Metrics";

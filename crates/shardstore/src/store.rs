@@ -432,6 +432,14 @@ impl Store {
         crate::recovery::open(disk, options)
     }
 
+    /// Who a disk is, read off it without opening it.
+    ///
+    /// # Errors
+    /// [`Error::NotFormatted`], [`Error::NewerFormat`], [`Error::Damaged`], or what the disk says.
+    pub fn identity_of(disk: &dyn Disk) -> Result<Identity> {
+        Ok(Superblock::load(disk)?.identity)
+    }
+
     /// Who this disk is.
     pub fn identity(&self) -> Identity {
         self.shared.medium.identity

@@ -11,11 +11,11 @@ use std::thread::Thread;
 use bytes::Bytes;
 use objects::rescue::{Body, Entry, PartTable, PartsRef, decode_entry};
 use objects::{
-    AccountId, ETag, Error, ListEntry, ListRequest, Metadata, Objects, ObjectsOptions,
-    PutCondition, PutOutcome, PutRequest,
+    AccountId, Accounts, ETag, Error, ListEntry, ListRequest, Metadata, Objects, ObjectsOptions,
+    PutCondition, PutOutcome, PutRequest, Secret, Unseal,
 };
 use simdisk::{Crash, Image, Rng, SimDisk};
-use volume::shardstore::{Disk, Engine, Geometry, Identity, Options, Read, Store};
+use volume::shardstore::{Batch, Disk, Engine, Geometry, Identity, Key, Options, Read, Store};
 use volume::{BlobId, RawKey, Volume, VolumeOptions};
 
 /// Bytes of a stripe: small, so that small bodies have many.
@@ -24,6 +24,27 @@ pub const STRIPE: usize = 4096;
 pub const PART_MIN: u64 = 100;
 pub const ROOT: AccountId = AccountId::ROOT;
 pub const BUCKET: &str = "bucket";
+
+/// Reverses what it seals and puts a byte and the name of the key in front: enough to tell
+/// whether the right thing is unsealed with the right seal.
+pub struct Seal(pub u8);
+
+/// The seal of [`World::accounts`].
+pub const SEAL: u8 = 7;
+
+pub fn sealed(id: &str, account: AccountId, secret: &str) -> Vec<u8> {
+    let text: String = secret.chars().rev().collect();
+    format!("{}{id}{account}:{text}", char::from(SEAL)).into_bytes()
+}
+
+impl Unseal for Seal {
+    fn unseal(&self, id: &str, account: AccountId, sealed: &[u8]) -> Option<Secret> {
+        let start = format!("{}{id}{account}:", char::from(self.0));
+        let text = sealed.strip_prefix(start.as_bytes())?;
+        let text: String = std::str::from_utf8(text).ok()?.chars().rev().collect();
+        Some(Secret::new(text))
+    }
+}
 
 struct Unpark(Thread);
 
@@ -112,6 +133,11 @@ impl World {
             engine,
             objects,
         })
+    }
+
+    /// Accounts, and keys whose secrets are sealed with the usual seal.
+    pub fn accounts(&self) -> Accounts {
+        Accounts::open(&self.objects, Arc::new(Seal(SEAL))).unwrap()
     }
 
     /// Cuts the power and starts again.
@@ -278,6 +304,15 @@ impl World {
         let pair =
             |found: &volume::shardstore::Found| (found.key().to_vec(), found.value().to_vec());
         page.entries.iter().map(pair).collect()
+    }
+
+    /// Puts an entry of the engine past the store, or deletes it.
+    pub fn write_raw(&self, key: &[u8], value: Option<&[u8]>) {
+        let batch = match value {
+            Some(value) => Batch::new().put(Key::plain(key), value),
+            None => Batch::new().delete(Key::plain(key)),
+        };
+        self.engine.submit(batch).unwrap().wait().unwrap();
     }
 
     pub fn blobs(&self) -> BTreeSet<BlobId> {

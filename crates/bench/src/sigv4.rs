@@ -1,5 +1,5 @@
-//! AWS Signature Version 4 for S3, by header. Written apart from the server's, so that the
-//! two agree because both follow the specification.
+//! AWS Signature Version 4 for S3, by header and in the query. Written apart from the
+//! server's, so that the two agree because both follow the specification.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,15 +9,20 @@ use sha2::{Digest, Sha256};
 /// What a client signs with.
 #[derive(Debug, Clone)]
 pub struct Credentials {
+    /// The access key's id.
     pub access_key: String,
+    /// Its secret.
     pub secret_key: String,
+    /// The region that stands in the scope of signatures.
     pub region: String,
 }
 
 /// A request before it is signed.
 #[derive(Debug)]
 pub struct Unsigned<'a> {
+    /// In capitals.
     pub method: &'a str,
+    /// As in the `Host` header.
     pub host: &'a str,
     /// Not encoded yet; begins with `/`.
     pub path: &'a str,
@@ -25,13 +30,16 @@ pub struct Unsigned<'a> {
     pub query: &'a [(&'a str, &'a str)],
     /// `x-amz-*` headers beside the date and the body's hash; names in lower case.
     pub headers: &'a [(&'a str, &'a str)],
+    /// In hexadecimal digits, or one of S3's words for it.
     pub body_sha256: &'a str,
 }
 
 /// The request line's target and the headers, ready to be sent.
 #[derive(Debug)]
 pub struct Signed {
+    /// Path and query, encoded.
     pub target: String,
+    /// Those that have to be sent, `host` among them; names in lower case.
     pub headers: Vec<(String, String)>,
 }
 
@@ -76,10 +84,7 @@ fn sign_at(request: &Unsigned<'_>, credentials: &Credentials, now: SystemTime) -
         "AWS4-HMAC-SHA256\n{timestamp}\n{scope}\n{}",
         hex(&Sha256::digest(canonical))
     );
-    let secret = format!("AWS4{}", credentials.secret_key);
-    let key = [day, &credentials.region, "s3", "aws4_request"]
-        .iter()
-        .fold(secret.into_bytes(), |key, part| hmac(&key, part.as_bytes()));
+    let key = signing_key(credentials, day);
     let signature = hex(&hmac(&key, to_sign.as_bytes()));
     headers.push((
         "authorization".to_owned(),
@@ -96,7 +101,85 @@ fn sign_at(request: &Unsigned<'_>, credentials: &Credentials, now: SystemTime) -
     Signed { target, headers }
 }
 
-fn canonical_query(query: &[(&str, &str)]) -> String {
+fn signing_key(credentials: &Credentials, day: &str) -> Vec<u8> {
+    let secret = format!("AWS4{}", credentials.secret_key);
+    [day, &credentials.region, "s3", "aws4_request"]
+        .iter()
+        .fold(secret.into_bytes(), |key, part| hmac(&key, part.as_bytes()))
+}
+
+/// Signs requests in their query (presigned), all as of one moment: the query of each differs
+/// in its signature alone, which comes last. Bodies are not signed (`UNSIGNED-PAYLOAD`).
+#[derive(Debug)]
+pub struct Presigner {
+    key: Vec<u8>,
+    scope: String,
+    timestamp: String,
+    host: String,
+    access_key: String,
+}
+
+/// How long a presigned request is valid, in seconds: the longest that S3 allows.
+const PRESIGNED_SECONDS: u32 = 604_800;
+
+impl Presigner {
+    /// As of `now`, for requests to `host` as the `Host` header has it.
+    pub fn new(credentials: &Credentials, host: &str, now: SystemTime) -> Presigner {
+        let timestamp = timestamp(now);
+        let day = &timestamp[..8];
+        Presigner {
+            key: signing_key(credentials, day),
+            scope: format!("{day}/{}/s3/aws4_request", credentials.region),
+            host: host.to_owned(),
+            access_key: credentials.access_key.clone(),
+            timestamp,
+        }
+    }
+
+    /// The canonical query without its signature: what stands in every request, and `query`
+    /// (not encoded yet).
+    pub fn query(&self, query: &[(&str, &str)]) -> String {
+        let credential = format!("{}/{}", self.access_key, self.scope);
+        let expires = PRESIGNED_SECONDS.to_string();
+        let mut all = vec![
+            ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"),
+            ("X-Amz-Credential", &credential),
+            ("X-Amz-Date", &self.timestamp),
+            ("X-Amz-Expires", &expires),
+            ("X-Amz-SignedHeaders", "host"),
+        ];
+        all.extend_from_slice(query);
+        canonical_query(&all)
+    }
+
+    /// The signature of a request whose path is encoded and whose query [`Self::query`] made.
+    pub fn signature(&self, method: &str, encoded_path: &str, query: &str) -> [u8; 32] {
+        let canonical = format!(
+            "{method}\n{encoded_path}\n{query}\nhost:{}\n\nhost\nUNSIGNED-PAYLOAD",
+            self.host
+        );
+        let to_sign = format!(
+            "AWS4-HMAC-SHA256\n{}\n{}\n{}",
+            self.timestamp,
+            self.scope,
+            hex(&Sha256::digest(canonical))
+        );
+        let mut signature = [0; 32];
+        signature.copy_from_slice(&hmac(&self.key, to_sign.as_bytes()));
+        signature
+    }
+
+    /// Path and query of a request, signed. The path is not encoded yet.
+    pub fn target(&self, method: &str, path: &str, query: &[(&str, &str)]) -> String {
+        let path = encoded(path, true);
+        let query = self.query(query);
+        let signature = hex(&self.signature(method, &path, &query));
+        format!("{path}?{query}&X-Amz-Signature={signature}")
+    }
+}
+
+/// Names and values encoded and in order, as they are signed.
+pub fn canonical_query(query: &[(&str, &str)]) -> String {
     let mut pairs: Vec<String> = query
         .iter()
         .map(|(name, value)| format!("{}={}", encoded(name, false), encoded(value, false)))
@@ -105,7 +188,8 @@ fn canonical_query(query: &[(&str, &str)]) -> String {
     pairs.join("&")
 }
 
-fn encoded(text: &str, keep_slashes: bool) -> String {
+/// Percent-encoded as S3 signs it.
+pub fn encoded(text: &str, keep_slashes: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -194,6 +278,24 @@ mod tests {
             authorization
                 .ends_with("f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"),
             "{authorization}"
+        );
+    }
+
+    /// The example of Amazon's "Authenticating Requests: Using Query Parameters", which is valid
+    /// for a day instead of a week.
+    #[test]
+    fn presigns_amazons_example() {
+        let credentials = Credentials {
+            access_key: "AKIAIOSFODNN7EXAMPLE".to_owned(),
+            secret_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned(),
+            region: "us-east-1".to_owned(),
+        };
+        let now = UNIX_EPOCH + Duration::from_secs(1_369_353_600);
+        let presigner = Presigner::new(&credentials, "examplebucket.s3.amazonaws.com", now);
+        let query = presigner.query(&[]).replace("604800", "86400");
+        assert_eq!(
+            hex(&presigner.signature("GET", "/test.txt", &query)),
+            "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
         );
     }
 

@@ -1,0 +1,288 @@
+//! `cullet account` and `cullet key`: ask a running server to change its accounts and access
+//! keys, and show what it answers.
+
+pub mod args;
+mod client;
+mod sigv4;
+
+use std::io::Write;
+use std::path::Path;
+
+use s3::Credentials;
+use serde_json::{Value, json};
+
+use crate::credentials::{self, KEY_VARIABLE, Kept, SECRET_VARIABLE};
+use args::{AccountAction, AccountArgs, KeyAction, KeyArgs, ServerAccess};
+use client::Client;
+
+/// The variable that names a credentials file.
+const FILE_VARIABLE: &str = "CULLET_CREDENTIALS_FILE";
+
+/// Runs `cullet account`.
+///
+/// # Errors
+/// A sentence that says what went wrong, and what to do.
+pub fn account(args: AccountArgs) -> anyhow::Result<()> {
+    let (server, client) = (&args.server, reach(&args.server)?);
+    let (operation, fields) = match args.action {
+        AccountAction::List => return list(server, &client, "accounts", None),
+        AccountAction::Create { name } => ("accounts/create", json!({"name": name})),
+        AccountAction::Disable { account } => ("accounts/disable", json!({"account": account})),
+        AccountAction::Enable { account } => ("accounts/enable", json!({"account": account})),
+        AccountAction::Delete { account } => ("accounts/delete", json!({"account": account})),
+    };
+    let answer = client.ask(operation, &fields)?;
+    if server.json {
+        return print_json(&answer);
+    }
+    let account = &answer["account"];
+    print(&match operation {
+        "accounts/create" => format!("{}\n", text(&account["id"])),
+        _ => {
+            let (id, name) = (text(&account["id"]), text(&account["name"]));
+            format!("the account {id} ({name}) is {}\n", done(operation))
+        }
+    })
+}
+
+/// Runs `cullet key`.
+///
+/// # Errors
+/// As [`account`].
+pub fn key(args: KeyArgs) -> anyhow::Result<()> {
+    let (server, client) = (&args.server, reach(&args.server)?);
+    let (operation, fields) = match args.action {
+        KeyAction::List { account } => return list(server, &client, "keys", account),
+        KeyAction::Create {
+            account,
+            description,
+        } => (
+            "keys/create",
+            json!({"account": account, "description": description}),
+        ),
+        KeyAction::Disable { key } => ("keys/disable", json!({"key": key})),
+        KeyAction::Enable { key } => ("keys/enable", json!({"key": key})),
+        KeyAction::Rotate { key } => ("keys/rotate", json!({"key": key})),
+        KeyAction::Delete { key } => ("keys/delete", json!({"key": key})),
+    };
+    let answer = client.ask(operation, &fields)?;
+    if let Some(note) = answer["note"].as_str() {
+        eprintln!("cullet: {note}");
+    }
+    if server.json {
+        return print_json(&answer);
+    }
+    let key = &answer["key"];
+    let id = text(&key["id"]);
+    match key["secret"].as_str() {
+        Some(secret) => {
+            let (account, name) = (text(&key["account"]), text(&key["account_name"]));
+            eprintln!(
+                "cullet: a key of the account {account} ({name}), whose secret is shown only this \
+                 once"
+            );
+            print(&format!(
+                "AWS_ACCESS_KEY_ID={id}\nAWS_SECRET_ACCESS_KEY={secret}\n"
+            ))
+        }
+        None => print(&format!("the access key {id} is {}\n", done(operation))),
+    }
+}
+
+/// What an operation has made of its object.
+fn done(operation: &str) -> &'static str {
+    match operation.rsplit('/').next() {
+        Some("enable") => "enabled",
+        Some("disable") => "disabled",
+        _ => "deleted",
+    }
+}
+
+fn reach(server: &ServerAccess) -> anyhow::Result<Client> {
+    let credentials = root_key(server.credentials.as_deref())?;
+    Ok(Client::new(&server.endpoint, &server.region, credentials)?)
+}
+
+/// The key to sign with: from a file that was named, the environment, or the file of the only
+/// server that keeps one here.
+fn root_key(named: Option<&Path>) -> anyhow::Result<Credentials> {
+    if let Some(file) = named {
+        return root_key_in(file);
+    }
+    if let Some(credentials) = credentials::from_environment()? {
+        return Ok(credentials);
+    }
+    if let Some(file) = std::env::var_os(FILE_VARIABLE).filter(|file| !file.is_empty()) {
+        return root_key_in(Path::new(&file));
+    }
+    match credentials::files_in_configuration().as_slice() {
+        [file] => root_key_in(file),
+        [] => anyhow::bail!(
+            "no root key was found: set {KEY_VARIABLE} and {SECRET_VARIABLE}, or name the \
+             server's file with --credentials FILE"
+        ),
+        files => {
+            let names: Vec<String> = files
+                .iter()
+                .map(|file| file.display().to_string())
+                .collect();
+            anyhow::bail!(
+                "there are credentials of several servers: name one with --credentials FILE, of {}",
+                names.join(", ")
+            )
+        }
+    }
+}
+
+fn root_key_in(file: &Path) -> anyhow::Result<Credentials> {
+    anyhow::ensure!(file.exists(), "{} does not exist", file.display());
+    Kept::read(file)?.root.ok_or_else(|| {
+        anyhow::anyhow!(
+            "{} holds no access key: set {KEY_VARIABLE} and {SECRET_VARIABLE}",
+            file.display()
+        )
+    })
+}
+
+/// Fetches a list page by page, and prints it.
+fn list(
+    server: &ServerAccess,
+    client: &Client,
+    what: &str,
+    account: Option<String>,
+) -> anyhow::Result<()> {
+    let mut all = Vec::new();
+    let mut after = Value::Null;
+    loop {
+        let mut fields = json!({"after": after});
+        if let Some(account) = &account {
+            fields["account"] = account.as_str().into();
+        }
+        let mut page = client.ask(&format!("{what}/list"), &fields)?;
+        if let Value::Array(entries) = page[what].take() {
+            all.extend(entries);
+        }
+        let next = page["next"].take();
+        // A server that goes round in circles is not followed.
+        if next.is_null() || next == after {
+            break;
+        }
+        after = next;
+    }
+    if server.json {
+        return print_json(&json!({what: all}));
+    }
+    print(&match what {
+        "accounts" => table(&ACCOUNT_HEADS, all.iter().map(account_row).collect()),
+        _ => {
+            all.sort_by_key(|key| (text(&key["account"]), text(&key["created"])));
+            table(&KEY_HEADS, all.iter().map(key_row).collect())
+        }
+    })
+}
+
+const ACCOUNT_HEADS: [&str; 5] = ["ACCOUNT", "NAME", "STATE", "KEYS", "CREATED"];
+
+const KEY_HEADS: [&str; 7] = [
+    "KEY",
+    "ACCOUNT",
+    "NAME",
+    "STATE",
+    "CREATED",
+    "SECRET SINCE",
+    "DESCRIPTION",
+];
+
+fn account_row(account: &Value) -> Vec<String> {
+    vec![
+        text(&account["id"]),
+        text(&account["name"]),
+        state(account).to_owned(),
+        account["keys"].to_string(),
+        day(&account["created"]),
+    ]
+}
+
+fn key_row(key: &Value) -> Vec<String> {
+    let state = match key["readable"] {
+        Value::Bool(false) => "sealed with another master key",
+        _ => state(key),
+    };
+    vec![
+        text(&key["id"]),
+        text(&key["account"]),
+        text(&key["account_name"]),
+        state.to_owned(),
+        day(&key["created"]),
+        day(&key["rotated"]),
+        text(&key["description"]),
+    ]
+}
+
+fn state(of: &Value) -> &'static str {
+    match of["enabled"] {
+        Value::Bool(true) => "enabled",
+        _ => "disabled",
+    }
+}
+
+/// A text of an answer on one line, whatever the server sent.
+fn text(value: &Value) -> String {
+    let text = value.as_str().unwrap_or("-");
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// Days are enough for people.
+fn day(value: &Value) -> String {
+    text(value).split('T').next().unwrap_or("-").to_owned()
+}
+
+/// Columns as wide as their widest cell, two blanks between them.
+fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
+    let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
+    let all: Vec<Vec<String>> = std::iter::once(heads).chain(rows).collect();
+    let widths: Vec<usize> = (0..all[0].len())
+        .map(|column| {
+            let cells = all.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        })
+        .collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths);
+        let line: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        format!("{}\n", line.join("  ").trim_end())
+    };
+    all.iter().map(line).collect()
+}
+
+fn print_json(document: &Value) -> anyhow::Result<()> {
+    print(&format!("{document:#}\n"))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut output = std::io::stdout().lock();
+    output.write_all(text.as_bytes())?;
+    output.flush()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned_and_on_their_lines() {
+        let key = json!({
+            "id": "K1", "account": "123456789012", "account_name": "a", "enabled": true,
+            "readable": false, "created": "2026-01-02T03:04:05.678Z", "description": "x\ny",
+        });
+        assert_eq!(
+            table(&KEY_HEADS, vec![key_row(&key)]),
+            "KEY  ACCOUNT       NAME  STATE                           CREATED     SECRET SINCE  \
+             DESCRIPTION\n\
+             K1   123456789012  a     sealed with another master key  2026-01-02  -             xy\n"
+        );
+    }
+}

@@ -1,0 +1,174 @@
+//! The command lines of `cullet account` and `cullet key`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// How to reach a server, and as whom.
+#[derive(Debug, Clone, Args)]
+pub struct ServerAccess {
+    /// The server to administer.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "CULLET_ENDPOINT",
+        default_value = "http://127.0.0.1:9000"
+    )]
+    pub endpoint: String,
+
+    /// The region that the server was started with.
+    #[arg(long, global = true, value_name = "NAME", default_value = "us-east-1")]
+    pub region: String,
+
+    /// The server's credentials file, if its root key is not in the environment.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub credentials: Option<PathBuf>,
+
+    /// Print JSON, for programs.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+const ROOT_KEY: &str = "\
+The server must be running, and the request is signed with its root key. That comes from
+  1. --credentials FILE
+  2. CULLET_ACCESS_KEY_ID and CULLET_SECRET_ACCESS_KEY
+  3. the file that CULLET_CREDENTIALS_FILE names
+  4. the only file ~/.config/cullet/*.credentials, where a server keeps the key that it made
+
+Exit status: 0 if it was done, 1 for a failure explained on standard error, 2 for wrong usage.";
+
+const ACCOUNT_EXAMPLES: &str = "\
+Each account owns its buckets and sees no others. The root account, 000000000000, is always there.
+
+Examples:
+  cullet account create analytics
+      Prints the new account's id of twelve digits.
+
+  cullet key create --account analytics --description 'nightly job'
+      A key that signs for it. Its secret is shown only this once.
+
+  cullet account disable analytics
+      None of its keys is accepted from the next request on. Nothing is deleted.
+";
+
+/// The flags of `cullet account`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "More with --help.",
+    after_long_help = format!("{ACCOUNT_EXAMPLES}\n{ROOT_KEY}")
+)]
+pub struct AccountArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: AccountAction,
+    /// Where.
+    #[command(flatten)]
+    pub server: ServerAccess,
+}
+
+/// What `cullet account` does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum AccountAction {
+    /// Create an account.
+    Create {
+        /// 1 to 64 letters, digits and -_.@+; unique.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// List all accounts.
+    List,
+    /// Accept no key of an account any more, until it is enabled.
+    Disable {
+        /// Its id or its name.
+        #[arg(value_name = "ACCOUNT")]
+        account: String,
+    },
+    /// Accept the keys of an account again.
+    Enable {
+        /// Its id or its name.
+        #[arg(value_name = "ACCOUNT")]
+        account: String,
+    },
+    /// Delete an account that has neither buckets nor keys.
+    Delete {
+        /// Its id or its name.
+        #[arg(value_name = "ACCOUNT")]
+        account: String,
+    },
+}
+
+const KEY_EXAMPLES: &str = "\
+A key signs requests for one account. On the disk its secret is sealed with the server's master
+key; nobody, the server included, shows it again.
+
+Examples:
+  cullet key create --account analytics > analytics.env
+      The file is of shell assignments: AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=…
+
+  cullet key rotate CULLETABCDEFGHIJKLMN > analytics.env
+      Another secret for the same key. The one before is refused from the next request on.
+
+  cullet key list --account analytics
+  cullet key disable CULLETABCDEFGHIJKLMN
+";
+
+/// The flags of `cullet key`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "More with --help.",
+    after_long_help = format!("{KEY_EXAMPLES}\n{ROOT_KEY}")
+)]
+pub struct KeyArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: KeyAction,
+    /// Where.
+    #[command(flatten)]
+    pub server: ServerAccess,
+}
+
+/// What `cullet key` does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum KeyAction {
+    /// Create an access key and print it with its secret, this once.
+    Create {
+        /// Whose: an id or a name.
+        #[arg(long, value_name = "ACCOUNT")]
+        account: String,
+        /// What it is for, for the list; at most 128 bytes.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        description: String,
+    },
+    /// List access keys, without their secrets.
+    List {
+        /// Only those of this account: an id or a name.
+        #[arg(long, value_name = "ACCOUNT")]
+        account: Option<String>,
+    },
+    /// Accept a key no more, until it is enabled.
+    Disable {
+        /// The access key id.
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
+    /// Accept a key again.
+    Enable {
+        /// The access key id.
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
+    /// Give a key another secret and print it, this once. The one before is refused at once.
+    Rotate {
+        /// The access key id.
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
+    /// Delete a key.
+    Delete {
+        /// The access key id.
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
+}
