@@ -58,6 +58,7 @@ Environment:
 Pages:
   GET /_cullet/health     200 once requests are accepted
   GET /_cullet/metrics    for Prometheus; from other machines only with a signed request
+  Where the Host names a bucket (see --domain), these are keys like any other.
   Behind a proxy on the same machine, let it add X-Forwarded-For, as most do, or keep /_cullet/
   from the outside: without it every client looks local.
 
@@ -76,6 +77,11 @@ pub struct ServerArgs {
     /// Address and port to listen on; port 0 picks a free one, shown on standard output.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9000")]
     pub listen: String,
+
+    /// Take `BUCKET.NAME` in a request's Host for the bucket (virtual-hosted style). May be given
+    /// several times. All other hosts, and NAME itself, have the bucket in the path.
+    #[arg(long, value_name = "NAME")]
+    pub domain: Vec<String>,
 
     /// Memory of the whole process. Past it requests wait, then get 503 SlowDown.
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]

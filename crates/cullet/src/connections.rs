@@ -201,7 +201,11 @@ async fn answer(
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let mut reserved = None;
-    let response = match app.pages.serve(&parts, peer) {
+    let page = match app.front.is_bucket_in_host(&parts) {
+        true => Page::Elsewhere,
+        false => app.pages.serve(&parts, peer),
+    };
+    let response = match page {
         Page::Answer(response) => {
             report(app, &parts, peer, started, &response);
             response.map(Either::Right)

@@ -105,6 +105,8 @@ impl Plan {
         let memory = MemorySplit::new(args.memory)?;
         let disk = only_disk(args)?;
         check_region(&args.region)?;
+        s3::check_domains(&args.domain)
+            .map_err(|sentence| UsageError::new(format!("--domain {sentence}")))?;
         let smallest = ByteSize(DISK_CAPACITY_BYTES_MIN);
         if let Some(capacity) = args.disk_capacity
             && capacity < smallest
@@ -253,6 +255,7 @@ fn assemble(
         observer: metrics.clone(),
         metrics: Arc::new(move || render.render()),
         metrics_path: METRICS,
+        domains: args.domain.clone(),
     };
     let front = Front::new(objects.clone(), options).map_err(UsageError::new)?;
     let pages = Pages {

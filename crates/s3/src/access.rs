@@ -11,7 +11,7 @@ use s3s::{S3Result, s3_error};
 use crate::context::RequestContext;
 use crate::document;
 use crate::front::{Budgets, Credentials};
-use crate::host;
+use crate::host::{self, Domains};
 use crate::names::{percent_decode, query_pairs};
 use crate::query_headers;
 use crate::unsupported::{canonical_name, check_headers, check_query};
@@ -42,6 +42,7 @@ pub(crate) struct Gate {
     pub(crate) objects: Objects,
     pub(crate) account: AccountId,
     pub(crate) budgets: Budgets,
+    pub(crate) domains: Domains,
 }
 
 #[async_trait::async_trait]
@@ -80,7 +81,15 @@ impl S3Access for Gate {
         check_query(operation, query)?;
         check_headers(operation, &headers)?;
         let (account, path) = (&self.account, cx.s3_path());
-        host::check(&self.objects, account, operation, path, &headers).await?;
+        host::check(
+            &self.domains,
+            &self.objects,
+            account,
+            operation,
+            path,
+            &headers,
+        )
+        .await?;
         if operation == "DeleteObjects" || operation == "CreateBucket" {
             self.reserve_document(cx.headers(), context).await?;
         }

@@ -22,6 +22,7 @@ use crate::context::{Observer, RequestContext, host_id};
 use crate::door::Door;
 use crate::errors::{from_failure, from_overload};
 use crate::framing;
+use crate::host::{self, Domains};
 use crate::limits::{
     CLOCK_SKEW_SECONDS_MAX, FORM_FIELDS_BYTES_MAX, PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX,
     SIGNED_CHUNK_BYTES_MAX, SMALL_REQUEST_BYTES_MAX, XML_BODY_BYTES_MAX,
@@ -124,6 +125,8 @@ pub struct FrontOptions {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// A path that no bucket can have.
     pub metrics_path: &'static str,
+    /// Domains, such as `s3.example.com`: the host `bucket.s3.example.com` means that bucket.
+    pub domains: Vec<String>,
 }
 
 /// The S3 service. Clones share everything.
@@ -132,6 +135,7 @@ pub struct Front(Arc<Inner>);
 
 struct Inner {
     service: S3Service,
+    domains: Domains,
     region: String,
     observer: Arc<dyn Observer>,
     server: HeaderValue,
@@ -142,7 +146,7 @@ impl Front {
     /// Builds the service over `objects`. It cannot be built without credentials.
     ///
     /// # Errors
-    /// A sentence, if the region's name is not one.
+    /// A sentence, if the region's name is not one, or a domain's.
     pub fn new(objects: Objects, options: FrontOptions) -> Result<Front, String> {
         let mut config = S3Config::default();
         config.xml_max_body_size = XML_BODY_BYTES_MAX;
@@ -170,6 +174,7 @@ impl Front {
         })?;
         config.expected_region = Some(region);
 
+        let domains = Domains::new(&options.domains)?;
         let door = Door {
             objects: objects.clone(),
             account: options.account,
@@ -183,18 +188,26 @@ impl Front {
             objects,
             account: options.account,
             budgets: options.budgets,
+            domains: domains.clone(),
         });
+        builder.set_host(domains.clone());
         builder.set_route(MetricsRoute {
             path: options.metrics_path,
             render: options.metrics,
         });
         Ok(Front(Arc::new(Inner {
             service: builder.build(),
+            domains,
             region: options.region,
             observer: options.observer,
             server: HeaderValue::from_static("cullet"),
             host_id: HeaderValue::from_static(host_id()),
         })))
+    }
+
+    /// Whether a request's host names a bucket, so that its path is a key and nothing else.
+    pub fn is_bucket_in_host(&self, request: &Parts) -> bool {
+        self.0.domains.bucket(request).is_some()
     }
 
     /// Serves one request.
@@ -206,11 +219,21 @@ impl Front {
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
-        let (parts, body) = request.into_parts();
-        let context = RequestContext::new(&parts, peer, self.0.observer.clone());
+        let (mut parts, body) = request.into_parts();
+        let one_host = host::settle(&mut parts);
+        let bucket = self.0.domains.bucket(&parts);
+        let observer = self.0.observer.clone();
+        let context = RequestContext::new(&parts, bucket.as_deref(), peer, observer);
         let has_body = !body.is_end_stream();
         context.set_body_unread(has_body);
-        let mut response = match self.refuse(&parts, has_body) {
+        let refusal = match one_host {
+            true => self.refuse(&parts, has_body, bucket.is_some()),
+            false => {
+                let message = "The Host header and the :authority of the request differ.";
+                Some(Refusal::new(S3ErrorCode::InvalidRequest, message))
+            }
+        };
+        let mut response = match refusal {
             Some(refusal) => refusal.render(&context),
             None => self.serve(parts, body, &context).await,
         };
@@ -228,7 +251,8 @@ impl Front {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
         // Bodies of objects are verified as they stream; documents are read by s3s as a whole.
-        let watch = (!framing::is_object_body(&parts)).then(|| Watch::new(&parts.headers));
+        let watch = (!framing::is_object_body(&parts, context.is_bucket_in_host()))
+            .then(|| Watch::new(&parts.headers));
         parts.extensions.insert(context.clone());
         let body = Body::http_body_unsync(ClientBody::new(body, context.clone(), watch));
         let answered = self.0.service.call(Request::from_parts(parts, body)).await;
@@ -254,14 +278,14 @@ impl Front {
     }
 
     /// What is refused before a signature is looked at.
-    fn refuse(&self, parts: &Parts, has_body: bool) -> Option<Refusal> {
+    fn refuse(&self, parts: &Parts, has_body: bool, in_host: bool) -> Option<Refusal> {
         if parts.method == Method::OPTIONS {
             return Some(Refusal::new(
                 S3ErrorCode::NotImplemented,
                 "CORS is not there yet.",
             ));
         }
-        if let Some(refusal) = framing::refuse(parts, has_body) {
+        if let Some(refusal) = framing::refuse(parts, has_body, in_host) {
             return Some(refusal);
         }
         if let Some(refusal) = self.refuse_scope(Scope::of(parts)) {
@@ -270,7 +294,7 @@ impl Front {
         if let Some(refusal) = framing::refuse_payload(parts) {
             return Some(refusal);
         }
-        framing::refuse_unsaid_length(parts)
+        framing::refuse_unsaid_length(parts, in_host)
     }
 
     fn refuse_scope(&self, scope: Scope) -> Option<Refusal> {
@@ -342,6 +366,7 @@ impl Front {
         parts.headers.insert(SERVER, self.0.server.clone());
         // Nobody can tell whether a client that was answered early sends its body or not; above
         // all with `Expect: 100-continue`. Its next request must not be taken for that body.
+        // (HTTP/2 has streams for that, and no such header: who speaks it takes it out.)
         if context.is_body_unread() {
             parts
                 .headers
@@ -386,8 +411,13 @@ impl S3Route for MetricsRoute {
         _headers: &http::HeaderMap,
         extensions: &mut http::Extensions,
     ) -> bool {
-        let hit = *method == Method::GET && uri.path() == self.path;
-        if hit && let Some(context) = extensions.get::<Arc<RequestContext>>() {
+        let Some(context) = extensions.get::<Arc<RequestContext>>() else {
+            return false;
+        };
+        // A bucket in the host makes it a key.
+        let at_path = uri.path() == self.path && !context.is_bucket_in_host();
+        let hit = *method == Method::GET && at_path;
+        if hit {
             context.set_operation(METRICS_OPERATION);
         }
         hit

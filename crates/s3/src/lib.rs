@@ -56,4 +56,5 @@ pub use body_out::FrontBody;
 pub use budget::{MemoryBudget, Overloaded, Reservation};
 pub use context::{Observer, RequestSummary, host_id, new_request_id};
 pub use front::{Budgets, Credentials, Front, FrontOptions};
+pub use host::check_domains;
 pub use pace::Pace;
