@@ -3,6 +3,7 @@
 import socket
 import urllib.request
 
+import httpx
 import pytest
 from botocore.exceptions import ClientError
 
@@ -156,6 +157,19 @@ def test_chunks_without_a_length(server, path_style):
         connection.sendall(head.encode() + b"\r\n%x\r\n" % len(data) + data + b"\r\n0\r\n\r\n")
         assert raw.read_status(connection) == 200
     assert path_style.get_object(Bucket="chunked", Key="k")["Body"].read() == b"hello"
+
+
+def test_http2_has_it_in_its_authority(server, virtual):
+    virtual.create_bucket(Bucket="modern")
+    host = named(server, f"modern.{DOMAIN}")
+    with httpx.Client(http1=False, http2=True) as client:
+        url = f"http://{host.address}/k"
+        for method, data in [("PUT", b"two"), ("GET", None)]:
+            headers = raw.Signer(host).headers(method, "/k")
+            headers.pop("host")
+            answer = client.request(method, url, headers=headers, content=data)
+            assert (answer.http_version, answer.status_code) == ("HTTP/2", 200), answer.text
+        assert answer.content == b"two"
 
 
 def test_the_access_log_names_the_bucket(server, path_style):

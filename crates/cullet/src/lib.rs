@@ -6,7 +6,9 @@
 //!                      │   ├──► credentials  from the environment, or made once
 //!                      │   ├──► background   sweep and scrub
 //!                      │   ├──► signals      the orderly end, and the other
+//!                      │   ├──► tls          the certificate, read again when it changes
 //!                      │   └──► connections  sockets in, hyper, slow clients, draining
+//!                      │             ├──► stream  plain or TLS, HTTP/1.1 or HTTP/2
 //!                      │             ├──► places  who makes room when there is none
 //!                      │             └──► pages   /_cullet/health and /_cullet/metrics
 //!                      └──► rescue       disks without a server
@@ -17,9 +19,11 @@
 
 pub mod access_log;
 mod background;
+mod certificate;
 pub mod cli;
 mod connections;
 mod credentials;
+mod http2;
 pub mod limits;
 mod logging;
 pub mod memory;
@@ -33,7 +37,9 @@ pub mod server;
 mod signals;
 mod size;
 mod storage;
+mod stream;
 mod time_text;
+mod tls;
 
 pub use size::ByteSize;
 

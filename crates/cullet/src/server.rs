@@ -16,11 +16,11 @@ use tokio::sync::watch;
 use crate::access_log::AccessLog;
 use crate::background::Background;
 pub use crate::cli::ServerArgs;
-use crate::connections::{App, serve};
+use crate::connections::{App, connection_bytes, serve};
 use crate::credentials;
 use crate::limits::{
-    BLOCKING_THREADS_MAX, CONNECTION_BYTES, CONNECTION_WAIT, CONNECTIONS_WAITING_MAX,
-    DISK_CAPACITY_BYTES_MIN, DRAIN_TIMEOUT, FILES_RESERVED, REGION_BYTES_MAX,
+    BLOCKING_THREADS_MAX, CONNECTION_WAIT, CONNECTIONS_WAITING_MAX, DISK_CAPACITY_BYTES_MIN,
+    DRAIN_TIMEOUT, FILES_RESERVED, REGION_BYTES_MAX,
 };
 use crate::memory::{MemorySplit, as_usize};
 use crate::metrics::Metrics;
@@ -28,6 +28,7 @@ use crate::pages::{METRICS, Pages};
 use crate::places::Places;
 pub use crate::storage::OpenDisk;
 use crate::storage::{Storage, open_file_disk};
+use crate::tls::Tls;
 use crate::{ByteSize, UsageError, logging, signals, storage};
 
 /// Runs the server on files or block devices, until a signal ends it.
@@ -46,6 +47,9 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
     let plan = Plan::new(&args)?;
     logging::start(args.log_format, plan.log.clone());
     tracing::info!(memory = %plan.memory, "starting");
+    if let Some(tls) = &plan.tls {
+        tls.warn_if_invalid();
+    }
     let disk_path = only_disk(&args)?;
     let access_log = match &args.access_log {
         Some(path) => Some(AccessLog::start(path, args.log_format)?),
@@ -53,7 +57,8 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
     };
 
     let runtime = runtime()?;
-    let stopping = signals::listen(&runtime, access_log.clone())?;
+    let tls = plan.tls.clone();
+    let stopping = signals::listen(&runtime, access_log.clone(), tls.clone())?;
     // Before the disk, so that a port in use is noticed before anything is touched.
     let listener = runtime.block_on(bind(&plan.addresses, &args.listen))?;
     let disk = open(disk_path)?;
@@ -97,6 +102,7 @@ struct Plan {
     memory: MemorySplit,
     credentials: Option<Credentials>,
     addresses: Vec<SocketAddr>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Plan {
@@ -126,6 +132,11 @@ impl Plan {
                 .into());
             }
         };
+        let tls = match (&args.tls_cert, &args.tls_key) {
+            (Some(certificate), Some(key)) => Some(Arc::new(Tls::load(certificate, key)?)),
+            // The command line takes both or neither.
+            _ => None,
+        };
         let credentials = credentials::from_environment()?;
         if credentials.is_none() {
             check_place_for_key(disk)?;
@@ -135,6 +146,7 @@ impl Plan {
             memory,
             credentials,
             addresses,
+            tls,
         })
     }
 }
@@ -231,9 +243,10 @@ fn assemble(
     access_log: Option<AccessLog>,
 ) -> anyhow::Result<Arc<App>> {
     let budgets = Budgets::split(as_usize(plan.memory.requests));
+    let connection_bytes = connection_bytes(plan.tls.is_some());
     let connections = MemoryBudget::with_waiting(
         "connections",
-        connections_max(&plan.memory)? * CONNECTION_BYTES,
+        connections_max(&plan.memory, connection_bytes)? * connection_bytes,
         CONNECTION_WAIT,
         CONNECTIONS_WAITING_MAX,
     );
@@ -245,7 +258,7 @@ fn assemble(
         budgets.writes.clone(),
     ];
     let objects = storage.objects.clone();
-    let metrics = Metrics::new(objects.clone(), all, access_log);
+    let metrics = Metrics::new(objects.clone(), all, access_log, plan.tls.clone());
     let render = metrics.clone();
     let options = FrontOptions {
         credentials,
@@ -267,13 +280,14 @@ fn assemble(
         front,
         pages,
         connections,
+        tls: plan.tls.clone(),
         places: Places::default(),
         refused: AtomicUsize::new(0),
     }))
 }
 
 /// As many connections as memory and open files allow.
-fn connections_max(memory: &MemorySplit) -> anyhow::Result<usize> {
+fn connections_max(memory: &MemorySplit, connection_bytes: usize) -> anyhow::Result<usize> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -287,7 +301,9 @@ fn connections_max(memory: &MemorySplit) -> anyhow::Result<usize> {
     let files = files.unwrap_or(u64::MAX);
     // Where few files may be open, half of them are for clients that are served.
     let files = files.saturating_sub(FILES_RESERVED.min(files / 2));
-    let connections = memory.connections_max().min(as_usize(files));
+    let connections = memory
+        .connections_max(connection_bytes)
+        .min(as_usize(files));
     anyhow::ensure!(
         connections > 0,
         "the limit of open files is too low for a single connection; raise it with `ulimit -n`"
@@ -306,17 +322,24 @@ async fn serve_until_signal(
     let address = listener
         .local_addr()
         .context("cannot tell the listening address")?;
+    let scheme = match &app.tls {
+        Some(tls) => {
+            tokio::spawn(tls.clone().watch());
+            "https"
+        }
+        None => "http",
+    };
     let serving = tokio::spawn(serve(listener, app, stopping, DRAIN_TIMEOUT));
-    announce(address)?;
+    announce(scheme, address)?;
     if !serving.await.context("serving ended in a panic")? {
         tracing::warn!("some clients were still busy and were cut off");
     }
     Ok(())
 }
 
-fn announce(address: SocketAddr) -> anyhow::Result<()> {
+fn announce(scheme: &str, address: SocketAddr) -> anyhow::Result<()> {
     let mut output = std::io::stdout().lock();
-    writeln!(output, "listening on http://{address}")
+    writeln!(output, "listening on {scheme}://{address}")
         .and_then(|()| output.flush())
         .context("cannot write to standard output")
 }
