@@ -70,9 +70,9 @@ class Server:
             if line is None:
                 code = self.process.wait()
                 raise AssertionError(f"the server ended with {code}\n{self.complaints()}")
-            if line.startswith("listening on http://"):
-                self.address = line.removeprefix("listening on http://").strip()
-                self.url = f"http://{self.address}"
+            if line.startswith("listening on "):
+                self.url = line.removeprefix("listening on ").strip()
+                self.address = self.url.partition("://")[2]
                 self.host, port = self.address.rsplit(":", 1)
                 self.port = int(port)
                 return
@@ -112,8 +112,8 @@ class Server:
         assert "panicked" not in ended.stderr
         return ended
 
-    def client(self, access_key=ACCESS_KEY, secret_key=SECRET_KEY, region=REGION, **config):
-        return client(self.url, access_key, secret_key, region, **config)
+    def client(self, access_key=ACCESS_KEY, secret_key=SECRET_KEY, region=REGION, verify=None, **config):
+        return client(self.url, access_key, secret_key, region, verify, **config)
 
     def memory_bytes(self, name="VmRSS"):
         """`VmRSS` now, `VmHWM` at its highest."""
@@ -123,8 +123,8 @@ class Server:
         raise AssertionError(f"/proc has no {name}")
 
 
-def client(url, access_key=ACCESS_KEY, secret_key=SECRET_KEY, region=REGION, **config):
-    """boto3 without retries, so that tests see every answer."""
+def client(url, access_key=ACCESS_KEY, secret_key=SECRET_KEY, region=REGION, verify=None, **config):
+    """boto3 without retries, so that tests see every answer. `verify`: a file of authorities."""
     settings = {
         "s3": {"addressing_style": "path"},
         "signature_version": "s3v4",
@@ -136,7 +136,7 @@ def client(url, access_key=ACCESS_KEY, secret_key=SECRET_KEY, region=REGION, **c
     settings.update(config)
     return boto3.session.Session(
         aws_access_key_id=access_key, aws_secret_access_key=secret_key, region_name=region
-    ).client("s3", endpoint_url=url, config=botocore.config.Config(**settings))
+    ).client("s3", endpoint_url=url, verify=verify, config=botocore.config.Config(**settings))
 
 
 def body(size, seed=0):
