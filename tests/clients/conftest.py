@@ -1,10 +1,9 @@
-import functools
 import itertools
 import shutil
-import subprocess
 
 import pytest
 
+import certificates
 import harness
 import programs
 
@@ -43,11 +42,6 @@ def logged_server(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tls_server(tmp_path_factory):
     """One server that speaks TLS, under a certificate that only `ca_file` vouches for."""
-    if "--tls-cert" not in _server_help():
-        pytest.skip("this server knows no --tls-cert")
-    # What is made with it needs packages that the other tests do not.
-    import certificates
-
     directory = tmp_path_factory.mktemp("tls")
     authority = certificates.Authority(directory)
     certificate, key = authority.write()
@@ -57,11 +51,6 @@ def tls_server(tmp_path_factory):
     yield running
     assert running.stop() == 0
     shutil.rmtree(directory, ignore_errors=True)
-
-
-@functools.cache
-def _server_help():
-    return subprocess.run([harness.BINARY, "server", "--help"], capture_output=True, text=True, timeout=30).stdout
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -118,8 +118,8 @@ class Server:
         assert "panicked" not in ended.stderr
         return ended
 
-    def client(self, access_key=ACCESS_KEY, secret_key=SECRET_KEY, region=REGION, **config):
-        return client(self.url, access_key, secret_key, region, **config)
+    def client(self, access_key=ACCESS_KEY, secret_key=SECRET_KEY, region=REGION, verify=None, **config):
+        return client(self.url, access_key, secret_key, region, verify, **config)
 
     def memory_bytes(self, name="VmRSS"):
         """`VmRSS` now, `VmHWM` at its highest."""
@@ -163,8 +163,8 @@ class AccessLog:
         return collections.Counter(request["operation"] for request in self.take())
 
 
-def client(url, access_key=ACCESS_KEY, secret_key=SECRET_KEY, region=REGION, **config):
-    """boto3 without retries, so that tests see every answer."""
+def client(url, access_key=ACCESS_KEY, secret_key=SECRET_KEY, region=REGION, verify=None, **config):
+    """boto3 without retries, so that tests see every answer. `verify`: a file of authorities."""
     settings = {
         "s3": {"addressing_style": "path"},
         "signature_version": "s3v4",
@@ -176,7 +176,7 @@ def client(url, access_key=ACCESS_KEY, secret_key=SECRET_KEY, region=REGION, **c
     settings.update(config)
     return boto3.session.Session(
         aws_access_key_id=access_key, aws_secret_access_key=secret_key, region_name=region
-    ).client("s3", endpoint_url=url, config=botocore.config.Config(**settings))
+    ).client("s3", endpoint_url=url, verify=verify, config=botocore.config.Config(**settings))
 
 
 def body(size, seed=0):

@@ -54,6 +54,10 @@ Examples:
   CULLET_ACCESS_KEY_ID=admin CULLET_SECRET_ACCESS_KEY=... cullet server --listen 0.0.0.0:9000 /srv/cullet
       Serves every network interface, with credentials of your own.
 
+  cullet server --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --domain s3.example.com /srv/cullet
+      HTTPS, with buckets in the host's name: https://photos.s3.example.com/cat.jpg. The
+      certificate has to name s3.example.com and *.s3.example.com.
+
   cullet server --memory 1GiB --disk-capacity 500GiB --access-log - /srv/cullet
       More memory for caches and clients, at most 500 GiB of the file system, and a line for
       every request on standard output.
@@ -82,6 +86,7 @@ Pages:
   GET /_cullet/health     200 once requests are accepted
   GET /_cullet/metrics    for Prometheus; from other machines only signed with the root key
   POST /_cullet/admin/…   what `cullet account` and `cullet key` use, signed with the root key
+  Where the Host names a bucket (see --domain), these are keys like any other.
   Behind a proxy on the same machine, let it add X-Forwarded-For, as most do, or keep /_cullet/
   from the outside: without it every client looks local.
 
@@ -89,7 +94,8 @@ Signals:
   SIGTERM, SIGINT         finish what was begun (at most 30 seconds), then stop; another
                           one, a second or more later, stops at once. Nothing that was
                           acknowledged is ever lost.
-  SIGHUP                  open the access log anew, for log rotation
+  SIGHUP                  open the access log anew, for log rotation, and read the certificate
+                          and its key again, which also happens by itself when they change
 
 Exit status: 0 after a signal, 1 for a failure explained on standard error, 2 for wrong usage.";
 
@@ -100,6 +106,20 @@ pub struct ServerArgs {
     /// Address and port to listen on; port 0 picks a free one, shown on standard output.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9000")]
     pub listen: String,
+
+    /// Serve HTTPS with the certificates in this PEM file, the server's own first. Read again
+    /// when it changes.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, as PEM: PKCS#8, PKCS#1 or SEC1, without a passphrase.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Take `BUCKET.NAME` in a request's Host for the bucket (virtual-hosted style). May be given
+    /// several times. All other hosts, and NAME itself, have the bucket in the path.
+    #[arg(long, value_name = "NAME")]
+    pub domain: Vec<String>,
 
     /// Memory of the whole process. Past it requests wait, then get 503 SlowDown.
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
@@ -417,5 +437,16 @@ mod tests {
             ("us-east-1", "warn")
         );
         assert_eq!(args.scrub_days, 30);
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_go_together() {
+        let parse = |flags: &[&str]| {
+            let words = ["cullet", "server"].iter().chain(flags).chain(&["./data"]);
+            Cli::try_parse_from(words).is_ok()
+        };
+        assert!(parse(&["--tls-cert", "c", "--tls-key", "k"]));
+        assert!(!parse(&["--tls-cert", "c"]));
+        assert!(!parse(&["--tls-key", "k"]));
     }
 }

@@ -8,7 +8,9 @@
 //!                      │   ├──► admin        what `account` and `key` ask for
 //!                      │   ├──► background   sweep and scrub
 //!                      │   ├──► signals      the orderly end, and the other
+//!                      │   ├──► tls          the certificate, read again when it changes
 //!                      │   └──► connections  sockets in, hyper, slow clients, draining
+//!                      │             ├──► stream  plain or TLS, HTTP/1.1 or HTTP/2
 //!                      │             ├──► places  who makes room when there is none
 //!                      │             └──► pages   /_cullet/health and /_cullet/metrics
 //!                      ├──► manage       accounts and keys of a running server
@@ -23,9 +25,11 @@ pub mod access_log;
 mod admin;
 mod background;
 pub mod bench;
+mod certificate;
 pub mod cli;
 mod connections;
 mod credentials;
+mod http2;
 mod keyring;
 pub mod limits;
 mod logging;
@@ -43,7 +47,9 @@ pub mod server;
 mod signals;
 mod size;
 mod storage;
+mod stream;
 mod time_text;
+mod tls;
 
 pub use size::ByteSize;
 

@@ -4,7 +4,7 @@
 //! | part | what it bounds | share |
 //! |---|---|---|
 //! | base | code, stacks, the runtime, what the allocator keeps | 20 MiB + 1/8 |
-//! | connections | buffers and the state of one request each | 1/6 of the rest |
+//! | connections | buffers, TLS, and the state of one request each; HTTP/2's streams | 1/6 of the rest |
 //! | engine | memtables, block cache, commit queue, maintenance | 9/20 of the rest |
 //! | requests | bodies on their way in and out, listings, documents | what remains |
 
@@ -14,7 +14,7 @@ use objects::limits::{IDENTITIES_MAX, IDENTITY_BYTES};
 
 use crate::ByteSize;
 use crate::UsageError;
-use crate::limits::{CONNECTION_BYTES, MEMORY_BYTES_MIN};
+use crate::limits::MEMORY_BYTES_MIN;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -94,9 +94,9 @@ impl MemorySplit {
         })
     }
 
-    /// Most connections at a time.
-    pub fn connections_max(&self) -> usize {
-        as_usize(self.connections) / CONNECTION_BYTES
+    /// Most connections at a time, if each takes this much.
+    pub fn connections_max(&self, connection_bytes: usize) -> usize {
+        as_usize(self.connections) / connection_bytes
     }
 
     /// All parts together.
@@ -140,6 +140,7 @@ pub(crate) fn as_usize(bytes: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{CONNECTION_BYTES, TLS_BYTES};
 
     #[test]
     fn the_parts_never_exceed_the_whole() {
@@ -148,7 +149,12 @@ mod tests {
             let split = MemorySplit::new(ByteSize(total)).unwrap();
             assert!(split.sum() <= total, "{mib} MiB: {split}");
             assert!(split.requests >= 8 * MIB, "{mib} MiB: {split}");
-            assert!(split.connections_max() >= 64, "{mib} MiB: {split}");
+            assert!(
+                split.connections_max(CONNECTION_BYTES) >= 64,
+                "{mib} MiB: {split}"
+            );
+            let with_tls = split.connections_max(CONNECTION_BYTES + TLS_BYTES);
+            assert!(with_tls >= 32, "{mib} MiB: {split}");
             assert!(split.queue > split.in_flight, "{mib} MiB: {split}");
         }
     }

@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use s3::{MemoryBudget, Observer, RequestSummary};
 
 use crate::access_log::AccessLog;
+use crate::tls::Tls;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -54,6 +55,7 @@ impl Metrics {
         accounts: Accounts,
         budgets: Vec<MemoryBudget>,
         access_log: Option<AccessLog>,
+        tls: Option<Arc<Tls>>,
     ) -> Arc<Metrics> {
         let latency = || Histogram::new(LATENCY_BOUNDS);
         let mut metrics = Metrics {
@@ -79,6 +81,10 @@ impl Metrics {
                 budgets,
                 access_log,
             }));
+        if let Some(tls) = tls {
+            let collector = Box::new(CertificateCollector { tls });
+            metrics.registry.register_collector(collector);
+        }
         Arc::new(metrics)
     }
 
@@ -167,6 +173,33 @@ fn put(
 
 fn gauge(value: u64) -> ConstGauge<i64> {
     ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+/// How long the certificate in use is good for.
+struct CertificateCollector {
+    tls: Arc<Tls>,
+}
+
+impl std::fmt::Debug for CertificateCollector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CertificateCollector")
+            .finish_non_exhaustive()
+    }
+}
+
+impl Collector for CertificateCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Some(expires) = self.tls.expires() else {
+            return Ok(());
+        };
+        let help = "When the certificate in use expires, in seconds since 1970";
+        put(
+            &mut encoder,
+            "tls_certificate_expiry_timestamp_seconds",
+            help,
+            &ConstGauge::new(expires),
+        )
+    }
 }
 
 /// What the disks and the objects say of themselves.

@@ -78,7 +78,9 @@ impl<S> Paced<S> {
     /// is left of an operation's answer: hyper flushes a socket only when it has written all.
     fn is_protocol_error(&self, bytes: &[u8]) -> bool {
         self.replacement.is_some()
-            || (bytes.starts_with(b"HTTP/1.1 4") && !self.occupant.is_answering())
+            || (bytes.starts_with(b"HTTP/1.1 4")
+                && !self.occupant.is_answering()
+                && !self.occupant.is_http2())
     }
 
     /// Turns waiting into an error once the client took too little for too long.

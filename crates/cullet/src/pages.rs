@@ -1,4 +1,5 @@
-//! The server's own pages under `/_cullet/`, which no bucket can be named like.
+//! The server's own pages under `/_cullet/`, which no bucket can be named like. Where the host
+//! names the bucket, that is a key like any other, and not asked for here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -5,6 +5,9 @@
 //!   Silent ──────────► Head ──────────────────► Busy ──────────────────────► Silent
 //!      └───────────────────────────────────────► (a head that came with the one before)
 //! ```
+//! An HTTP/2 connection has several requests at a time: it is busy while it has any, and silent
+//! otherwise, whatever frames come that are no request.
+//!
 //! Room is made in this order, in each case by the connection that has been so for the longest
 //! time: silent ones between requests; those that never said anything and those with half a
 //! head, once they have had a little time; at last a busy one, which ends with its answer.
@@ -43,6 +46,10 @@ pub(crate) struct Occupant {
 struct State {
     phase: Phase,
     since: Instant,
+    /// Heads that were complete and whose answers were not handed over yet.
+    requests: usize,
+    /// Frames come between requests as well, and do not begin one.
+    http2: bool,
     /// Whether any head was ever complete.
     served: bool,
     /// Whether a part of an operation's answer may still wait to be written.
@@ -142,6 +149,8 @@ impl Occupant {
             state: Mutex::new(State {
                 phase: Phase::Silent,
                 since: Instant::now(),
+                requests: 0,
+                http2: false,
                 served: false,
                 unwritten: false,
                 told: false,
@@ -153,7 +162,7 @@ impl Occupant {
     /// Bytes came from the client.
     pub(crate) fn received(&self) {
         let mut state = lock(&self.state);
-        if state.phase == Phase::Silent {
+        if state.phase == Phase::Silent && !state.http2 {
             state.enter(Phase::Head);
         }
     }
@@ -163,12 +172,49 @@ impl Occupant {
         let mut state = lock(&self.state);
         state.served = true;
         state.unwritten = true;
+        state.requests += 1;
         state.enter(Phase::Busy);
     }
 
-    /// Its answer was handed over.
+    /// Its answer was handed over, or nobody wants it any more.
     pub(crate) fn answered(&self) {
+        let mut state = lock(&self.state);
+        state.requests = state.requests.saturating_sub(1);
+        if state.requests == 0 {
+            state.enter(Phase::Silent);
+        }
+    }
+
+    /// A TLS handshake is complete: its bytes were no request's.
+    pub(crate) fn shook_hands(&self) {
         lock(&self.state).enter(Phase::Silent);
+    }
+
+    /// The client speaks HTTP/2.
+    pub(crate) fn set_http2(&self) {
+        let mut state = lock(&self.state);
+        state.http2 = true;
+        state.enter(Phase::Silent);
+    }
+
+    /// Whether the client speaks HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        lock(&self.state).http2
+    }
+
+    /// Waits until this connection had no request for this long.
+    pub(crate) async fn silent_for(&self, duration: Duration) {
+        loop {
+            let deadline = {
+                let state = lock(&self.state);
+                match state.phase {
+                    Phase::Silent if state.since.elapsed() >= duration => return,
+                    Phase::Silent => state.since + duration,
+                    Phase::Head | Phase::Busy => Instant::now() + duration,
+                }
+            };
+            tokio::time::sleep_until(deadline).await;
+        }
     }
 
     /// Nothing waits to be written.
@@ -276,6 +322,26 @@ mod tests {
         places.make_room(1);
         assert_eq!(told(&busy), Some(End::Gracefully));
         assert_eq!(busy.occupant.told().await, End::Gracefully);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_http2_it_is_busy_until_the_last_answer() {
+        let places = Places::default();
+        let place = places.take();
+        let occupant = &place.occupant;
+        occupant.received();
+        occupant.set_http2();
+        occupant.begun();
+        occupant.begun();
+        occupant.answered();
+        let busy = tokio::time::timeout(5 * HEAD_GRACE, occupant.silent_for(HEAD_GRACE));
+        assert!(busy.await.is_err());
+        occupant.answered();
+        occupant.received();
+        assert_eq!(occupant.head_deadline(), None);
+        let answered = Instant::now();
+        occupant.silent_for(HEAD_GRACE).await;
+        assert_eq!(answered.elapsed(), HEAD_GRACE);
     }
 
     #[tokio::test(start_paused = true)]

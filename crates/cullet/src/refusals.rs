@@ -52,6 +52,16 @@ pub(crate) fn raw(status: StatusCode) -> Bytes {
             "An error occurred when parsing the HTTP request.",
         ),
     };
+    whole(status, code, message)
+}
+
+/// A whole answer, unencrypted, for a client that does not know that this port speaks TLS.
+pub(crate) fn speaks_tls() -> Bytes {
+    let message = "This port speaks TLS: use https:// instead of http://.";
+    whole(StatusCode::BAD_REQUEST, "InvalidRequest", message)
+}
+
+fn whole(status: StatusCode, code: &str, message: &str) -> Bytes {
     let id = new_request_id();
     let document = document(code, message, &id);
     let retry = match status {

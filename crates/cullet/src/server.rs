@@ -17,12 +17,12 @@ use crate::access_log::AccessLog;
 use crate::admin::{ADMIN, Administration};
 use crate::background::Background;
 pub use crate::cli::ServerArgs;
-use crate::connections::{App, serve};
+use crate::connections::{App, connection_bytes, serve};
 use crate::credentials::Given;
 use crate::keyring::Keyring;
 use crate::limits::{
-    BLOCKING_THREADS_MAX, CONNECTION_BYTES, CONNECTION_WAIT, CONNECTIONS_WAITING_MAX,
-    DISK_CAPACITY_BYTES_MIN, DRAIN_TIMEOUT, FILES_RESERVED, REGION_BYTES_MAX,
+    BLOCKING_THREADS_MAX, CONNECTION_WAIT, CONNECTIONS_WAITING_MAX, DISK_CAPACITY_BYTES_MIN,
+    DRAIN_TIMEOUT, FILES_RESERVED, REGION_BYTES_MAX,
 };
 use crate::memory::{MemorySplit, as_usize};
 use crate::metrics::Metrics;
@@ -30,6 +30,7 @@ use crate::pages::{METRICS, Pages};
 use crate::places::Places;
 pub use crate::storage::OpenDisk;
 use crate::storage::{Storage, open_file_disk};
+use crate::tls::Tls;
 use crate::{ByteSize, UsageError, logging, signals, storage};
 
 /// Runs the server on files or block devices, until a signal ends it.
@@ -48,6 +49,9 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
     let plan = Plan::new(&args)?;
     logging::start(args.log_format, plan.log.clone());
     tracing::info!(memory = %plan.memory, "starting");
+    if let Some(tls) = &plan.tls {
+        tls.warn_if_invalid();
+    }
     let disk_path = only_disk(&args)?;
     let access_log = match &args.access_log {
         Some(path) => Some(AccessLog::start(path, args.log_format)?),
@@ -55,7 +59,8 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
     };
 
     let runtime = runtime()?;
-    let stopping = signals::listen(&runtime, access_log.clone())?;
+    let tls = plan.tls.clone();
+    let stopping = signals::listen(&runtime, access_log.clone(), tls.clone())?;
     // Before the disk, so that a port in use is noticed before anything is touched.
     let listener = runtime.block_on(bind(&plan.addresses, &args.listen))?;
     let disk = open(disk_path)?;
@@ -84,7 +89,8 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
         accounts,
         keyring,
     };
-    let app = assemble(&args, &plan.memory, &storage, identity, access_log.clone())?;
+    let memory = &plan.memory;
+    let app = assemble(&args, memory, &storage, identity, access_log.clone(), tls)?;
     let served = runtime.block_on(serve_until_signal(listener, app, stopping));
 
     drop(background);
@@ -110,6 +116,7 @@ struct Plan {
     memory: MemorySplit,
     given: Given,
     addresses: Vec<SocketAddr>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Plan {
@@ -118,6 +125,8 @@ impl Plan {
         let memory = MemorySplit::new(args.memory)?;
         let disk = only_disk(args)?;
         check_region(&args.region)?;
+        s3::check_domains(&args.domain)
+            .map_err(|sentence| UsageError::new(format!("--domain {sentence}")))?;
         let smallest = ByteSize(DISK_CAPACITY_BYTES_MIN);
         if let Some(capacity) = args.disk_capacity
             && capacity < smallest
@@ -137,12 +146,18 @@ impl Plan {
                 .into());
             }
         };
+        let tls = match (&args.tls_cert, &args.tls_key) {
+            (Some(certificate), Some(key)) => Some(Arc::new(Tls::load(certificate, key)?)),
+            // The command line takes both or neither.
+            _ => None,
+        };
         let given = Given::new(args.credentials.as_deref(), disk)?;
         Ok(Plan {
             log,
             memory,
             given,
             addresses,
+            tls,
         })
     }
 }
@@ -235,11 +250,13 @@ fn assemble(
     storage: &Storage,
     identity: Identity,
     access_log: Option<AccessLog>,
+    tls: Option<Arc<Tls>>,
 ) -> anyhow::Result<Arc<App>> {
     let budgets = Budgets::split(as_usize(memory.requests));
+    let connection_bytes = connection_bytes(tls.is_some());
     let connections = MemoryBudget::with_waiting(
         "connections",
-        connections_max(memory)? * CONNECTION_BYTES,
+        connections_max(memory, connection_bytes)? * connection_bytes,
         CONNECTION_WAIT,
         CONNECTIONS_WAITING_MAX,
     );
@@ -251,7 +268,13 @@ fn assemble(
         budgets.writes.clone(),
     ];
     let objects = storage.objects.clone();
-    let metrics = Metrics::new(objects.clone(), identity.accounts.clone(), all, access_log);
+    let metrics = Metrics::new(
+        objects.clone(),
+        identity.accounts.clone(),
+        all,
+        access_log,
+        tls.clone(),
+    );
     let render = metrics.clone();
     let admin = Administration::new(identity.accounts.clone(), identity.keyring);
     let options = FrontOptions {
@@ -264,6 +287,7 @@ fn assemble(
         metrics_path: METRICS,
         admin: Arc::new(admin),
         admin_path: ADMIN,
+        domains: args.domain.clone(),
     };
     let front = Front::new(objects.clone(), options).map_err(UsageError::new)?;
     let pages = Pages {
@@ -275,13 +299,14 @@ fn assemble(
         front,
         pages,
         connections,
+        tls,
         places: Places::default(),
         refused: AtomicUsize::new(0),
     }))
 }
 
 /// As many connections as memory and open files allow.
-fn connections_max(memory: &MemorySplit) -> anyhow::Result<usize> {
+fn connections_max(memory: &MemorySplit, connection_bytes: usize) -> anyhow::Result<usize> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -295,7 +320,9 @@ fn connections_max(memory: &MemorySplit) -> anyhow::Result<usize> {
     let files = files.unwrap_or(u64::MAX);
     // Where few files may be open, half of them are for clients that are served.
     let files = files.saturating_sub(FILES_RESERVED.min(files / 2));
-    let connections = memory.connections_max().min(as_usize(files));
+    let connections = memory
+        .connections_max(connection_bytes)
+        .min(as_usize(files));
     anyhow::ensure!(
         connections > 0,
         "the limit of open files is too low for a single connection; raise it with `ulimit -n`"
@@ -314,17 +341,24 @@ async fn serve_until_signal(
     let address = listener
         .local_addr()
         .context("cannot tell the listening address")?;
+    let scheme = match &app.tls {
+        Some(tls) => {
+            tokio::spawn(tls.clone().watch());
+            "https"
+        }
+        None => "http",
+    };
     let serving = tokio::spawn(serve(listener, app, stopping, DRAIN_TIMEOUT));
-    announce(address)?;
+    announce(scheme, address)?;
     if !serving.await.context("serving ended in a panic")? {
         tracing::warn!("some clients were still busy and were cut off");
     }
     Ok(())
 }
 
-fn announce(address: SocketAddr) -> anyhow::Result<()> {
+fn announce(scheme: &str, address: SocketAddr) -> anyhow::Result<()> {
     let mut output = std::io::stdout().lock();
-    writeln!(output, "listening on http://{address}")
+    writeln!(output, "listening on {scheme}://{address}")
         .and_then(|()| output.flush())
         .context("cannot write to standard output")
 }

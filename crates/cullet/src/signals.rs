@@ -2,6 +2,7 @@
 //! orderly end, a second one ends at once, whatever the process is waiting for then. Signals that
 //! come with the first are the first: some send theirs to the process and to its group.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -10,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::access_log::AccessLog;
+use crate::tls::Tls;
 
 /// Exit status when a second signal ends the process at once.
 const INTERRUPTED: i32 = 1;
@@ -24,13 +26,14 @@ const SAYING_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) fn listen(
     runtime: &Runtime,
     access_log: Option<AccessLog>,
+    tls: Option<Arc<Tls>>,
 ) -> anyhow::Result<watch::Receiver<bool>> {
     let _entered = runtime.enter();
     let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     let (stop, stopping) = watch::channel(false);
-    runtime.spawn(rotate(hangup, access_log));
+    runtime.spawn(hang_up(hangup, access_log, tls));
     runtime.spawn(end(terminate, interrupt, stop));
     Ok(stopping)
 }
@@ -72,10 +75,14 @@ fn say_the_end() {
     }
 }
 
-async fn rotate(mut hangup: Signal, access_log: Option<AccessLog>) {
+/// What was rotated is opened anew, what may have been renewed is read again.
+async fn hang_up(mut hangup: Signal, access_log: Option<AccessLog>, tls: Option<Arc<Tls>>) {
     while hangup.recv().await.is_some() {
         if let Some(log) = &access_log {
             log.reopen();
+        }
+        if let Some(tls) = &tls {
+            tls.reload_soon();
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::context::RequestContext;
 use crate::document;
 use crate::errors::SAID_AGAIN_AFTER_MS;
 use crate::front::{Budgets, Credentials};
-use crate::host;
+use crate::host::{self, Domains};
 use crate::names::{percent_decode, query_pairs};
 use crate::query_headers;
 use crate::unsupported::{canonical_name, check_headers, check_query};
@@ -105,6 +105,7 @@ pub(crate) struct Gate {
     pub(crate) objects: Objects,
     pub(crate) keys: Arc<Keys>,
     pub(crate) budgets: Budgets,
+    pub(crate) domains: Domains,
 }
 
 #[async_trait::async_trait]
@@ -148,7 +149,8 @@ impl S3Access for Gate {
         check_query(operation, query)?;
         check_headers(operation, &headers)?;
         let path = cx.s3_path();
-        host::check(&self.objects, &caller, operation, path, &headers).await?;
+        let (domains, objects) = (&self.domains, &self.objects);
+        host::check(domains, objects, &caller, operation, path, &headers).await?;
         if READS_DOCUMENT.contains(&operation) {
             self.reserve_document(operation, cx.headers(), context)
                 .await?;

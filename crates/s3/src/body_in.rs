@@ -217,7 +217,7 @@ mod tests {
 
     fn context() -> Arc<RequestContext> {
         let parts = http::Request::new(()).into_parts().0;
-        RequestContext::new(&parts, None, Arc::new(Silent))
+        RequestContext::new(&parts, None, None, Arc::new(Silent))
     }
 
     /// Pieces that arrive at once; `None` is a moment of waiting that never ends.

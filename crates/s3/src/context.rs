@@ -30,7 +30,7 @@ pub struct RequestSummary<'a> {
     pub operation: &'static str,
     /// The HTTP method.
     pub method: &'a Method,
-    /// The path as it was sent.
+    /// The path as it was sent, with the bucket before it where the host named it.
     pub path: &'a str,
     /// The client's address, if known.
     pub peer: Option<SocketAddr>,
@@ -70,6 +70,7 @@ pub(crate) struct RequestContext {
     first_byte_us: AtomicU64,
     complete: AtomicBool,
     body_unread: AtomicBool,
+    bucket_in_host: bool,
     /// The client waits for a `100 Continue`, but has no body to send: it gets none.
     expects_in_vain: bool,
     late: Mutex<Late>,
@@ -88,13 +89,17 @@ struct Late {
 impl RequestContext {
     pub(crate) fn new(
         request: &http::request::Parts,
+        bucket_in_host: Option<&str>,
         peer: Option<SocketAddr>,
         observer: Arc<dyn Observer>,
     ) -> Arc<RequestContext> {
         Arc::new(RequestContext {
             id: new_request_id(),
             method: request.method.clone(),
-            path: request.uri.path().to_owned(),
+            path: match bucket_in_host {
+                Some(bucket) => format!("/{bucket}{}", request.uri.path()),
+                None => request.uri.path().to_owned(),
+            },
             peer,
             printable: printable(&request.uri),
             started: Instant::now(),
@@ -106,6 +111,7 @@ impl RequestContext {
             first_byte_us: AtomicU64::new(0),
             complete: AtomicBool::new(false),
             body_unread: AtomicBool::new(false),
+            bucket_in_host: bucket_in_host.is_some(),
             expects_in_vain: expects_in_vain(&request.headers),
             late: Mutex::new(Late::default()),
             observer,
@@ -170,6 +176,11 @@ impl RequestContext {
     /// Whether a part of the request's body is still to be read.
     pub(crate) fn set_body_unread(&self, unread: bool) {
         self.body_unread.store(unread, Ordering::Relaxed);
+    }
+
+    /// Whether the host names the bucket, so that the path is all key.
+    pub(crate) fn is_bucket_in_host(&self) -> bool {
+        self.bucket_in_host
     }
 
     /// Whether the connection cannot be trusted with another request. After a final answer

@@ -12,7 +12,8 @@ use s3s::S3ErrorCode;
 use crate::refuse::Refusal;
 
 /// The refusal of a body that must not be read, if it is one. `has_body`: bytes follow the head.
-pub(crate) fn refuse(parts: &Parts, has_body: bool) -> Option<Refusal> {
+/// `in_host`: the host names the bucket, so that the path is all key.
+pub(crate) fn refuse(parts: &Parts, has_body: bool, in_host: bool) -> Option<Refusal> {
     let unframed = !parts.headers.contains_key(CONTENT_LENGTH)
         && (has_body || parts.headers.contains_key(TRANSFER_ENCODING));
     // What else the request carries makes no difference: `s3s` looks at the type alone.
@@ -26,16 +27,16 @@ pub(crate) fn refuse(parts: &Parts, has_body: bool) -> Option<Refusal> {
             false => (!is_form(parts)).then(other),
         };
     }
-    let streams = is_object_body(parts) && is_aws_chunked(parts);
+    let streams = is_object_body(parts, in_host) && is_aws_chunked(parts);
     (unframed && !streams).then(length_required)
 }
 
 /// The refusal of an object whose length nobody said: not even that it is empty. After the
 /// credential scope was looked at, because it costs nothing.
-pub(crate) fn refuse_unsaid_length(parts: &Parts) -> Option<Refusal> {
+pub(crate) fn refuse_unsaid_length(parts: &Parts, in_host: bool) -> Option<Refusal> {
     let said =
         parts.headers.contains_key(CONTENT_LENGTH) || parts.headers.contains_key(TRANSFER_ENCODING);
-    (is_object_body(parts) && !said).then(length_required)
+    (is_object_body(parts, in_host) && !said).then(length_required)
 }
 
 /// What `x-amz-content-sha256` may say besides a sum.
@@ -68,13 +69,19 @@ pub(crate) fn refuse_payload(parts: &Parts) -> Option<Refusal> {
 }
 
 /// Whether the body is an object's, which streams, or a document, which `s3s` reads.
-pub(crate) fn is_object_body(parts: &Parts) -> bool {
-    let path = parts.uri.path().trim_start_matches('/');
+/// `in_host`: the host names the bucket, so that the path is all key.
+pub(crate) fn is_object_body(parts: &Parts, in_host: bool) -> bool {
+    let path = parts.uri.path();
+    let has_key = match in_host {
+        true => path.len() > 1,
+        false => {
+            let path = path.trim_start_matches('/');
+            path.split_once('/').is_some_and(|(_, key)| !key.is_empty())
+        }
+    };
     // A copy brings no body.
     let copies = parts.headers.contains_key("x-amz-copy-source");
-    parts.method == Method::PUT
-        && !copies
-        && path.split_once('/').is_some_and(|(_, key)| !key.is_empty())
+    parts.method == Method::PUT && !copies && has_key
 }
 
 /// Whether the body says its own length in chunks, whose sum stands in a header.
@@ -130,7 +137,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let parts = request.body(()).unwrap().into_parts().0;
-        refuse(&parts, parts.headers.contains_key(TRANSFER_ENCODING))
+        refuse(&parts, parts.headers.contains_key(TRANSFER_ENCODING), false)
             .map(|refusal| refusal.status.as_u16())
     }
 
@@ -183,13 +190,25 @@ mod tests {
     }
 
     #[test]
+    fn with_the_bucket_in_the_host_the_path_is_all_key() {
+        let is_object = |method: Method, path: &str| {
+            let request = http::Request::builder().method(method).uri(path);
+            is_object_body(&request.body(()).unwrap().into_parts().0, true)
+        };
+        assert!(is_object(Method::PUT, "/key"));
+        assert!(is_object(Method::PUT, "//"));
+        assert!(!is_object(Method::PUT, "/?acl"));
+        assert!(!is_object(Method::POST, "/key"));
+    }
+
+    #[test]
     fn an_empty_object_says_so() {
         let unsaid = |method: Method, path: &str, length: Option<&str>| {
             let mut request = http::Request::builder().method(method).uri(path);
             if let Some(length) = length {
                 request = request.header("content-length", length);
             }
-            refuse_unsaid_length(&request.body(()).unwrap().into_parts().0).is_some()
+            refuse_unsaid_length(&request.body(()).unwrap().into_parts().0, false).is_some()
         };
         assert!(unsaid(Method::PUT, "/b/k", None));
         assert!(!unsaid(Method::PUT, "/b/k", Some("0")));

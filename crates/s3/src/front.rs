@@ -22,6 +22,7 @@ use crate::document::Kind;
 use crate::door::Door;
 use crate::errors::{from_failure, from_overload};
 use crate::framing;
+use crate::host::{self, Domains};
 use crate::limits::{
     ADMIN_BODY_BYTES_MAX, CLOCK_SKEW_SECONDS_MAX, FORM_BYTES, FORM_FIELDS_BYTES_MAX,
     FORM_FIELDS_MAX, PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX, SIGNED_CHUNK_BYTES_MAX,
@@ -129,6 +130,8 @@ pub struct FrontOptions {
     pub admin: Arc<dyn Admin>,
     /// What no path of an object begins with; ends with a slash.
     pub admin_path: &'static str,
+    /// Domains, such as `s3.example.com`: the host `bucket.s3.example.com` means that bucket.
+    pub domains: Vec<String>,
 }
 
 /// The S3 service. Clones share everything.
@@ -140,6 +143,7 @@ struct Inner {
     /// Takes uploads by HTML form and nothing else.
     forms: S3Service,
     budgets: Budgets,
+    domains: Domains,
     region: String,
     observer: Arc<dyn Observer>,
     server: HeaderValue,
@@ -150,7 +154,7 @@ impl Front {
     /// Builds the service over `objects`. It cannot be built without credentials.
     ///
     /// # Errors
-    /// A sentence, if the region's name is not one.
+    /// A sentence, if the region's name is not one, or a domain's.
     pub fn new(objects: Objects, options: FrontOptions) -> Result<Front, String> {
         let mut config = S3Config::default();
         config.xml_max_body_size = XML_BODY_BYTES_MAX;
@@ -179,6 +183,7 @@ impl Front {
         })?;
         config.expected_region = Some(region);
 
+        let domains = Domains::new(&options.domains)?;
         let door = Door {
             objects: objects.clone(),
             region: options.region.clone(),
@@ -189,12 +194,14 @@ impl Front {
             objects,
             keys: keys.clone(),
             budgets: options.budgets.clone(),
+            domains: domains.clone(),
         };
         let build = |config: S3Config| {
             let mut builder = S3ServiceBuilder::new(door.clone());
             builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
             builder.set_auth(SharedKeys(keys.clone()));
             builder.set_access(gate.clone());
+            builder.set_host(domains.clone());
             builder
         };
         let forms = build(for_forms(config.clone())).build();
@@ -211,11 +218,17 @@ impl Front {
             service: builder.build(),
             forms,
             budgets: options.budgets,
+            domains,
             region: options.region,
             observer: options.observer,
             server: HeaderValue::from_static("cullet"),
             host_id: HeaderValue::from_static(host_id()),
         })))
+    }
+
+    /// Whether a request's host names a bucket, so that its path is a key and nothing else.
+    pub fn is_bucket_in_host(&self, request: &Parts) -> bool {
+        self.0.domains.bucket(request).is_some()
     }
 
     /// Serves one request.
@@ -227,11 +240,21 @@ impl Front {
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
-        let (parts, body) = request.into_parts();
-        let context = RequestContext::new(&parts, peer, self.0.observer.clone());
+        let (mut parts, body) = request.into_parts();
+        let one_host = host::settle(&mut parts);
+        let bucket = self.0.domains.bucket(&parts);
+        let observer = self.0.observer.clone();
+        let context = RequestContext::new(&parts, bucket.as_deref(), peer, observer);
         let has_body = !body.is_end_stream();
         context.set_body_unread(has_body);
-        let mut response = match self.refuse(&parts, has_body) {
+        let refusal = match one_host {
+            true => self.refuse(&parts, has_body, bucket.is_some()),
+            false => {
+                let message = "The Host header and the :authority of the request differ.";
+                Some(Refusal::new(S3ErrorCode::InvalidRequest, message))
+            }
+        };
+        let mut response = match refusal {
             Some(refusal) => refusal.render(&context),
             None => self.serve(parts, body, &context).await,
         };
@@ -259,7 +282,8 @@ impl Front {
             }
         }
         // Bodies of objects are verified as they stream; documents are read by s3s as a whole.
-        let watch = (!form && !framing::is_object_body(&parts))
+        let in_host = context.is_bucket_in_host();
+        let watch = (!form && !framing::is_object_body(&parts, in_host))
             .then(|| Watch::new(&parts.headers, Kind::of(&parts.method, &parts.uri)));
         parts.extensions.insert(context.clone());
         let body = Body::http_body_unsync(ClientBody::new(body, context.clone(), watch));
@@ -287,14 +311,14 @@ impl Front {
     }
 
     /// What is refused before a signature is looked at.
-    fn refuse(&self, parts: &Parts, has_body: bool) -> Option<Refusal> {
+    fn refuse(&self, parts: &Parts, has_body: bool, in_host: bool) -> Option<Refusal> {
         if parts.method == Method::OPTIONS {
             return Some(Refusal::new(
                 S3ErrorCode::NotImplemented,
                 "CORS is not there yet.",
             ));
         }
-        if let Some(refusal) = framing::refuse(parts, has_body) {
+        if let Some(refusal) = framing::refuse(parts, has_body, in_host) {
             return Some(refusal);
         }
         // A form is signed in its fields.
@@ -307,7 +331,7 @@ impl Front {
         if let Some(refusal) = framing::refuse_payload(parts) {
             return Some(refusal);
         }
-        framing::refuse_unsaid_length(parts)
+        framing::refuse_unsaid_length(parts, in_host)
     }
 
     fn refuse_scope(&self, scope: Scope) -> Option<Refusal> {
@@ -379,6 +403,7 @@ impl Front {
         parts.headers.insert(SERVER, self.0.server.clone());
         // Nobody can tell whether a client that was answered early sends its body or not; above
         // all with `Expect: 100-continue`. Its next request must not be taken for that body.
+        // (HTTP/2 has streams for that, and no such header: who speaks it takes it out.)
         if context.is_body_unread() {
             parts
                 .headers

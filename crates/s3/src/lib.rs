@@ -65,5 +65,6 @@ pub use body_out::FrontBody;
 pub use budget::{MemoryBudget, Overloaded, Reservation};
 pub use context::{Observer, RequestSummary, host_id, new_request_id};
 pub use front::{Budgets, Credentials, Front, FrontOptions};
+pub use host::check_domains;
 pub use pace::Pace;
 pub use routes::{Admin, AdminAnswer, AdminRequest};

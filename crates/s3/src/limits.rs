@@ -110,6 +110,10 @@ pub const CLOCK_SKEW_SECONDS_MAX: u32 = 15 * 60;
 /// Longest life of a presigned URL, in seconds.
 pub const PRESIGNED_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
 
+/// Longest domain that buckets can be under; with a bucket's name of 63 bytes and a dot before
+/// it, it has to fit into what DNS takes.
+pub const DOMAIN_BYTES_MAX: usize = 253 - 64;
+
 const _: () = assert!(PIECE_BYTES_MIN <= GATHER_BYTES);
 const _: () = assert!(INLINE_DIGEST_BYTES_MAX as usize + GATHER_BYTES <= SMALL_REQUEST_BYTES_MAX);
 const _: () = assert!(SMALL_REQUEST_BYTES_MAX < PUT_WINDOW_BYTES);

@@ -70,9 +70,14 @@ impl S3Route for Routes {
             path if path.starts_with(self.admin_path) => ADMIN_OPERATION,
             _ => return false,
         };
-        if let Some(context) = extensions.get::<Arc<RequestContext>>() {
-            context.set_operation(operation);
+        let Some(context) = extensions.get::<Arc<RequestContext>>() else {
+            return false;
+        };
+        // A bucket in the host makes it a key.
+        if context.is_bucket_in_host() {
+            return false;
         }
+        context.set_operation(operation);
         true
     }
 
