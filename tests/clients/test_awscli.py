@@ -118,12 +118,40 @@ def test_presigned(aws, bucket, tmp_path):
         assert answer.read() == b"signed"
 
 
-def test_multipart_says_what_is_missing(aws, bucket, tmp_path):
-    (tmp_path / "config").write_text("[default]\nregion = us-east-1\ns3 =\n  multipart_threshold = 8MB\n")
-    (tmp_path / "large").write_bytes(body(9 * MIB))
-    message = aws("s3", "cp", "large", f"s3://{bucket}/large", fails=True)
-    assert "NotImplemented" in message
-    assert "multipart_threshold 5GB" in message, "it says what to do"
+def test_in_parts(aws, bucket, tmp_path):
+    """As it comes: files above 8 MB go up and down in parts, and copies happen on the server."""
+    (tmp_path / "config").write_text("[default]\nregion = us-east-1\n")
+    (tmp_path / "large").write_bytes(body(19 * MIB))
+    aws("s3", "cp", "large", f"s3://{bucket}/large")
+    head = json.loads(aws("s3api", "head-object", "--bucket", bucket, "--key", "large"))
+    assert head["ETag"].endswith('-3"')
+    aws("s3", "cp", f"s3://{bucket}/large", "down")
+    assert (tmp_path / "down").read_bytes() == body(19 * MIB)
+    aws("s3", "cp", f"s3://{bucket}/large", f"s3://{bucket}/a copy+1")
+    aws("s3", "mv", f"s3://{bucket}/a copy+1", f"s3://{bucket}/moved")
+    listed = aws("s3", "ls", f"s3://{bucket}/").split()
+    assert listed[3::4] == ["large", "moved"]
+    aws("s3", "cp", f"s3://{bucket}/moved", "down")
+    assert (tmp_path / "down").read_bytes() == body(19 * MIB)
+    aws("s3", "cp", "-", f"s3://{bucket}/piped", input=body(9 * MIB))
+    parts = aws("s3api", "get-object-attributes", "--bucket", bucket, "--key", "piped", "--object-attributes", "ObjectParts", "ObjectSize")  # fmt: skip
+    assert json.loads(parts)["ObjectSize"] == 9 * MIB
+
+
+def test_uploads_by_single_calls(aws, bucket, tmp_path):
+    (tmp_path / "part").write_bytes(body(100))
+    call = ("--bucket", bucket, "--key", "k")
+    upload = json.loads(aws("s3api", "create-multipart-upload", *call, "--checksum-algorithm", "SHA256"))["UploadId"]
+    call += ("--upload-id", upload)
+    algorithm = ("--checksum-algorithm", "SHA256")
+    part = json.loads(aws("s3api", "upload-part", *call, "--part-number", 1, "--body", "part", *algorithm))
+    listed = json.loads(aws("s3api", "list-parts", *call))
+    assert listed["Parts"][0]["ETag"] == part["ETag"]
+    named = {"ETag": part["ETag"], "PartNumber": 1, "ChecksumSHA256": part["ChecksumSHA256"]}
+    (tmp_path / "parts.json").write_text(json.dumps({"Parts": [named]}))
+    done = json.loads(aws("s3api", "complete-multipart-upload", *call, "--multipart-upload", "file://parts.json"))
+    assert done["ChecksumSHA256"].endswith("-1")
+    assert "NoSuchUpload" in aws("s3api", "abort-multipart-upload", *call, fails=True)
 
 
 @pytest.mark.parametrize("region", [None, "us-east-1"])

@@ -31,7 +31,9 @@ def complete(s3, bucket, upload, parts, key="k", **more):
 def whole(s3, bucket, bodies, key="k", first=1, **more):
     """An object of parts, from its beginning to its end."""
     upload = begin(s3, bucket, key, **more)
-    parts = [part(s3, bucket, upload, first + at, data, key) for at, data in enumerate(bodies)]
+    # The parts must have the algorithm that the upload was begun with.
+    sum_of = {name: value for name, value in more.items() if name == "ChecksumAlgorithm"}
+    parts = [part(s3, bucket, upload, first + at, data, key, **sum_of) for at, data in enumerate(bodies)]
     return complete(s3, bucket, upload, parts, key)
 
 

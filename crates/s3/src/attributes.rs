@@ -67,8 +67,9 @@ pub(crate) async fn get_object_attributes(
     }
     let info = handle.info();
     Ok(S3Response::new(GetObjectAttributesOutput {
-        checksum: wants(ObjectAttributes::CHECKSUM)
-            .then(|| sums_of(info.checksum.as_ref(), info.parts)),
+        // Here Amazon shows a composite one without the number of parts, and the tag without
+        // quotes, which `s3s` leaves away by itself.
+        checksum: wants(ObjectAttributes::CHECKSUM).then(|| sums_of(info.checksum.as_ref(), None)),
         e_tag: wants(ObjectAttributes::ETAG).then(|| etag(info)),
         last_modified: Some(to_dto(info.modified)),
         object_parts,

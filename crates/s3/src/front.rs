@@ -24,8 +24,8 @@ use crate::door::Door;
 use crate::errors::{from_failure, from_overload};
 use crate::framing;
 use crate::limits::{
-    CLOCK_SKEW_SECONDS_MAX, FORM_FIELDS_BYTES_MAX, PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX,
-    SIGNED_CHUNK_BYTES_MAX, SMALL_REQUEST_BYTES_MAX, XML_BODY_BYTES_MAX,
+    CLOCK_SKEW_SECONDS_MAX, COMPLETION_BODY_BYTES_MAX, FORM_FIELDS_BYTES_MAX,
+    PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX, SIGNED_CHUNK_BYTES_MAX, SMALL_REQUEST_BYTES_MAX,
 };
 use crate::refuse::{Refusal, complete_error};
 use crate::scope::Scope;
@@ -94,7 +94,7 @@ impl Budgets {
     pub(crate) async fn reserve_document(&self, bytes: usize) -> S3Result<Reservation> {
         if !self.documents.can_hold(bytes) {
             let message = "The request's XML document needs more memory than this server has \
-                           for it: send fewer keys, or start it with more --memory.";
+                           for it: send fewer keys or parts, or start it with more --memory.";
             return Err(s3_error!(MaxMessageLengthExceeded, "{message}"));
         }
         self.documents.reserve(bytes).await.map_err(from_overload)
@@ -146,7 +146,8 @@ impl Front {
     /// A sentence, if the region's name is not one.
     pub fn new(objects: Objects, options: FrontOptions) -> Result<Front, String> {
         let mut config = S3Config::default();
-        config.xml_max_body_size = XML_BODY_BYTES_MAX;
+        // Each kind of document has its own bound, which is looked at before.
+        config.xml_max_body_size = COMPLETION_BODY_BYTES_MAX;
         config.put_object_max_size = Some(PUT_BYTES_MAX);
         config.aws_chunked_stream_max_chunk_size = SIGNED_CHUNK_BYTES_MAX;
         config.presigned_url_max_skew_time_secs = CLOCK_SKEW_SECONDS_MAX;
