@@ -33,11 +33,15 @@ pub(crate) struct Scan {
     /// number bounds what the parsed form takes.
     markup: usize,
     entries: usize,
+    /// No more entries than memory was reserved for.
+    entries_max: usize,
 }
 
 impl Scan {
-    pub(crate) fn new(kind: &'static Kind) -> Scan {
+    /// `length`: of the document, if it is known.
+    pub(crate) fn new(kind: &'static Kind, length: Option<usize>) -> Scan {
         Scan {
+            entries_max: kind.entries_in(length.unwrap_or(usize::MAX)),
             kind,
             matched: 0,
             named: 0,
@@ -61,7 +65,7 @@ impl Scan {
             if self.named == name.len() {
                 self.entries += usize::from(!byte.is_ascii_alphanumeric());
                 self.named = 0;
-                if self.entries > self.kind.entries_max {
+                if self.entries > self.entries_max {
                     return Err(BodyFailure::TooMuchMarkup);
                 }
             } else if self.named > 0 {
@@ -117,7 +121,7 @@ static DELETES: Kind = Kind {
 static PARTS: Kind = Kind {
     entry: b"<Part",
     bytes_max: COMPLETION_BODY_BYTES_MAX,
-    entry_text_bytes_min: "<Part><PartNumber>1</PartNumber></Part>".len(),
+    entry_text_bytes_min: "<Part><ETag>x</ETag><PartNumber>1</PartNumber></Part>".len(),
     entries_max: PARTS_MAX + 1,
     markup_max: COMPLETION_MARKUP_MAX,
     entry_bytes: size_of::<CompletedPart>(),
@@ -132,6 +136,11 @@ impl Kind {
             true => &PARTS,
             false => &DELETES,
         }
+    }
+
+    /// Most entries of a document with so many bytes.
+    fn entries_in(&self, length: usize) -> usize {
+        (length / self.entry_text_bytes_min).min(self.entries_max)
     }
 
     fn of_operation(operation: &str) -> &'static Kind {
@@ -171,7 +180,7 @@ pub(crate) fn bytes_to_read(operation: &str, headers: &HeaderMap) -> S3Result<Op
     }
     // Its pieces and the whole that they are put together to; then the whole and the strings in
     // it, each of which takes some room of its own.
-    let entries = (length / kind.entry_text_bytes_min).min(kind.entries_max);
+    let entries = kind.entries_in(length);
     let text = 2 * length + entries * STRING_BYTES_MIN + GATHER_BYTES;
     // Their list grows by doubling: while it does, old and new are there.
     let list = entries.next_power_of_two();
@@ -196,7 +205,7 @@ mod tests {
     use super::*;
 
     fn scan(document: &[u8], piece: usize) -> Result<(), BodyFailure> {
-        let mut scan = Scan::new(&DELETES);
+        let mut scan = Scan::new(&DELETES, None);
         document
             .chunks(piece)
             .try_for_each(|piece| scan.update(piece))
@@ -233,11 +242,22 @@ mod tests {
     fn entries_are_counted_by_their_name() {
         let parts = |count| b"<Part><PartNumber>1</PartNumber></Part >".repeat(count);
         for (count, expected) in [(10_001, Ok(())), (10_002, Err(BodyFailure::TooMuchMarkup))] {
-            let mut scan = Scan::new(&PARTS);
+            let mut scan = Scan::new(&PARTS, None);
             let document = parts(count);
             let found = document.chunks(7).try_for_each(|piece| scan.update(piece));
             assert_eq!(found, expected, "{count} parts");
         }
+    }
+
+    /// Empty parts once took far more memory than was reserved for them.
+    #[test]
+    fn there_are_no_more_entries_than_the_length_allows() {
+        let scan = |document: &[u8]| Scan::new(&PARTS, Some(document.len())).update(document);
+        let whole = b"<Part><ETag>x</ETag><PartNumber>1</PartNumber></Part>";
+        assert_eq!(scan(&whole.repeat(500)), Ok(()));
+        assert_eq!(scan(b""), Ok(()));
+        let bare = b"<Part/>".repeat(500);
+        assert_eq!(scan(&bare), Err(BodyFailure::TooMuchMarkup));
     }
 
     fn bytes(pairs: &[(&'static str, &str)]) -> Result<Option<usize>, String> {
