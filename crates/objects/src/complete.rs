@@ -15,7 +15,9 @@ use crate::record::{
 use crate::scan::Scan;
 use crate::upload::{FoundUpload, UploadRef};
 use crate::upload_part::{PartSummary, part_number};
-use crate::{Checksum, ETag, Error, Objects, PutCondition, PutOutcome, Result, Timestamp};
+use crate::{
+    Checksum, ChecksumAlgorithm, ETag, Error, Objects, PutCondition, PutOutcome, Result, Timestamp,
+};
 
 /// A part that an object is to consist of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +26,9 @@ pub struct ChosenPart {
     pub number: u16,
     /// The tag that it must have.
     pub etag: ETag,
-    /// The checksum that it must have, if any.
+    /// The checksum that it must have, if any. In an upload that was begun without an algorithm
+    /// one by another algorithm than the kept one says nothing: it was verified with the part,
+    /// and the tag names the same bytes.
     pub checksum: Option<Checksum>,
 }
 
@@ -176,7 +180,7 @@ impl Inner {
                 Some(_) => self.options.part_bytes_min,
                 None => 0,
             };
-            check_part(wanted, &record, bytes_min)?;
+            check_part(wanted, &record, algorithm, bytes_min)?;
             sums.add(&PartSummary::of(wanted.number, &record))?;
             let digest = match (algorithm, &record.checksum) {
                 (None, _) => &[],
@@ -250,13 +254,21 @@ async fn part_of(there: &mut Scan<'_>, wanted: u16) -> Result<PartRecord> {
     })
 }
 
-fn check_part(wanted: &ChosenPart, record: &PartRecord, bytes_min: u64) -> Result<()> {
+fn check_part(
+    wanted: &ChosenPart,
+    record: &PartRecord,
+    algorithm: Option<ChecksumAlgorithm>,
+    bytes_min: u64,
+) -> Result<()> {
     let number = wanted.number;
     let invalid = |why| Err(Error::InvalidPart { number, why });
     if wanted.etag != record.etag {
         return invalid("has another ETag: it was uploaded again since");
     }
-    if wanted.checksum.is_some() && wanted.checksum != record.checksum {
+    let kept = record.checksum.as_ref().map(|sum| sum.algorithm);
+    let comparable = |sum: &&Checksum| algorithm.is_some() || Some(sum.algorithm) == kept;
+    let named = wanted.checksum.as_ref().filter(comparable);
+    if named.is_some() && named != record.checksum.as_ref() {
         return invalid("has another checksum than the one that was named");
     }
     if record.size < bytes_min {

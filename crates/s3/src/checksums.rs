@@ -246,13 +246,15 @@ impl Watch {
     /// later, by the operation.
     pub(crate) fn new(headers: &HeaderMap, document: &'static Kind) -> Watch {
         let declared = Declared::from_headers(headers).unwrap_or_default();
+        let length = headers.get(http::header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         let literal = headers
             .get("x-amz-content-sha256")
             .and_then(|value| hex32(value.as_bytes()));
         Watch {
             digests: declared.digests(),
             sha256: literal.map(|sum| (Sha256::new(), sum)),
-            scan: Scan::new(document),
+            scan: Scan::new(document, length),
         }
     }
 

@@ -13,8 +13,9 @@ use crate::algorithms::{
     shown, sums_of,
 };
 use crate::checksums::Declared;
+use crate::document::parts_bytes;
 use crate::door::{Door, caller, context};
-use crate::errors::{from_objects, from_overload};
+use crate::errors::from_objects;
 use crate::limits::COMPLETION_BYTES;
 use crate::put::{condition, durable};
 
@@ -43,14 +44,9 @@ pub(crate) async fn complete_upload(
             return Err(s3_error!(InvalidRequest, "{message}"));
         }
     };
-    // For what is read of the parts, and the table of them.
-    let budget = door.budgets.for_listing();
-    context.hold(
-        budget
-            .reserve(COMPLETION_BYTES)
-            .await
-            .map_err(from_overload)?,
-    );
+    let parts = chosen(input.multipart_upload)?;
+    // What is read of the parts, and the table of them, was reserved with the document.
+    context.shrink_document(parts_bytes(parts.len()) + COMPLETION_BYTES);
 
     let declared = declared_sum(&req.headers)?;
     let info = door.objects.upload(&upload).await;
@@ -66,17 +62,16 @@ pub(crate) async fn complete_upload(
     let request = CompleteRequest {
         upload,
         condition: condition(input.if_match.as_ref(), input.if_none_match.as_ref())?,
-        parts: chosen(input.multipart_upload)?,
+        parts,
         size,
     };
-    let parts = u16::try_from(request.parts.len()).ok();
     let outcome = door
         .objects
         .complete_upload(request, &mut sums)
         .await
         .map_err(from_objects)?;
     let location = format!("/{}/{}", input.bucket, crate::names::url_encode(&input.key));
-    Ok(answer(outcome, input.bucket, input.key, location, parts))
+    Ok(answer(outcome, input.bucket, input.key, location))
 }
 
 fn malformed(message: &'static str) -> s3s::S3Error {
@@ -90,7 +85,11 @@ fn chosen(document: Option<dto::CompletedMultipartUpload>) -> S3Result<Vec<Chose
     if parts.is_empty() {
         return Err(malformed("A completed upload names 1 to 10000 parts."));
     }
-    parts.into_iter().map(chosen_part).collect()
+    let mut chosen = Vec::with_capacity(parts.len());
+    for part in parts {
+        chosen.push(chosen_part(part)?);
+    }
+    Ok(chosen)
 }
 
 fn chosen_part(part: CompletedPart) -> S3Result<ChosenPart> {
@@ -230,8 +229,10 @@ fn answer(
     bucket: String,
     key: String,
     location: String,
-    parts: Option<u16>,
 ) -> S3Response<CompleteMultipartUploadOutput> {
+    // Of the object, which an earlier request may have made of other parts than this one names.
+    let parts = outcome.etag.as_str().rsplit_once('-');
+    let parts = parts.and_then(|(_, count)| count.parse().ok());
     let mut sums = sums_of(outcome.checksum.as_ref(), parts);
     let mut output = CompleteMultipartUploadOutput {
         bucket: Some(bucket),

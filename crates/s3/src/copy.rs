@@ -39,7 +39,18 @@ struct Source {
 }
 
 impl Source {
-    fn new(source: &CopySource, conditions: ReadConditions) -> S3Result<Source> {
+    /// `owner`: whose the source's bucket must be, if the client says so. It can only be the
+    /// caller's, because no other bucket can be read.
+    fn new(
+        source: &CopySource,
+        conditions: ReadConditions,
+        owner: Option<&str>,
+        account: AccountId,
+    ) -> S3Result<Source> {
+        if owner.is_some_and(|owner| owner != account.to_string()) {
+            let message = "The bucket of the source has another owner than expected.";
+            return Err(s3_error!(AccessDenied, "{message}"));
+        }
         let CopySource::Bucket {
             bucket,
             key,
@@ -121,7 +132,8 @@ pub(crate) async fn copy_object(
         if_modified_since: input.copy_source_if_modified_since.take().map(seconds),
         if_unmodified_since: input.copy_source_if_unmodified_since.take().map(seconds),
     };
-    let source = Source::new(&input.copy_source, conditions)?;
+    let owner = input.expected_source_bucket_owner.as_deref();
+    let source = Source::new(&input.copy_source, conditions, owner, account)?;
     let replaces = match input.metadata_directive.as_ref().map(|d| d.as_str()) {
         None | Some("COPY") => false,
         Some("REPLACE") => true,
@@ -303,7 +315,8 @@ pub(crate) async fn upload_part_copy(
         if_modified_since: input.copy_source_if_modified_since.map(seconds),
         if_unmodified_since: input.copy_source_if_unmodified_since.map(seconds),
     };
-    let source = Source::new(&input.copy_source, conditions)?;
+    let owner = input.expected_source_bucket_owner.as_deref();
+    let source = Source::new(&input.copy_source, conditions, owner, account)?;
     let handle = source.open(door, &account).await?;
     let range = copy_range(input.copy_source_range.as_deref(), handle.info().size)?;
     let bytes = range.end - range.start;

@@ -24,9 +24,9 @@ use crate::errors::{from_failure, from_overload};
 use crate::framing;
 use crate::host::{self, Domains};
 use crate::limits::{
-    ADMIN_BODY_BYTES_MAX, CLOCK_SKEW_SECONDS_MAX, FORM_BYTES, FORM_FIELDS_BYTES_MAX,
-    FORM_FIELDS_MAX, PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX, SIGNED_CHUNK_BYTES_MAX,
-    SMALL_REQUEST_BYTES_MAX, XML_BODY_BYTES_MAX,
+    ADMIN_BODY_BYTES_MAX, CLOCK_SKEW_SECONDS_MAX, COMPLETION_BODY_BYTES_MAX, FORM_BYTES,
+    FORM_FIELDS_BYTES_MAX, FORM_FIELDS_MAX, PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX,
+    SIGNED_CHUNK_BYTES_MAX, SMALL_REQUEST_BYTES_MAX,
 };
 use crate::refuse::{Refusal, complete_error};
 use crate::routes::{Admin, Routes};
@@ -95,7 +95,7 @@ impl Budgets {
     pub(crate) async fn reserve_document(&self, bytes: usize) -> S3Result<Reservation> {
         if !self.documents.can_hold(bytes) {
             let message = "The request's XML document needs more memory than this server has \
-                           for it: send fewer keys, or start it with more --memory.";
+                           for it: send fewer keys or parts, or start it with more --memory.";
             return Err(s3_error!(MaxMessageLengthExceeded, "{message}"));
         }
         self.documents.reserve(bytes).await.map_err(from_overload)
@@ -157,7 +157,8 @@ impl Front {
     /// A sentence, if the region's name is not one, or a domain's.
     pub fn new(objects: Objects, options: FrontOptions) -> Result<Front, String> {
         let mut config = S3Config::default();
-        config.xml_max_body_size = XML_BODY_BYTES_MAX;
+        // Each kind of document has its own bound, which is looked at before.
+        config.xml_max_body_size = COMPLETION_BODY_BYTES_MAX;
         config.custom_route_max_body_size = Some(ADMIN_BODY_BYTES_MAX as u64);
         config.put_object_max_size = Some(PUT_BYTES_MAX);
         config.aws_chunked_stream_max_chunk_size = SIGNED_CHUNK_BYTES_MAX;

@@ -6,6 +6,9 @@ use std::time::Duration;
 /// Largest XML body that is read into memory, as S3 has it for a multi-delete.
 pub const XML_BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// The same for the completion of an upload: room for every part with its longest checksum.
+pub const COMPLETION_BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+
 /// Most `<` in a document. A multi-delete of all that S3 allows has twelve for each key.
 pub const DOCUMENT_MARKUP_MAX: usize = 13 * PAGE_ENTRIES_MAX;
 
@@ -17,8 +20,8 @@ pub const COMPLETION_MARKUP_MAX: usize = 13 * objects::limits::PARTS_MAX;
 pub const PART_TABLE_CHUNK_BYTES: usize = 256 * 1024;
 
 /// Memory for completing an upload, beside its document: pages of its parts, and the table that
-/// they become.
-pub const COMPLETION_BYTES: usize = objects::limits::SCAN_BYTES_MAX + 1024 * 1024;
+/// they become, which grows by doubling.
+pub const COMPLETION_BYTES: usize = objects::limits::SCAN_BYTES_MAX + 2 * 1024 * 1024;
 
 /// Memory for one entry of an answer to a multi-delete, beside its names.
 pub const ANSWER_ENTRY_BYTES: usize = 512;
@@ -115,6 +118,8 @@ pub const PRESIGNED_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
 pub const DOMAIN_BYTES_MAX: usize = 253 - 64;
 
 const _: () = assert!(PIECE_BYTES_MIN <= GATHER_BYTES);
+const _: () = assert!(COMPLETION_BODY_BYTES_MAX / objects::limits::PARTS_MAX >= 300);
+const _: () = assert!(XML_BODY_BYTES_MAX <= COMPLETION_BODY_BYTES_MAX);
 const _: () = assert!(INLINE_DIGEST_BYTES_MAX as usize + GATHER_BYTES <= SMALL_REQUEST_BYTES_MAX);
 const _: () = assert!(SMALL_REQUEST_BYTES_MAX < PUT_WINDOW_BYTES);
 const _: () = assert!(SMALL_REQUEST_BYTES_MAX < GET_WINDOW_BYTES);

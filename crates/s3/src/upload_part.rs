@@ -1,6 +1,6 @@
 //! UploadPart.
 
-use objects::{ETag, PartOutcome, PartRequest, PartWriter, UploadInfo, UploadRef};
+use objects::{Checksum, ETag, PartOutcome, PartRequest, PartWriter, UploadInfo, UploadRef};
 use s3s::dto::{self, UploadPartInput, UploadPartOutput};
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
@@ -44,11 +44,17 @@ pub(crate) async fn upload_part(
     }
     let finished = lane.finish().await.map_err(from_lane)?;
     declared.verify(&finished, req.trailing_headers.as_ref())?;
+    // What the upload was begun with; else what the client knows, which may be nothing.
+    let shown = match writer.upload().checksum {
+        Some(_) => Some(kept),
+        None => declared.algorithm(),
+    };
+    let shown = shown.and_then(|algorithm| finished.checksum(algorithm));
     let outcome = writer
         .finish(ETag::from_md5(finished.md5), finished.checksum(kept))
         .await
         .map_err(from_objects)?;
-    Ok(answer(outcome))
+    Ok(answer(outcome, shown.as_ref()))
 }
 
 pub(crate) async fn begin(door: &Door, request: PartRequest) -> S3Result<PartWriter> {
@@ -76,11 +82,11 @@ fn check_algorithm(declared: &Declared, upload: &UploadInfo) -> S3Result<()> {
     }
 }
 
-fn answer(outcome: PartOutcome) -> S3Response<UploadPartOutput> {
+fn answer(outcome: PartOutcome, checksum: Option<&Checksum>) -> S3Response<UploadPartOutput> {
     let mut output = UploadPartOutput {
         e_tag: Some(dto::ETag::Strong(outcome.part.etag.as_str().to_owned())),
         ..Default::default()
     };
-    put_sums!(sums_of(outcome.part.checksum.as_ref(), None) => output);
+    put_sums!(sums_of(checksum, None) => output);
     S3Response::with_headers(output, durable(&outcome.durable))
 }
