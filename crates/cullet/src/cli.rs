@@ -319,6 +319,8 @@ explained on standard error, 2 for wrong usage.";
 /// The flags of `cullet bench s3`.
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = BENCH_S3_EXAMPLES, after_help = "More with --help.")]
+// Of a flag that is there twice the last counts, so that a script can be given others.
+#[command(args_override_self = true)]
 pub struct BenchS3Args {
     /// The server: http://HOST:PORT.
     #[arg(long, value_name = "URL")]
