@@ -56,6 +56,42 @@ pub(crate) fn put_field(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) -> Result<()> 
     put_short(out, bytes)
 }
 
+/// Appends the fields that were kept for the release that knows them.
+pub(crate) fn put_unknown(out: &mut Vec<u8>, unknown: &UnknownFields) -> Result<()> {
+    for (tag, bytes) in unknown {
+        put_field(out, *tag, bytes)?;
+    }
+    Ok(())
+}
+
+/// Hands each field of the record `what` to `known`, and keeps what that does not take
+/// (`false`). Refuses what is critical and not taken.
+pub(crate) fn take_fields(
+    what: &str,
+    mut take: Take<'_>,
+    mut known: impl FnMut(u8, &[u8]) -> Result<bool>,
+) -> Result<UnknownFields> {
+    let mut unknown = UnknownFields::new();
+    while !take.0.is_empty() {
+        let (tag, bytes) = take
+            .field()
+            .ok_or_else(|| corrupt(what, "a field is cut short"))?;
+        if known(tag, bytes)? {
+            continue;
+        }
+        if tag & CRITICAL != 0 {
+            return Err(corrupt(what, &format!("field {tag} is of a newer cullet")));
+        }
+        unknown.push((tag, bytes.to_vec()));
+    }
+    Ok(unknown)
+}
+
+/// The text of a field.
+pub(crate) fn text(what: &str, bytes: &[u8]) -> Result<String> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| corrupt(what, "a field is not text"))
+}
+
 /// Appends a u16 length and the bytes.
 pub(crate) fn put_short(out: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
     let len = u16::try_from(bytes.len())

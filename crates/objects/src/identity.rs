@@ -24,7 +24,9 @@
 //! Policies will be fields. One that restricts must be critical (see `codec`): a release that
 //! does not know it then refuses the key, instead of letting it do more than it may.
 
-use crate::codec::{CRITICAL, Take, UnknownFields, corrupt, put_field};
+use crate::codec::{
+    CRITICAL, Take, UnknownFields, corrupt, put_field, put_unknown, take_fields, text,
+};
 use crate::record::take_version;
 use crate::{AccountId, Result, Timestamp};
 
@@ -70,32 +72,6 @@ fn with_bit(flags: u8, bit: u8, set: bool) -> u8 {
     if set { flags | bit } else { flags & !bit }
 }
 
-/// Hands each field to `known`, and keeps what that does not take.
-fn take_fields(
-    what: &str,
-    mut take: Take<'_>,
-    mut known: impl FnMut(u8, &[u8]) -> Result<bool>,
-) -> Result<UnknownFields> {
-    let mut unknown = UnknownFields::new();
-    while !take.0.is_empty() {
-        let (tag, bytes) = take
-            .field()
-            .ok_or_else(|| corrupt(what, "a field is cut short"))?;
-        if known(tag, bytes)? {
-            continue;
-        }
-        if tag & CRITICAL != 0 {
-            return Err(corrupt(what, &format!("field {tag} is of a newer cullet")));
-        }
-        unknown.push((tag, bytes.to_vec()));
-    }
-    Ok(unknown)
-}
-
-fn text(what: &str, bytes: &[u8]) -> Result<String> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| corrupt(what, "a field is not text"))
-}
-
 impl AccountRecord {
     pub(crate) fn is_enabled(&self) -> bool {
         self.flags & DISABLED == 0
@@ -110,9 +86,7 @@ impl AccountRecord {
         out.extend_from_slice(&self.account.number().to_le_bytes());
         out.extend_from_slice(&self.created.as_millis().to_le_bytes());
         put_field(&mut out, FIELD_NAME, self.name.as_bytes())?;
-        for (tag, bytes) in &self.unknown {
-            put_field(&mut out, *tag, bytes)?;
-        }
+        put_unknown(&mut out, &self.unknown)?;
         Ok(out)
     }
 
@@ -159,9 +133,7 @@ impl KeyRecord {
         out.extend_from_slice(&self.rotated.as_millis().to_le_bytes());
         put_field(&mut out, FIELD_DESCRIPTION, self.description.as_bytes())?;
         put_field(&mut out, FIELD_SEALED, &self.sealed)?;
-        for (tag, bytes) in &self.unknown {
-            put_field(&mut out, *tag, bytes)?;
-        }
+        put_unknown(&mut out, &self.unknown)?;
         Ok(out)
     }
 

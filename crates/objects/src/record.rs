@@ -42,7 +42,9 @@
 
 use volume::BlobRef;
 
-use crate::codec::{CRITICAL, Take, UnknownFields, corrupt, put_field, put_short};
+use crate::codec::{
+    CRITICAL, Take, UnknownFields, corrupt, put_field, put_short, put_unknown, take_fields, text,
+};
 use crate::keys::BucketId;
 use crate::limits::ETAG_BYTES_MAX;
 use crate::parts::PartsRef;
@@ -212,52 +214,37 @@ impl ObjectRecord {
             Body::Blob(blob) => put_blob(&mut out, blob)?,
             Body::Parts(parts) => put_field(&mut out, FIELD_PARTS, &parts.encode()?)?,
         }
-        for (tag, bytes) in &self.unknown {
-            put_field(&mut out, *tag, bytes)?;
-        }
+        put_unknown(&mut out, &self.unknown)?;
         Ok(out)
     }
 
     /// Any bytes become a record or [`Error::Corrupt`]; a record with a critical field that
     /// this release does not know is refused likewise, naming that reason.
     pub fn decode(value: &[u8]) -> Result<ObjectRecord> {
+        let what = "an object's record";
         let mut take = Take(value);
         let head = ObjectHead::take(&mut take)?;
-        let mut record = ObjectRecord {
-            head,
-            body: Body::Inline,
-            metadata: Metadata::default(),
-            checksum: None,
-            unknown: UnknownFields::new(),
-        };
-        while !take.0.is_empty() {
-            let what = "an object's record";
-            let (tag, bytes) = take
-                .field()
-                .ok_or_else(|| corrupt(what, "a field is cut short"))?;
-            record.take_field(tag, bytes)?;
-        }
-        Ok(record)
-    }
-
-    fn take_field(&mut self, tag: u8, bytes: &[u8]) -> Result<()> {
-        let what = "an object's record";
-        if self.metadata.take_field(what, tag, bytes)? {
-            return Ok(());
-        }
-        match tag {
-            FIELD_CHECKSUM => match Checksum::decode(bytes) {
-                Some(checksum) => self.checksum = Some(checksum),
-                None => self.unknown.push((tag, bytes.to_vec())),
-            },
-            FIELD_BLOB => self.body = Body::Blob(BlobRef::decode(bytes)?),
-            FIELD_PARTS => self.body = Body::Parts(PartsRef::decode(bytes)?),
-            tag if tag & CRITICAL != 0 => {
-                return Err(corrupt(what, &format!("field {tag} is of a newer cullet")));
+        let (mut body, mut metadata, mut checksum) = (Body::Inline, Metadata::default(), None);
+        let unknown = take_fields(what, take, |tag, bytes| {
+            match tag {
+                // One of an algorithm that this release does not know is kept as it is.
+                FIELD_CHECKSUM => match Checksum::decode(bytes) {
+                    Some(known) => checksum = Some(known),
+                    None => return Ok(false),
+                },
+                FIELD_BLOB => body = Body::Blob(BlobRef::decode(bytes)?),
+                FIELD_PARTS => body = Body::Parts(PartsRef::decode(bytes)?),
+                tag => return metadata.take_field(what, tag, bytes),
             }
-            tag => self.unknown.push((tag, bytes.to_vec())),
-        }
-        Ok(())
+            Ok(true)
+        })?;
+        Ok(ObjectRecord {
+            head,
+            body,
+            metadata,
+            checksum,
+            unknown,
+        })
     }
 }
 
@@ -302,7 +289,7 @@ impl Metadata {
 
     /// Takes a field of a record; `false` if it is none of the metadata.
     fn take_field(&mut self, what: &str, tag: u8, bytes: &[u8]) -> Result<bool> {
-        let text = match tag {
+        let place = match tag {
             FIELD_CONTENT_TYPE => &mut self.content_type,
             FIELD_CACHE_CONTROL => &mut self.cache_control,
             FIELD_CONTENT_DISPOSITION => &mut self.content_disposition,
@@ -315,8 +302,7 @@ impl Metadata {
             }
             _ => return Ok(false),
         };
-        let value = std::str::from_utf8(bytes).map_err(|_| corrupt(what, "a field is not text"))?;
-        *text = Some(value.to_owned());
+        *place = Some(text(what, bytes)?);
         Ok(true)
     }
 
@@ -363,9 +349,7 @@ impl BucketRecord {
         out.extend_from_slice(&self.account.number().to_le_bytes());
         out.extend_from_slice(&self.created.as_millis().to_le_bytes());
         put_field(&mut out, FIELD_REGION, self.region.as_bytes())?;
-        for (tag, bytes) in &self.unknown {
-            put_field(&mut out, *tag, bytes)?;
-        }
+        put_unknown(&mut out, &self.unknown)?;
         Ok(out)
     }
 
@@ -376,21 +360,13 @@ impl BucketRecord {
         take_version(&mut take, what)?;
         let mut record =
             BucketRecord::take_head(&mut take).ok_or_else(|| corrupt(what, "it is cut short"))?;
-        while !take.0.is_empty() {
-            let (tag, bytes) = take
-                .field()
-                .ok_or_else(|| corrupt(what, "a field is cut short"))?;
-            match tag {
-                FIELD_REGION => {
-                    let region = std::str::from_utf8(bytes);
-                    record.region = region.map_err(|_| corrupt(what, "its region"))?.to_owned();
-                }
-                tag if tag & CRITICAL != 0 => {
-                    return Err(corrupt(what, &format!("field {tag} is of a newer cullet")));
-                }
-                tag => record.unknown.push((tag, bytes.to_vec())),
+        let region = &mut record.region;
+        record.unknown = take_fields(what, take, |tag, bytes| {
+            if tag == FIELD_REGION {
+                *region = text(what, bytes)?;
             }
-        }
+            Ok(tag == FIELD_REGION)
+        })?;
         Ok(record)
     }
 

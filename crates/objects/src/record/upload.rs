@@ -14,7 +14,7 @@
 
 use super::{FIELD_BLOB, FIELD_CHECKSUM, VERSION, put_blob, put_etag, take_etag, take_version};
 use crate::checksum::{ChecksumAlgorithm, ChecksumKind};
-use crate::codec::{CRITICAL, Take, UnknownFields, corrupt, put_field};
+use crate::codec::{Take, UnknownFields, corrupt, put_field, put_unknown, take_fields};
 use crate::{AccountId, Checksum, ETag, Metadata, Result, Timestamp};
 use volume::BlobRef;
 
@@ -47,9 +47,7 @@ impl UploadRecord {
                 &[algorithm.number(), kind.number()],
             )?;
         }
-        for (tag, bytes) in &self.unknown {
-            put_field(&mut out, *tag, bytes)?;
-        }
+        put_unknown(&mut out, &self.unknown)?;
         Ok(out)
     }
 
@@ -60,26 +58,20 @@ impl UploadRecord {
         take_version(&mut take, what)?;
         let mut record =
             UploadRecord::take_head(&mut take).ok_or_else(|| corrupt(what, "it is cut short"))?;
-        while !take.0.is_empty() {
-            let field = take.field();
-            let (tag, bytes) = field.ok_or_else(|| corrupt(what, "a field is cut short"))?;
-            if record.metadata.take_field(what, tag, bytes)? {
-                continue;
-            }
+        let (metadata, checksum) = (&mut record.metadata, &mut record.checksum);
+        record.unknown = take_fields(what, take, |tag, bytes| {
             match (tag, bytes) {
                 (FIELD_CHECKSUM, &[algorithm, kind]) => {
                     // What the parts must have cannot be left out.
                     let algorithm = ChecksumAlgorithm::from_number(algorithm);
-                    let checksum = algorithm.zip(ChecksumKind::from_number(kind));
-                    record.checksum =
-                        Some(checksum.ok_or_else(|| corrupt(what, "its checksum is unknown"))?);
+                    let known = algorithm.zip(ChecksumKind::from_number(kind));
+                    *checksum =
+                        Some(known.ok_or_else(|| corrupt(what, "its checksum is unknown"))?);
+                    Ok(true)
                 }
-                (tag, _) if tag & CRITICAL != 0 => {
-                    return Err(corrupt(what, &format!("field {tag} is of a newer cullet")));
-                }
-                (tag, bytes) => record.unknown.push((tag, bytes.to_vec())),
+                _ => metadata.take_field(what, tag, bytes),
             }
-        }
+        })?;
         Ok(record)
     }
 
@@ -123,9 +115,7 @@ impl PartRecord {
             put_field(&mut out, FIELD_CHECKSUM, &checksum.encode())?;
         }
         put_blob(&mut out, &self.blob)?;
-        for (tag, bytes) in &self.unknown {
-            put_field(&mut out, *tag, bytes)?;
-        }
+        put_unknown(&mut out, &self.unknown)?;
         Ok(out)
     }
 
@@ -136,19 +126,15 @@ impl PartRecord {
         take_version(&mut take, what)?;
         let head = PartRecord::take_head(&mut take);
         let (size, modified, etag) = head.ok_or_else(|| corrupt(what, "it is cut short"))?;
-        let (mut checksum, mut blob, mut unknown) = (None, None, UnknownFields::new());
-        while !take.0.is_empty() {
-            let field = take.field();
-            let (tag, bytes) = field.ok_or_else(|| corrupt(what, "a field is cut short"))?;
+        let (mut checksum, mut blob) = (None, None);
+        let unknown = take_fields(what, take, |tag, bytes| {
             match tag {
                 FIELD_CHECKSUM => checksum = Checksum::decode(bytes),
                 FIELD_BLOB => blob = Some(BlobRef::decode(bytes)?),
-                tag if tag & CRITICAL != 0 => {
-                    return Err(corrupt(what, &format!("field {tag} is of a newer cullet")));
-                }
-                tag => unknown.push((tag, bytes.to_vec())),
+                _ => return Ok(false),
             }
-        }
+            Ok(true)
+        })?;
         let blob = blob.ok_or_else(|| corrupt(what, "it names no blob"))?;
         if blob.plain_len != size {
             return Err(corrupt(what, "its size is not its blob's"));
