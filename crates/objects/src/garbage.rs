@@ -133,29 +133,25 @@ impl Inner {
     /// reads any more. Says how many.
     pub(crate) async fn clear_notes(&self) -> Result<usize> {
         let Settled { blobs, parts } = self.notes().take_settled();
-        let count = blobs.len() + parts.len();
-        let mut parts = VecDeque::from(parts);
-        let mut outcome = self.forget_notes(blobs);
-        while let Some((anchor, deletion)) = parts.pop_front() {
-            let released = match outcome {
-                Ok(()) => self.release_parts(anchor).await,
-                Err(error) => Err(error),
-            };
-            outcome = match released {
-                Ok(()) => Ok(()),
-                // The note stays, for a release or a disk that can read it.
-                Err(error @ (Error::Corrupt { .. } | Error::Unreadable { .. })) => {
-                    self.sweep.count_unattributed();
-                    self.notes().forget(anchor);
-                    Err(error)
-                }
-                Err(error) => {
-                    self.notes().push(anchor, GarbageKind::Parts, deletion);
-                    Err(error)
-                }
-            };
+        let count = blobs.len() + usize::from(parts.is_some());
+        let forgotten = self.forget_notes(blobs);
+        let Some((anchor, deletion)) = parts else {
+            return forgotten.map(|()| count);
+        };
+        let released = match forgotten {
+            Ok(()) => self.release_parts(anchor).await,
+            Err(error) => Err(error),
+        };
+        match &released {
+            Ok(()) => {}
+            // The note stays, for a release or a disk that can read it.
+            Err(Error::Corrupt { .. } | Error::Unreadable { .. }) => {
+                self.sweep.count_unattributed();
+                self.notes().forget(anchor);
+            }
+            Err(_) => self.notes().push(anchor, GarbageKind::Parts, deletion),
         }
-        outcome.map(|()| count)
+        released.map(|()| count)
     }
 
     fn forget_notes(&self, settled: Vec<(BlobId, Deletion)>) -> Result<()> {
@@ -269,8 +265,8 @@ struct NoteList {
 struct Settled {
     /// Blobs that are deleted.
     blobs: Vec<(BlobId, Deletion)>,
-    /// Anchors of bodies that nobody reads.
-    parts: Vec<(BlobId, Deletion)>,
+    /// The anchor of a body that nobody reads. One at most: its parts may be many.
+    parts: Option<(BlobId, Deletion)>,
 }
 
 impl Notes {
@@ -308,8 +304,7 @@ impl Notes {
     }
 
     /// Some whose deletion is durable. Looks at a few at the front, and moves those that are not
-    /// behind the others, so that one that waits for its reader is in nobody's way. Of bodies in
-    /// parts at most one, whose parts may be many.
+    /// behind the others, so that one that waits for its reader is in nobody's way.
     fn take_settled(&self) -> Settled {
         let mut list = self.lock();
         let mut settled = Settled::default();
@@ -317,11 +312,11 @@ impl Notes {
             let Some((blob, kind, deletion)) = list.queue.pop_front() else {
                 break;
             };
-            let another = kind == GarbageKind::Parts && !settled.parts.is_empty();
+            let another = kind == GarbageKind::Parts && settled.parts.is_some();
             match deletion.outcome() {
                 Some(Ok(())) if !another => match kind {
                     GarbageKind::Blob => settled.blobs.push((blob, deletion)),
-                    GarbageKind::Parts => settled.parts.push((blob, deletion)),
+                    GarbageKind::Parts => settled.parts = Some((blob, deletion)),
                 },
                 Some(Ok(())) | None => list.queue.push_back((blob, kind, deletion)),
                 Some(Err(error)) => {
