@@ -4,7 +4,7 @@
 //! Disks written before there were such entries have a bucket and no mark that says that all
 //! are there: opening them adds what is missing. The mark is set with the first bucket.
 
-use volume::{MetaBatch, VolumeError};
+use volume::MetaBatch;
 
 use crate::keys::{
     account_bucket_key, account_bucket_name, bucket_key, bucket_name, bucket_range, setting_key,
@@ -13,7 +13,7 @@ use crate::limits::{INDEX_PER_BATCH, SCAN_CHUNK_MAX, SCAN_CHUNK_MIN};
 use crate::meta_store::{MetaStore, MetaView};
 use crate::record::BucketRecord;
 use crate::scan::Scan;
-use crate::{AccountId, Error, Result};
+use crate::{AccountId, Result};
 
 /// The setting that says that every bucket has its entry.
 const INDEXED: &str = "account-buckets";
@@ -66,16 +66,11 @@ pub(crate) async fn complete(meta: &dyn MetaStore) -> Result<()> {
         batch = batch.put(&entry, Vec::new(), Vec::new());
         entries += 1;
         if entries == INDEX_PER_BATCH {
-            commit(meta, std::mem::take(&mut batch).frees_space())?;
+            meta.commit_now(std::mem::take(&mut batch).frees_space())?;
             entries = 0;
         }
     }
     // Last: until it is there, all of this is done again.
     let mark = setting_key(INDEXED);
-    commit(meta, batch.put(&mark, vec![1], Vec::new()).frees_space())
-}
-
-fn commit(meta: &dyn MetaStore, batch: MetaBatch) -> Result<()> {
-    let persistent = meta.commit(batch)?.wait();
-    persistent.map_err(|error| Error::from(VolumeError::from(error)))
+    meta.commit_now(batch.put(&mark, vec![1], Vec::new()).frees_space())
 }

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use volume::{MetaBatch, VolumeError};
+use volume::MetaBatch;
 use zeroize::Zeroizing;
 
 use crate::block_on::block_on;
@@ -416,7 +416,7 @@ impl Accounts {
             record.encode()?,
             Vec::new(),
         );
-        self.commit(batch)?;
+        self.0.inner.meta.commit_now(batch)?;
         self.table_mut().put_account(&record);
         Ok(AccountInfo {
             account,
@@ -435,7 +435,10 @@ impl Accounts {
         let stored = self.stored(&key, || AccountsError::NoSuchAccount(account.to_string()))?;
         let mut record = AccountRecord::decode(&stored)?;
         record.set_enabled(enabled);
-        self.commit(replacing(&key, stored, record.encode()?))?;
+        self.0
+            .inner
+            .meta
+            .commit_now(replacing(&key, stored, record.encode()?))?;
         self.table_mut().put_account(&record);
         Ok(())
     }
@@ -461,7 +464,7 @@ impl Accounts {
         let batch = MetaBatch::new()
             .delete(&identity_key(account.number()))
             .delete(&account_key(account.number()));
-        self.commit(batch.frees_space())?;
+        self.0.inner.meta.commit_now(batch.frees_space())?;
         self.table_mut().accounts.remove(&account);
         Ok(())
     }
@@ -494,7 +497,7 @@ impl Accounts {
             record.encode()?,
             Vec::new(),
         );
-        self.commit(batch)?;
+        self.0.inner.meta.commit_now(batch)?;
         self.apply(new.access_key_id, &record)
     }
 
@@ -523,7 +526,7 @@ impl Accounts {
         let key = access_key(access_key_id);
         self.stored(&key, missing)?;
         let batch = MetaBatch::new().delete(&key);
-        self.commit(batch.frees_space())?;
+        self.0.inner.meta.commit_now(batch.frees_space())?;
         self.table_mut().keys.remove(access_key_id);
         Ok(())
     }
@@ -539,7 +542,10 @@ impl Accounts {
         let stored = self.stored(&key, || AccountsError::NoSuchKey(access_key_id.to_owned()))?;
         let mut record = KeyRecord::decode(&stored)?;
         change(&mut record);
-        self.commit(replacing(&key, stored, record.encode()?))?;
+        self.0
+            .inner
+            .meta
+            .commit_now(replacing(&key, stored, record.encode()?))?;
         self.apply(access_key_id.to_owned(), &record)
     }
 
@@ -575,11 +581,6 @@ impl Accounts {
         let view = self.0.inner.meta.view();
         let entry = block_on(view.get(key))?;
         entry.map(|entry| entry.value).ok_or_else(missing)
-    }
-
-    fn commit(&self, batch: MetaBatch) -> Outcome<()> {
-        let persistent = self.0.inner.meta.commit(batch)?.wait();
-        Ok(persistent.map_err(|error| Error::from(VolumeError::from(error)))?)
     }
 
     fn table(&self) -> RwLockReadGuard<'_, Table> {

@@ -163,7 +163,7 @@ impl Inner {
             .fold(MetaBatch::new().frees_space(), |batch, (blob, _)| {
                 batch.delete(&garbage_key(NOTES_SLICE, *blob))
             });
-        match self.commit_now(batch) {
+        match self.meta.commit_now(batch) {
             Ok(()) => {
                 for (blob, _) in settled {
                     self.notes().forget(blob);
@@ -213,7 +213,7 @@ impl Inner {
         drop(cursor);
         let last = Garbage::Blob(anchor.clone());
         let (batch, _) = last.note(MetaBatch::new().frees_space(), NOTES_SLICE)?;
-        self.commit_now(batch)?;
+        self.meta.commit_now(batch)?;
         let deletion = self.volume.delete_blob(&anchor, Vec::new());
         self.notes().push(anchor.id, GarbageKind::Blob, deletion);
         Ok(())
@@ -230,17 +230,11 @@ impl Inner {
             batch = with_note;
             noted.push(note);
         }
-        self.commit_now(batch)?;
+        self.meta.commit_now(batch)?;
         for noted in &noted {
             self.release(noted, Vec::new());
         }
         Ok(())
-    }
-
-    /// Commits a batch and blocks until it is durable: for work that no request waits for.
-    pub(crate) fn commit_now(&self, batch: MetaBatch) -> Result<()> {
-        let dependency = self.meta.commit(batch)?;
-        Ok(dependency.wait().map_err(VolumeError::from)?)
     }
 }
 

@@ -8,7 +8,9 @@ use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 
-use volume::{Dependency, Key, MetaBatch, MetaEntry, MetaPage, SliceMap, Volume, VolumeSnapshot};
+use volume::{
+    Dependency, Key, MetaBatch, MetaEntry, MetaPage, SliceMap, Volume, VolumeError, VolumeSnapshot,
+};
 
 use crate::Result;
 
@@ -29,6 +31,12 @@ pub(crate) trait MetaStore: Send + Sync + 'static {
     /// completes the dependency with [`volume::shardstore::Error::Busy`] later, if an
     /// expectation does not hold: nothing was changed then, and both become `SlowDown`.
     fn commit(&self, batch: MetaBatch) -> Result<Dependency>;
+
+    /// Commits a batch and blocks until it is durable.
+    fn commit_now(&self, batch: MetaBatch) -> Result<()> {
+        let dependency = self.commit(batch)?;
+        Ok(dependency.wait().map_err(VolumeError::from)?)
+    }
 
     /// Why what holds this key takes no more batches, if that is so.
     fn failure(&self, key: &[u8]) -> Result<Option<String>>;

@@ -308,7 +308,7 @@ impl Inner {
             MetaBatch::new()
                 .frees_space()
                 .put(&key, epoch.to_le_bytes().to_vec(), Vec::new());
-        self.commit_now(batch)
+        self.meta.commit_now(batch)
     }
 
     /// After a clean end nothing of this run needs a sweep: says so. Without the mark the

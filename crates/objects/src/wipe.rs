@@ -168,7 +168,7 @@ impl Inner {
         if through {
             batch = batch.delete(&Key::plain(note));
         }
-        self.commit_now(batch)?;
+        self.meta.commit_now(batch)?;
         for noted in &noted {
             self.release(noted, Vec::new());
         }
