@@ -188,7 +188,7 @@ impl Store {
         version: &Version,
         changes: &mut LiveChanges,
     ) -> Result<Vec<TableMeta>> {
-        let cursor = MemtableCursor::new(memtable.clone(), u64::MAX, &[], None);
+        let cursor = MemtableCursor::new(memtable.clone(), u64::MAX, &[], None, 128);
         let mut merged = Merged::new(vec![Source::Memtable(cursor)]);
         // Keys come in order, so what is read for one serves the next.
         let reader = self.table_reader(Read::Blocking, true);

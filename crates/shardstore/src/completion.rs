@@ -68,9 +68,19 @@ impl<T> Shared<T> {
     }
 }
 
-/// A result that arrives later and is taken once.
+/// A result that arrives later, or is there already, and is taken once.
 #[derive(Debug)]
-pub struct Completion<T>(Arc<Shared<T>>);
+pub struct Completion<T>(Inner<T>);
+
+#[derive(Debug)]
+enum Inner<T> {
+    /// Most reads are answered at once, and cost nothing to hand over then. `None` once taken.
+    Ready(Option<Result<T>>),
+    Later(Arc<Shared<T>>),
+}
+
+/// Results are moved, never pinned.
+impl<T> Unpin for Completion<T> {}
 
 /// The side that provides the result. Dropped unused, it completes with [`Error::Closed`].
 #[derive(Debug)]
@@ -80,24 +90,29 @@ impl<T> Completion<T> {
     /// A completion and the side that sets it.
     pub fn pair() -> (Completer<T>, Completion<T>) {
         let shared = Shared::new();
-        (Completer(Some(shared.clone())), Completion(shared))
+        let later = Inner::Later(shared.clone());
+        (Completer(Some(shared)), Completion(later))
     }
 
     /// A completion that is complete already.
     pub fn ready(result: Result<T>) -> Completion<T> {
-        let (completer, completion) = Completion::pair();
-        completer.complete(result);
-        completion
+        Completion(Inner::Ready(Some(result)))
     }
 
     /// Whether the result is there.
     pub fn is_complete(&self) -> bool {
-        lock(&self.0.state).result.is_some()
+        match &self.0 {
+            Inner::Ready(result) => result.is_some(),
+            Inner::Later(shared) => lock(&shared.state).result.is_some(),
+        }
     }
 
     /// Blocks the calling thread until the result is there, and takes it.
     pub fn wait(self) -> Result<T> {
-        self.0.wait_until(Option::take)
+        match self.0 {
+            Inner::Ready(result) => result.unwrap_or(Err(Error::Closed)),
+            Inner::Later(shared) => shared.wait_until(Option::take),
+        }
     }
 }
 
@@ -105,8 +120,11 @@ impl<T> Completion<T> {
 impl<T> Future for Completion<T> {
     type Output = Result<T>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
-        self.0.poll_with(context, Option::take)
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        match &mut self.0 {
+            Inner::Ready(result) => result.take().map_or(Poll::Pending, Poll::Ready),
+            Inner::Later(shared) => shared.poll_with(context, Option::take),
+        }
     }
 }
 

@@ -47,10 +47,16 @@ pub struct MemtableCursor {
 }
 
 impl MemtableCursor {
-    const PAGE_FIRST: usize = 4;
     const PAGE: usize = 128;
 
-    pub fn new(memtable: Arc<Memtable>, lsn: u64, from: &[u8], to: Option<&[u8]>) -> Self {
+    /// `first`: how many entries are probably wanted.
+    pub fn new(
+        memtable: Arc<Memtable>,
+        lsn: u64,
+        from: &[u8],
+        to: Option<&[u8]>,
+        first: usize,
+    ) -> Self {
         let to = to.filter(|_| !mutants::on(Mutant::M1)).map(Into::into);
         let mut cursor = MemtableCursor {
             memtable,
@@ -59,7 +65,7 @@ impl MemtableCursor {
             buffer: VecDeque::new(),
             next: None,
         };
-        cursor.fill(from, Self::PAGE_FIRST);
+        cursor.fill(from, first);
         cursor
     }
 

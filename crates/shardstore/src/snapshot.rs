@@ -225,8 +225,11 @@ impl Snapshot {
         stem_hash: Option<u64>,
         reader: &TableReader<'_>,
     ) -> Result<Merged> {
+        // Of a stem the first key is nearly always the one.
+        let first = if stem_hash.is_some() { 1 } else { 4 };
         let memtables = self.memtables.iter().map(|memtable| {
-            Source::Memtable(MemtableCursor::new(memtable.clone(), self.lsn, from, to))
+            let memtable = memtable.clone();
+            Source::Memtable(MemtableCursor::new(memtable, self.lsn, from, to, first))
         });
         let mut sources: Vec<Source> = memtables.collect();
         sources.extend(self.version.sources(from, to, stem_hash, reader)?);

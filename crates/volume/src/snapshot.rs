@@ -51,15 +51,17 @@ impl VolumeSnapshot {
         mut f: impl FnMut(&Snapshot, Read) -> shardstore::Result<T> + Send + 'static,
     ) -> Result<shardstore::Completion<T>> {
         let disks = self.snapshots.len();
-        let snapshot = self
-            .snapshots
-            .get(disk)
-            .ok_or(VolumeError::Disks { disks })?
-            .clone();
+        if disk >= disks {
+            return Err(VolumeError::Disks { disks });
+        }
+        let snapshots = self.snapshots.clone();
         Ok(self
             .volume
             .engine(disk)?
-            .read(move |_, how| f(&snapshot, how)))
+            .read(move |_, how| match snapshots.get(disk) {
+                Some(snapshot) => f(snapshot, how),
+                None => Err(shardstore::Error::Closed),
+            }))
     }
 
     /// The entry of a metadata key, whose stem is the one that it was put with.
