@@ -18,7 +18,7 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use s3::{Front, FrontBody, MemoryBudget, Observer as _, Overloaded, RequestSummary, Reservation};
 use tokio::io::AsyncWriteExt;
@@ -233,13 +233,13 @@ async fn serve_http1(
     mut stop: watch::Receiver<bool>,
 ) -> hyper::Result<()> {
     let service = service_fn(|request| {
-        let (app, occupant) = (app.clone(), occupant.clone());
-        async move { Ok::<_, Infallible>(answer(&app, request, peer, occupant).await) }
+        // Before it is polled: hyper reads on once more, and the head is whole.
+        let (app, busy) = (app.clone(), Busy::begin(occupant.clone()));
+        async move { Ok::<_, Infallible>(answer(&app, request, peer, busy).await) }
     });
+    // Time is kept by `Paced`, for heads, and by the occupant, for the silence between them:
+    // with a timer for each request hyper would do it dearer.
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // For silence between requests; a head's own time is shorter, see `Paced`.
-        .header_read_timeout(IDLE_TIMEOUT)
         .max_buf_size(CONNECTION_BUFFER_BYTES)
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), service);
@@ -253,10 +253,11 @@ async fn serve_http1(
                     tracing::debug!(%peer, "a connection made room before its request was whole");
                     return Ok(());
                 }
-                drain = true;
-                connection.as_mut().graceful_shutdown();
             }
+            () = occupant.silent_for(IDLE_TIMEOUT), if !drain => {}
         }
+        drain = true;
+        connection.as_mut().graceful_shutdown();
     }
 }
 
@@ -273,8 +274,9 @@ async fn serve_http2(
         return Ok(());
     };
     let service = service_fn(|request| {
-        let (app, occupant) = (app.clone(), occupant.clone());
-        async move { Ok::<_, Infallible>(answer(&app, request, peer, occupant).await) }
+        // Before it is polled: hyper reads on once more, and the head is whole.
+        let (app, busy) = (app.clone(), Busy::begin(occupant.clone()));
+        async move { Ok::<_, Infallible>(answer(&app, request, peer, busy).await) }
     });
     let connection = http2::builder().serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
@@ -332,9 +334,8 @@ async fn answer(
     app: &App,
     request: Request<Incoming>,
     peer: SocketAddr,
-    occupant: Arc<Occupant>,
+    busy: Busy,
 ) -> Response<Answer> {
-    let busy = Busy::begin(occupant);
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let http2 = parts.version == Version::HTTP_2;
