@@ -55,6 +55,12 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Whether this is that very secret, not merely one with the same text: what was derived
+    /// from that one counts for this one.
+    pub fn is(&self, other: &Secret) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl fmt::Debug for Secret {

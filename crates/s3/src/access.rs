@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use objects::{AccountId, Accounts, Denial, Objects, Timestamp};
+use objects::{AccountId, Accounts, Denial, Grant, Objects, Secret, Timestamp};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::{S3Error, S3Result, s3_error};
@@ -20,33 +20,44 @@ use crate::unsupported::{canonical_name, check_headers, check_query};
 
 /// Knows every access key: the root key, and those in the table of accounts.
 pub(crate) struct Keys {
-    root: Credentials,
+    root_id: String,
+    root: Grant,
     accounts: Accounts,
 }
 
 impl Keys {
     pub(crate) fn new(root: Credentials, accounts: Accounts) -> Keys {
-        Keys { root, accounts }
+        let grant = Grant {
+            account: AccountId::ROOT,
+            secret: Secret::new(root.secret_access_key),
+        };
+        Keys {
+            root_id: root.access_key_id,
+            root: grant,
+            accounts,
+        }
     }
 
     pub(crate) fn is_root(&self, access_key: &str) -> bool {
-        access_key == self.root.access_key_id
+        access_key == self.root_id
     }
 
     /// The account that an access key signs for, as of now.
     pub(crate) fn account_of(&self, access_key: &str) -> S3Result<AccountId> {
-        if self.is_root(access_key) {
-            return Ok(AccountId::ROOT);
+        let grant = self.grant(access_key).map_err(denied)?;
+        Ok(grant.account)
+    }
+
+    /// Whom an access key signs for, and with what, as of now.
+    pub(crate) fn grant(&self, access_key: &str) -> Result<Grant, Denial> {
+        match self.is_root(access_key) {
+            true => Ok(self.root.clone()),
+            false => self.accounts.grant(access_key),
         }
-        let grant = self.accounts.grant(access_key);
-        grant.map(|grant| grant.account).map_err(denied)
     }
 
     fn secret_of(&self, access_key: &str) -> S3Result<SecretKey> {
-        if self.is_root(access_key) {
-            return Ok(SecretKey::from(self.root.secret_access_key.as_str()));
-        }
-        let grant = self.accounts.grant(access_key).map_err(denied)?;
+        let grant = self.grant(access_key).map_err(denied)?;
         Ok(SecretKey::from(grant.secret.expose()))
     }
 }

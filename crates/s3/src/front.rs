@@ -28,9 +28,11 @@ use crate::limits::{
     FORM_FIELDS_BYTES_MAX, FORM_FIELDS_MAX, PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX,
     SIGNED_CHUNK_BYTES_MAX, SMALL_REQUEST_BYTES_MAX,
 };
+use crate::plain_read::PlainRead;
 use crate::refuse::{Refusal, complete_error};
 use crate::routes::{Admin, Routes};
 use crate::scope::Scope;
+use crate::signing_keys::SigningKeys;
 
 /// The access key of the root account, which alone may administer.
 #[derive(Clone)]
@@ -142,6 +144,9 @@ struct Inner {
     service: S3Service,
     /// Takes uploads by HTML form and nothing else.
     forms: S3Service,
+    objects: Objects,
+    keys: Arc<Keys>,
+    signing: SigningKeys,
     budgets: Budgets,
     domains: Domains,
     region: String,
@@ -192,7 +197,7 @@ impl Front {
         };
         let keys = Arc::new(Keys::new(options.credentials, options.accounts));
         let gate = Gate {
-            objects,
+            objects: objects.clone(),
             keys: keys.clone(),
             budgets: options.budgets.clone(),
             domains: domains.clone(),
@@ -208,7 +213,7 @@ impl Front {
         let forms = build(for_forms(config.clone())).build();
         let mut builder = build(config);
         builder.set_route(Routes {
-            keys,
+            keys: keys.clone(),
             budgets: options.budgets.clone(),
             metrics_path: options.metrics_path,
             metrics: options.metrics,
@@ -218,6 +223,9 @@ impl Front {
         Ok(Front(Arc::new(Inner {
             service: builder.build(),
             forms,
+            objects,
+            keys,
+            signing: SigningKeys::new(options.region.clone()),
             budgets: options.budgets,
             domains,
             region: options.region,
@@ -248,6 +256,12 @@ impl Front {
         let context = RequestContext::new(&parts, bucket.as_deref(), peer, observer);
         let has_body = !body.is_end_stream();
         context.set_body_unread(has_body);
+        if one_host && !has_body {
+            let answered = self.plain_read(&parts, bucket.as_deref(), &context).await;
+            if let Some(response) = answered {
+                return self.finish(response, context);
+            }
+        }
         let refusal = match one_host {
             true => self.refuse(&parts, has_body, bucket.is_some()),
             false => {
@@ -261,6 +275,30 @@ impl Front {
         };
         complete_error(&mut response, &context);
         self.finish(response, context)
+    }
+
+    /// Answers what is a plain read and succeeds; see [`plain_read`](crate::plain_read).
+    async fn plain_read(
+        &self,
+        request: &Parts,
+        bucket: Option<&str>,
+        context: &RequestContext,
+    ) -> Option<Response<Body>> {
+        let read = PlainRead::of(request, bucket)?;
+        if !host::is_certain(&self.0.domains, &request.headers) {
+            return None;
+        }
+        let grant = |key: &str| self.0.keys.grant(key).ok();
+        let verified = read.verify(grant, &self.0.signing)?;
+        let caller = verified.grant.account;
+        let answered = read
+            .answer(&caller, &self.0.objects, &self.0.budgets)
+            .await?;
+        let (response, reserved) = answered;
+        context.set_operation(read.operation());
+        context.set_caller(caller, verified.access_key);
+        context.hold(reserved);
+        Some(response)
     }
 
     async fn serve<B>(

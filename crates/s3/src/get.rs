@@ -6,19 +6,16 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
-use objects::{ObjectInfo, ObjectReader};
-use s3s::dto::{self, GetObjectInput, GetObjectOutput, StreamingBlob};
+use objects::ObjectReader;
+use s3s::dto::{GetObjectInput, GetObjectOutput, StreamingBlob};
 use s3s::stream::{ByteStream, RemainingLength};
-use s3s::{S3Request, S3Response, S3Result, StdError, s3_error};
+use s3s::{Body, S3Request, S3Response, S3Result, StdError, s3_error};
 
-use crate::algorithms::{put_sums, sums_of};
 use crate::door::{Door, caller, context};
 use crate::errors::{from_objects, from_overload};
 use crate::limits::GET_WINDOW_BYTES;
-use crate::view::{ReadInput, View, if_range, to_dto};
-
-/// What S3 says of an object that was put without a type.
-pub(crate) const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
+use crate::read_head::{self, overrides};
+use crate::view::{ReadInput, View, if_range};
 
 pub(crate) async fn get_object(
     door: &Door,
@@ -26,6 +23,7 @@ pub(crate) async fn get_object(
 ) -> S3Result<S3Response<GetObjectOutput>> {
     let wanted = read_input(&mut req.input, if_range(&req.headers));
     let with_checksum = req.input.checksum_mode.is_some();
+    let overrides = overrides!(req.input);
     wanted.check()?;
     let (bucket, key) = (&req.input.bucket, &req.input.key);
     let handle = door
@@ -34,16 +32,27 @@ pub(crate) async fn get_object(
         .await
         .map_err(from_objects)?;
     let view = wanted.view(&handle).await?;
-    let info = handle.info().clone();
+    let headers = read_head::headers(handle.info(), &view, &overrides, with_checksum)?;
 
-    let window = usize::try_from(view.len())
-        .unwrap_or(usize::MAX)
-        .min(GET_WINDOW_BYTES);
+    let window = window_bytes(&view);
     let budget = door.budgets.for_read(window);
     context(&req)?.hold(budget.reserve(window).await.map_err(from_overload)?);
 
-    let body = body(handle.read(view.range.clone()), view.len()).await?;
-    Ok(S3Response::new(answer(info, view, body, with_checksum)?))
+    let opened = open(handle.read(view.range.clone()), view.len()).await?;
+    let output = GetObjectOutput {
+        body: Some(opened.into()),
+        // This makes it 206.
+        content_range: view.content_range,
+        ..Default::default()
+    };
+    Ok(S3Response::with_headers(output, headers))
+}
+
+/// The memory that reading these bytes takes.
+pub(crate) fn window_bytes(view: &View) -> usize {
+    usize::try_from(view.len())
+        .unwrap_or(usize::MAX)
+        .min(GET_WINDOW_BYTES)
 }
 
 fn read_input(input: &mut GetObjectInput, if_range: Option<String>) -> ReadInput {
@@ -59,56 +68,43 @@ fn read_input(input: &mut GetObjectInput, if_range: Option<String>) -> ReadInput
     }
 }
 
+/// A body whose first piece was read.
+pub(crate) enum Opened {
+    /// There are no others.
+    Whole(Bytes),
+    Pieces(Pieces),
+}
+
+impl From<Opened> for StreamingBlob {
+    fn from(opened: Opened) -> StreamingBlob {
+        match opened {
+            Opened::Whole(bytes) => StreamingBlob::from_bytes(bytes),
+            Opened::Pieces(pieces) => StreamingBlob::new(pieces),
+        }
+    }
+}
+
+impl From<Opened> for Body {
+    fn from(opened: Opened) -> Body {
+        match opened {
+            Opened::Whole(bytes) => Body::from(bytes),
+            pieces => Body::from(StreamingBlob::from(pieces)),
+        }
+    }
+}
+
 /// Reads the first piece before anything is answered, so that an object that cannot be read
 /// is an error and not a body that breaks off.
-async fn body(mut reader: ObjectReader, length: u64) -> S3Result<StreamingBlob> {
+pub(crate) async fn open(mut reader: ObjectReader, length: u64) -> S3Result<Opened> {
     let first = match reader.next().await {
         Some(piece) => piece.map_err(from_objects)?,
-        None if length == 0 => return Ok(StreamingBlob::from_bytes(Bytes::new())),
+        None if length == 0 => Bytes::new(),
         None => return Err(s3_error!(InternalError, "the object's body is missing")),
     };
-    if first.len() as u64 == length {
-        return Ok(StreamingBlob::from_bytes(first));
-    }
-    Ok(StreamingBlob::new(Pieces::new(first, reader, length)))
-}
-
-fn answer(
-    info: ObjectInfo,
-    view: View,
-    body: StreamingBlob,
-    with_checksum: bool,
-) -> S3Result<GetObjectOutput> {
-    let mut sums = sums_of(view.checksum.as_ref().filter(|_| with_checksum), info.parts);
-    let metadata = info.metadata;
-    let mut output = GetObjectOutput {
-        checksum_type: sums.checksum_type.take(),
-        parts_count: view.parts.map(i32::from),
-        accept_ranges: Some("bytes".to_owned()),
-        body: Some(body),
-        cache_control: metadata.cache_control,
-        content_disposition: metadata.content_disposition,
-        content_encoding: metadata.content_encoding,
-        content_language: metadata.content_language,
-        content_length: Some(length_header(view.len())?),
-        content_range: view.content_range,
-        content_type: Some(
-            metadata
-                .content_type
-                .unwrap_or_else(|| DEFAULT_CONTENT_TYPE.into()),
-        ),
-        e_tag: Some(dto::ETag::Strong(info.etag.as_str().to_owned())),
-        expires: metadata.expires,
-        last_modified: Some(to_dto(info.modified)),
-        metadata: (!metadata.user.is_empty()).then(|| metadata.user.into_iter().collect()),
-        ..Default::default()
-    };
-    put_sums!(sums => output);
-    Ok(output)
-}
-
-pub(crate) fn length_header(length: u64) -> S3Result<i64> {
-    i64::try_from(length).map_err(|_| s3_error!(InternalError, "the object's size is impossible"))
+    Ok(match first.len() as u64 == length {
+        true => Opened::Whole(first),
+        false => Opened::Pieces(Pieces::new(first, reader, length)),
+    })
 }
 
 /// The future that reads the next piece, and gives the reader back.
@@ -116,7 +112,7 @@ type Reading = Pin<Box<dyn Future<Output = (ObjectReader, Option<objects::Result
 
 /// A body in verified pieces. The reader reads ahead by itself, so that one future at a time
 /// is enough.
-struct Pieces {
+pub(crate) struct Pieces {
     first: Option<Bytes>,
     /// Never locked: it makes shared what only one task uses.
     state: Mutex<State>,

@@ -55,6 +55,9 @@ impl Domains {
     /// What stands before the longest domain that `host` is in, in small letters: a bucket's
     /// name, or nothing where it is the domain itself. `None` outside all domains.
     fn prefix(&self, host: &str) -> Option<String> {
+        if self.0.is_empty() {
+            return None;
+        }
         let name = name_of(host).to_ascii_lowercase();
         let name = name.strip_suffix('.').unwrap_or(&name);
         let prefixes = self.0.iter().filter_map(|domain| {
@@ -126,6 +129,13 @@ pub(crate) fn settle(request: &mut Parts) -> bool {
             Err(_) => false,
         },
     }
+}
+
+/// Whether a host cannot be taken for one that names a bucket, but by a domain.
+pub(crate) fn is_certain(domains: &Domains, headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.unwrap_or("");
+    domains.prefix(host).is_some() || bucket_names(host).next().is_none()
 }
 
 /// Refuses a request that probably means the bucket in its `Host`.

@@ -7,7 +7,8 @@
 //!             │         │         memory for XML bodies
 //!             │         └ signatures, routing, XML
 //!             └ before the signature: request id, credential scope, refusals, body limits;
-//!               after the answer: ids on every error, counts, one report per request
+//!               after the answer: ids on every error, counts, one report per request;
+//!               a plain read goes from here to objects by itself (`plain_read`)
 //! ```
 //!
 //! What must always hold:
@@ -50,12 +51,15 @@ mod list_versions;
 mod missing;
 mod names;
 mod pace;
+mod plain_read;
 mod post_object;
 mod put;
 mod query_headers;
+mod read_head;
 mod refuse;
 mod routes;
 mod scope;
+mod signing_keys;
 mod unsupported;
 mod upload_part;
 mod uploads;

@@ -113,6 +113,9 @@ pub const CLOCK_SKEW_SECONDS_MAX: u32 = 15 * 60;
 /// Longest life of a presigned URL, in seconds.
 pub const PRESIGNED_SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
 
+/// Most access keys whose signing key is kept for the day: half a kilobyte each.
+pub const SIGNING_KEYS_MAX: usize = 1_024;
+
 /// Longest domain that buckets can be under; with a bucket's name of 63 bytes and a dot before
 /// it, it has to fit into what DNS takes.
 pub const DOMAIN_BYTES_MAX: usize = 253 - 64;

@@ -11,6 +11,7 @@ use crate::conditions::{ReadConditions, Verdict};
 use crate::errors::{custom, from_objects, with_header};
 
 /// The part of a read's input that GET and HEAD share.
+#[derive(Default)]
 pub(crate) struct ReadInput {
     pub(crate) if_match: Option<ETagCondition>,
     pub(crate) if_none_match: Option<ETagCondition>,
