@@ -140,16 +140,16 @@ pub fn torture(args: &[String]) -> Outcome<ExitCode> {
     run_through(&mut command)
 }
 
-/// `figures` of dist/cullet.
-pub fn figures(args: &[String]) -> Outcome<ExitCode> {
+/// `figures` and `compare` of dist/cullet.
+pub fn measure(command: &str, args: &[String]) -> Outcome<ExitCode> {
     let server = dist::build()?;
-    let mut command = Command::new(torture_program()?);
-    command
-        .arg("figures")
+    let mut program = Command::new(torture_program()?);
+    program
+        .arg(command)
         .arg("--server")
         .arg(server)
         .args(passed_on(args));
-    run_through(&mut command)
+    run_through(&mut program)
 }
 
 /// Builds the program of checks/torture the way dist/cullet is built, so that the two share

@@ -29,6 +29,7 @@ cargo xtask COMMAND: everything that is done with this repository
   replay           run one seed of `prove` or `mutants` again
   torture          kill the server over and over under load; nothing acknowledged may be lost
   figures          measure latency, CPU, memory and restart time
+  compare          against nginx, fio and Garage, and within its memory
   licences         licences, bans and sources of all dependencies, against deny.toml
 
 `cargo xtask COMMAND --help` says more about one of them.
@@ -118,6 +119,26 @@ Run it as root, so that the page cache can be dropped, and on a machine that is 
 idle. `cargo xtask figures --help-all` shows all arguments.
 ";
 
+const COMPARE: &str = "\
+cargo xtask compare [--only PART]... [--garage PATH] [ARGS]
+
+Measures dist/cullet with `cullet bench s3` against the limits of the machine and a peer, and
+prints the second table of docs/performance.md:
+
+  get         GET of 4 KiB and 16 MiB; nginx serving the same bytes is the limit
+  put         durable PUT of 4 KiB and 16 MiB; as many of fio's writers are the limit
+  garage      rates and CPU of Garage, whose binary --garage names (`cargo install garage`)
+  list        ListObjectsV2 over a million keys
+  open-loop   the tail of reads at a fifth of the highest rate, with writes, compaction,
+              reclamation and scrub at work, against reads alone
+  memory      64 PUTs of 64 MiB at a time beside listings, in a control group that has 32 MiB
+              more than --memory
+
+Run it as root (for the control group), with nginx and fio installed, on a machine that is
+otherwise idle: it takes a quarter of an hour. `cargo xtask compare --help-all` shows all
+arguments.
+";
+
 const LICENCES: &str = "\
 cargo xtask licences [--install]
 
@@ -170,6 +191,7 @@ fn help_for(command: &str) -> Option<&'static str> {
         "prove" | "mutants" | "replay" => PROVE,
         "torture" => TORTURE,
         "figures" => FIGURES,
+        "compare" => COMPARE,
         "licences" | "licenses" => LICENCES,
         _ => return None,
     })
@@ -182,7 +204,7 @@ fn dispatch(command: &str, rest: &[String]) -> Outcome<ExitCode> {
         "test" => test::run(rest),
         "prove" | "mutants" | "replay" => checks::engine(command, rest),
         "torture" => checks::torture(rest),
-        "figures" => checks::figures(rest),
+        "figures" | "compare" => checks::measure(command, rest),
         _ => licences::run(rest),
     }
 }

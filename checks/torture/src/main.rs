@@ -1,8 +1,9 @@
-//! The built server from the outside: killed over and over under load (`torture`), and
-//! measured (`figures`). `cargo xtask torture` and `cargo xtask figures` start it.
+//! The built server from the outside: killed over and over under load (`torture`),
+//! measured (`figures`), and compared with others (`compare`). `cargo xtask` starts each.
 
 #![allow(clippy::print_stdout, reason = "a command's output is its purpose")]
 
+mod compare;
 mod figures;
 mod findings;
 mod history;
@@ -22,10 +23,13 @@ use std::process::ExitCode;
 use clap::Parser;
 
 #[derive(Debug, Parser)]
-#[command(about = "The server under load, killed over and over; and its figures")]
+#[command(
+    about = "The server under load, killed over and over; and its figures, alone and against others"
+)]
 enum Command {
     Torture(torture::Args),
     Figures(figures::Args),
+    Compare(compare::Args),
     Serve(serve::Args),
 }
 
@@ -33,6 +37,7 @@ fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Torture(args) => torture::run(&args),
         Command::Figures(args) => figures::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Serve(args) => serve::run(args),
     };
     match outcome {

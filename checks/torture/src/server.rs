@@ -128,6 +128,15 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.ended().is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
 /// A scratch directory below `base`.
 pub fn scratch(base: Option<&Path>, name: &str) -> Result<PathBuf> {
     let base = base.map_or_else(std::env::temp_dir, Path::to_path_buf);

@@ -26,19 +26,18 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    /// Starts the sweep, and the scrub unless `scrub_days` is 0.
+    /// Starts the sweep, and the scrub unless `scrub_interval` is 0.
     pub(crate) fn start(
         objects: Objects,
         engine: Engine,
-        scrub_days: u32,
+        scrub_interval: Duration,
     ) -> anyhow::Result<Background> {
         let mut background = Background {
             threads: Vec::new(),
         };
         background.spawn("sweep", move |stop| sweep(&objects, stop))?;
-        if scrub_days > 0 {
-            let interval = Duration::from_secs(u64::from(scrub_days) * 24 * 60 * 60);
-            background.spawn("scrub", move |stop| scrub(&engine, interval, stop))?;
+        if !scrub_interval.is_zero() {
+            background.spawn("scrub", move |stop| scrub(&engine, scrub_interval, stop))?;
         }
         Ok(background)
     }

@@ -139,9 +139,10 @@ pub struct ServerArgs {
     #[arg(long, value_name = "SIZE")]
     pub disk_capacity: Option<ByteSize>,
 
-    /// Read and verify everything that is stored once in this many days; 0 turns it off.
-    #[arg(long, value_name = "DAYS", default_value_t = 30)]
-    pub scrub_days: u32,
+    /// Read and verify everything that is stored once in this many days, such as 30 or 0.5; 0
+    /// turns it off.
+    #[arg(long, value_name = "DAYS", default_value = "30", value_parser = scrub_interval)]
+    pub scrub_days: Duration,
 
     /// How log lines look, on standard error and in the access log.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Human)]
@@ -160,6 +161,14 @@ pub struct ServerArgs {
     /// The data directory, or a block device. Created if it is not there.
     #[arg(value_name = "DISK", required = true)]
     pub disks: Vec<PathBuf>,
+}
+
+/// The time for one scrub of everything, from days on the command line.
+fn scrub_interval(text: &str) -> Result<Duration, String> {
+    const SECONDS_PER_DAY: f64 = 24.0 * 60.0 * 60.0;
+    let days = text.parse::<f64>().ok();
+    days.and_then(|days| Duration::try_from_secs_f64(days * SECONDS_PER_DAY).ok())
+        .ok_or_else(|| format!("{text:?} is not a number of days; write it like 30 or 0.5"))
 }
 
 /// How log lines look.
@@ -438,7 +447,7 @@ mod tests {
             (args.region.as_str(), args.log.as_str()),
             ("us-east-1", "warn")
         );
-        assert_eq!(args.scrub_days, 30);
+        assert_eq!(args.scrub_days, Duration::from_secs(30 * 24 * 60 * 60));
     }
 
     #[test]
