@@ -5,6 +5,7 @@
 //! retired only with an [`Evacuated`], which only a verified evacuation makes.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use crate::batch::Key;
 use crate::codec::Reader;
@@ -14,17 +15,20 @@ use crate::extents::{Class, Extent, Extents, State};
 use crate::frame::{
     self, Change, FrameEntry, FrameRef, Header, Kind, Stream, checksum_area, decode_entries,
 };
-use crate::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, CHECKSUM_UNIT, PAGE};
+use crate::limits::{BATCH_ENTRIES_MAX, CHECKSUM_UNIT, PAGE};
 use crate::mutants::{self, Mutant};
-use crate::record::{Content, Locator};
+use crate::record::{Content, Locator, Record};
 use crate::store::{Counters, Store};
 use crate::sync::{Arc, lock, read, write};
 use crate::table::{Table, TableId};
 use crate::version::Version;
 use crate::walk::{Walk, Walked};
 
-/// Payload bytes that are moved in one frame, if the payload limit allows it.
-const MOVE_BYTES: usize = 256 * 1024;
+/// Payload bytes, and bytes of keys and values, that are moved in one frame if its limits allow
+/// it. Whoever reads one of its entries reads the whole frame, or one unit and all of the body:
+/// many small entries together would make each of them a large one.
+const MOVE_BYTES: usize = CHECKSUM_UNIT;
+const MOVE_BODY_BYTES: usize = 16 * 1024;
 
 /// Extents without anything alive that one checkpoint looks through, while there is no hurry,
 /// and while new data may wait for them: then each checkpoint must give back far more than it
@@ -40,17 +44,55 @@ struct Evacuated {
     extent: u32,
 }
 
-/// What lives in an extent.
-#[derive(Default)]
-struct Living {
-    entries: Vec<(Key, u64, Arc<[u8]>, Locator)>,
-    chunks: Vec<(TableId, u32, FrameRef)>,
-    has_manifest: bool,
+/// Something in an extent that lives.
+enum Living {
+    Entry(LivingEntry),
+    /// A chunk of an index table.
+    Chunk(TableId, u32, FrameRef),
+    /// A part of the current manifest.
+    Manifest,
 }
 
-impl Living {
-    fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.chunks.is_empty() && !self.has_manifest
+/// An entry whose payload lives.
+struct LivingEntry {
+    key: Key,
+    seq: u64,
+    value: Arc<[u8]>,
+    locator: Locator,
+}
+
+/// Living entries that are copied together, in one frame.
+#[derive(Default)]
+struct Part {
+    entries: Vec<LivingEntry>,
+    payload_len: usize,
+    body_len: usize,
+}
+
+/// An evacuation under way.
+#[derive(Default)]
+struct Evacuation {
+    part: Part,
+    chunks: Vec<(TableId, u32, FrameRef)>,
+    has_manifest: bool,
+    /// Whether something refers to the extent in spite of its copy.
+    is_referred_to: bool,
+    /// What a checkpoint meanwhile said.
+    checkpoint: Option<Error>,
+}
+
+impl LivingEntry {
+    /// What it takes of a frame's body, about.
+    fn body_len(&self) -> usize {
+        self.key.as_bytes().len() + self.value.len()
+    }
+}
+
+impl Part {
+    fn push(&mut self, entry: LivingEntry) {
+        self.payload_len += entry.locator.payload_len as usize;
+        self.body_len += entry.body_len();
+        self.entries.push(entry);
     }
 }
 
@@ -61,28 +103,30 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Corrupt`] if the extent has damage in something that lives; it stays as it is.
-    /// [`Error::OutOfSpace`] if there is no room for the copies. Also what the checkpoint said
-    /// that an evacuation may begin with; the extent may be evacuated all the same.
+    /// [`Error::OutOfSpace`] if there is no room for the copies. Also what a checkpoint said that
+    /// came due meanwhile; the extent may be evacuated all the same.
     pub fn reclaim(&self, extent: Option<u32>) -> Result<Option<u32>> {
         let _alone = lock(&self.maintenance);
-        // Evacuation goes on when this fails: what it gives back may be what the checkpoint needs.
-        let mut shortened = Ok(());
         let picked = match extent {
             Some(extent) => self.pick_given(extent),
-            None => {
-                shortened = self.shorten_log();
-                self.pick_worthwhile()
-            }
+            None => self.pick_worthwhile(),
         };
         let Some((number, extent)) = picked else {
-            return shortened.map(|()| None);
+            return Ok(None);
         };
-        match self.evacuate(number, &extent) {
-            Ok(Some(evacuated)) => {
-                self.retire(&evacuated);
-                shortened.map(|()| Some(number))
+        lock(&self.plan).evacuating = Some(number);
+        let evacuated = self.evacuate(number, &extent);
+        lock(&self.plan).evacuating = None;
+        match evacuated {
+            Ok((evacuated, checkpoint)) => {
+                if let Some(evacuated) = &evacuated {
+                    self.retire(evacuated);
+                }
+                match checkpoint {
+                    Some(error) => Err(error),
+                    None => Ok(evacuated.map(|evacuated| evacuated.extent)),
+                }
             }
-            Ok(None) => shortened.map(|()| None),
             Err(error) => {
                 if is_damage(&error) {
                     let live = self.live_in(number, extent.live);
@@ -153,9 +197,14 @@ impl Store {
             if extent.stream == Stream::Manifest && !changed {
                 continue;
             }
-            match self.find_living(number, &extent, &version) {
-                Ok(living) if living.is_empty() => self.retire(&Evacuated { extent: number }),
-                Ok(_) => {}
+            let mut lives = false;
+            let walked = self.each_living(number, &extent, &version, &mut |_| {
+                lives = true;
+                Ok(ControlFlow::Break(()))
+            });
+            match walked {
+                Ok(()) if lives => {}
+                Ok(()) => self.retire(&Evacuated { extent: number }),
                 Err(error) if is_damage(&error) => {
                     lock(&self.plan).quarantined.insert(number, 0);
                     self.report_damage(&error);
@@ -179,6 +228,7 @@ impl Store {
                 && !index_live.contains_key(number)
                 && !superblock.roots.iter().any(|root| root.extent == *number)
                 && !plan.quarantined.contains_key(number)
+                && plan.evacuating != Some(*number)
         };
         let numbered = (0..).zip(log.extents.used().iter().copied());
         numbered
@@ -199,17 +249,6 @@ impl Store {
         }
         let extent = *log.extents.get(number)?;
         (extent.state == State::Sealed).then_some((number, extent))
-    }
-
-    /// An evacuation under load takes as long as it takes to fill half of the log, and a checkpoint
-    /// that comes due meanwhile waits for it, until commits wait for the checkpoint. So it
-    /// begins with a short log, unless space is short.
-    fn shorten_log(&self) -> Result<()> {
-        let is_long = lock(&self.log).tail_bytes >= self.options.tail_bytes_max / 2;
-        if !is_long || self.is_short_of_space() || self.pick_worthwhile().is_none() {
-            return Ok(());
-        }
-        self.checkpoint_locked()
     }
 
     fn pick_worthwhile(&self) -> Option<(u32, Extent)> {
@@ -276,33 +315,83 @@ impl Store {
         data + self.index_live().get(&number).copied().unwrap_or(0)
     }
 
-    fn evacuate(&self, number: u32, extent: &Extent) -> Result<Option<Evacuated>> {
-        let version = read(&self.index).version.clone();
-        let mut living = self.find_living(number, extent, &version)?;
-        if living.has_manifest {
+    /// Copies what lives in the extent, part by part, so that memory holds one part at a time,
+    /// and writes the checkpoints that come due meanwhile: commits would wait for them. Returns
+    /// what one of those failed with; evacuation goes on then, because what it gives back may
+    /// be what the checkpoint needs.
+    fn evacuate(&self, number: u32, extent: &Extent) -> Result<(Option<Evacuated>, Option<Error>)> {
+        let mut evacuation = self.move_living(number, extent)?;
+        if evacuation.has_manifest {
             // The current manifest lies here: write it anew elsewhere, then look again.
             lock(&self.plan).dirty = true;
             self.checkpoint_locked()?;
-            let version = read(&self.index).version.clone();
-            living = self.find_living(number, extent, &version)?;
-            if living.has_manifest {
-                return Ok(None);
-            }
+            evacuation = self.move_living(number, extent)?;
         }
-        let copies = self.copy_entries(&living)?;
-        copies.iter().try_for_each(|copy| self.verify_copy(copy))?;
-        self.move_chunks(&living)?;
-        for (key, ..) in &living.entries {
-            let now = self.current(key)?;
-            if now.is_some_and(|r| r.locator().is_some_and(|l| l.frame.extent == number)) {
-                return Ok(None);
-            }
-        }
-        Ok(Some(Evacuated { extent: number }))
+        let is_done = !evacuation.has_manifest && !evacuation.is_referred_to;
+        let evacuated = is_done.then_some(Evacuated { extent: number });
+        Ok((evacuated, evacuation.checkpoint))
     }
 
-    /// Walks the extent and looks every entry up.
-    fn find_living(&self, number: u32, extent: &Extent, version: &Version) -> Result<Living> {
+    fn move_living(&self, number: u32, extent: &Extent) -> Result<Evacuation> {
+        let version = read(&self.index).version.clone();
+        let mut evacuation = Evacuation::default();
+        self.each_living(number, extent, &version, &mut |living| {
+            match living {
+                Living::Entry(entry) => {
+                    if !self.has_room(&evacuation.part, &entry) {
+                        self.move_part(&mut evacuation)?;
+                    }
+                    evacuation.part.push(entry);
+                }
+                Living::Chunk(table, chunk, frame) => {
+                    evacuation.chunks.push((table, chunk, frame));
+                }
+                Living::Manifest => evacuation.has_manifest = true,
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        self.move_part(&mut evacuation)?;
+        self.move_chunks(&evacuation.chunks)?;
+        Ok(evacuation)
+    }
+
+    /// Whether one frame can carry another entry.
+    fn has_room(&self, part: &Part, entry: &LivingEntry) -> bool {
+        let payload_max = MOVE_BYTES.min(self.geometry().payload_bytes_max as usize);
+        let body_max = MOVE_BODY_BYTES.min(self.geometry().batch_bytes_max());
+        part.payload_len + entry.locator.payload_len as usize <= payload_max
+            && part.body_len + entry.body_len() <= body_max
+            && part.entries.len() < BATCH_ENTRIES_MAX
+    }
+
+    /// Copies the entries at hand and verifies the copies on stable storage.
+    fn move_part(&self, evacuation: &mut Evacuation) -> Result<()> {
+        let part = std::mem::take(&mut evacuation.part);
+        if part.entries.is_empty() {
+            return Ok(());
+        }
+        let copy = self.copy_part(&part)?;
+        self.verify_copy(&copy)?;
+        for LivingEntry { key, locator, .. } in &part.entries {
+            let now = self.current(key)?;
+            let locator = (now.as_ref().and_then(Record::locator))
+                .filter(|now| now.frame.extent == locator.frame.extent);
+            evacuation.is_referred_to |= locator.is_some();
+        }
+        if evacuation.checkpoint.is_none() && self.checkpoint_is_due() {
+            evacuation.checkpoint = self.checkpoint_locked().err();
+        }
+        Ok(())
+    }
+
+    /// Walks the extent, looks everything in it up, and hands on what lives, until told to stop.
+    fn each_living(
+        &self,
+        number: u32,
+        extent: &Extent,
+        version: &Version,
+        found: &mut dyn FnMut(Living) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
         let chunks: HashMap<(u32, u32), (TableId, u32)> = version
             .tables()
             .flat_map(|table| {
@@ -313,7 +402,6 @@ impl Store {
             .filter(|((extent, _), _)| *extent == number)
             .collect();
         let roots = lock(&self.log).superblock.roots.clone();
-        let mut living = Living::default();
         let mut walk = Walk::new(&self.shared.medium, number, extent.epoch, Read::Blocking);
         while walk.end() < extent.end {
             let place = Place {
@@ -324,22 +412,30 @@ impl Store {
                 Walked::Frame { header, body } => (header, body),
                 Walked::BadBody | Walked::End => return Err(unreadable(place)),
             };
-            match header.kind {
-                Kind::Batch | Kind::Moved => self.find_entries(&header, &body, &mut living)?,
-                Kind::Table => {
-                    if let Some((table, chunk)) = chunks.get(&(number, header.offset)) {
-                        living.chunks.push((*table, *chunk, header.frame_ref()));
+            let flow = match header.kind {
+                Kind::Batch | Kind::Moved => self.living_entries(&header, &body, found)?,
+                Kind::Table => match chunks.get(&(number, header.offset)) {
+                    Some((table, chunk)) => {
+                        found(Living::Chunk(*table, *chunk, header.frame_ref()))?
                     }
-                }
-                Kind::Manifest => {
-                    living.has_manifest |= roots.contains(&header.frame_ref());
-                }
+                    None => ControlFlow::Continue(()),
+                },
+                Kind::Manifest if roots.contains(&header.frame_ref()) => found(Living::Manifest)?,
+                Kind::Manifest => ControlFlow::Continue(()),
+            };
+            if flow.is_break() {
+                break;
             }
         }
-        Ok(living)
+        Ok(())
     }
 
-    fn find_entries(&self, header: &Header, body: &[u8], living: &mut Living) -> Result<()> {
+    fn living_entries(
+        &self,
+        header: &Header,
+        body: &[u8],
+        found: &mut dyn FnMut(Living) -> Result<ControlFlow<()>>,
+    ) -> Result<ControlFlow<()>> {
         let place = Place {
             extent: header.extent,
             offset: header.offset,
@@ -372,56 +468,51 @@ impl Store {
             else {
                 continue;
             };
-            if now == locator {
-                living
-                    .entries
-                    .push((entry.key, current.seq, value, locator));
+            if now != locator {
+                continue;
+            }
+            let living = LivingEntry {
+                key: entry.key,
+                seq: current.seq,
+                value,
+                locator,
+            };
+            if found(Living::Entry(living))?.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
-    /// Copies living entries, several to a frame; returns the copies.
-    fn copy_entries(&self, living: &Living) -> Result<Vec<FrameRef>> {
-        let payload_max = MOVE_BYTES.min(self.geometry().payload_bytes_max as usize);
-        let body_max = BATCH_BYTES_MAX.min(self.geometry().batch_bytes_max());
-        let mut copies = Vec::new();
-        let mut entries: Vec<FrameEntry> = Vec::new();
-        let mut payloads: Vec<Vec<u8>> = Vec::new();
-        let (mut payload_len, mut body_len) = (0, 0);
-        for (key, seq, value, locator) in &living.entries {
-            let len = locator.payload_len as usize;
-            let meta = key.as_bytes().len() + value.len();
-            let full = payload_len + len > payload_max
-                || body_len + meta > body_max
-                || entries.len() == BATCH_ENTRIES_MAX;
-            if full && !entries.is_empty() {
-                let (entries, payloads) =
-                    (std::mem::take(&mut entries), std::mem::take(&mut payloads));
-                copies.push(self.append_moved(entries, payloads)?);
-                (payload_len, body_len) = (0, 0);
-            }
-            let from = locator.payload_offset;
-            let range = from..from + locator.payload_len;
-            let payload = self.shared.medium.read_to_copy(&locator.frame, range)?;
+    /// Copies entries into one frame.
+    fn copy_part(&self, part: &Part) -> Result<FrameRef> {
+        let mut entries = Vec::with_capacity(part.entries.len());
+        let mut payloads = Vec::with_capacity(part.entries.len());
+        let mut payload_offset = 0;
+        for entry in &part.entries {
+            let Locator {
+                frame,
+                payload_offset: from,
+                payload_len,
+            } = entry.locator;
+            let payload = self
+                .shared
+                .medium
+                .read_to_copy(&frame, from..from + payload_len)?;
             let change = Change::Put {
-                value: value.as_ref().into(),
-                payload_offset: payload_len as u32,
-                payload_len: locator.payload_len,
+                value: entry.value.as_ref().into(),
+                payload_offset,
+                payload_len,
             };
             entries.push(FrameEntry {
-                key: key.clone(),
-                seq: *seq,
+                key: entry.key.clone(),
+                seq: entry.seq,
                 change,
             });
             payloads.push(payload);
-            payload_len += len;
-            body_len += meta;
+            payload_offset += payload_len;
         }
-        if !entries.is_empty() {
-            copies.push(self.append_moved(entries, payloads)?);
-        }
-        Ok(copies)
+        self.append_moved(entries, payloads)
     }
 
     fn append_moved(&self, entries: Vec<FrameEntry>, payloads: Vec<Vec<u8>>) -> Result<FrameRef> {
@@ -434,9 +525,9 @@ impl Store {
     }
 
     /// Copies living table chunks and makes the index refer to the copies.
-    fn move_chunks(&self, living: &Living) -> Result<()> {
+    fn move_chunks(&self, living: &[(TableId, u32, FrameRef)]) -> Result<()> {
         let mut moved: HashMap<(TableId, u32), FrameRef> = HashMap::new();
-        for (table, chunk, frame) in &living.chunks {
+        for (table, chunk, frame) in living {
             let all = 0..frame.payload_len;
             let payload = self.shared.medium.read_to_copy(frame, all)?;
             Counters::add(&self.counters.bytes_evacuated, payload.len() as u64);

@@ -352,6 +352,9 @@ pub(crate) struct Plan {
     /// Extents with damage, and what lived in them when it was found; tried again when less
     /// lives there.
     pub quarantined: HashMap<u32, u64>,
+    /// The extent that is being evacuated. A checkpoint meanwhile does not retire it, however
+    /// little is left in it: it is still read.
+    pub evacuating: Option<u32>,
     /// For tables whose tombstones could not go yet: how many extents had been reset then.
     pub purge_tried: HashMap<TableId, u64>,
     pub next_table: u32,

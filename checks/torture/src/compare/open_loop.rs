@@ -127,9 +127,11 @@ fn at_work(bench: &Bench) -> Result<Vec<(&'static str, f64)>> {
     connection.send(&[head.as_bytes()])?;
     let page = connection.receive(false)?.body;
     let page = String::from_utf8_lossy(&page);
+    // A metric's name, its labels in braces if it has any, and its value.
     let value = |name: &'static str| {
-        let line = page.lines().find_map(|line| line.strip_prefix(name));
-        let value = line.and_then(|value| value.trim().parse::<f64>().ok());
+        let is_it = |line: &&str| line.split(['{', ' ']).next() == Some(name);
+        let line = page.lines().find(is_it);
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
         value
             .map(|value| (name, value))
             .with_context(|| format!("no metric {name}"))
