@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bench::sigv4::Credentials;
+use rustix::process::Signal;
 
 /// How a server is started, again and again.
 #[derive(Debug)]
@@ -108,6 +109,11 @@ impl Server {
         self.child.try_wait().ok().flatten()
     }
 
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).context("cannot signal the server")
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) -> Result<()> {
         self.child.kill().context("cannot kill the server")?;
@@ -117,9 +123,7 @@ impl Server {
 
     /// SIGTERM; the exit status must be success.
     pub fn stop(mut self) -> Result<()> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .context("cannot signal the server")?;
+        self.signal(Signal::TERM)?;
         let status = self.child.wait().context("cannot wait for the server")?;
         if !status.success() {
             bail!("after SIGTERM the server ended with {status}");

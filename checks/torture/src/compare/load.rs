@@ -8,6 +8,7 @@ use bench::sigv4::Credentials;
 use serde_json::Value;
 
 use super::BUCKET;
+use super::peers::find;
 
 /// The load for one server, in its bucket.
 #[derive(Debug, Clone)]
@@ -16,6 +17,7 @@ pub struct Bench {
     address: String,
     credentials: Credentials,
     pids: Vec<u32>,
+    is_in_real_time: bool,
 }
 
 /// A load that is under way. Dropping it ends it.
@@ -33,6 +35,18 @@ impl Bench {
             address: address.to_owned(),
             credentials: credentials.clone(),
             pids: pids.to_vec(),
+            is_in_real_time: false,
+        }
+    }
+
+    /// The same with the scheduler's real-time class, where that is possible: on a machine that
+    /// it shares with the server, what a client waits for a processor would count as the
+    /// server's latency.
+    pub fn in_real_time(&self) -> Bench {
+        let is_possible = rustix::process::geteuid().is_root() && find("chrt").is_some();
+        Bench {
+            is_in_real_time: is_possible,
+            ..self.clone()
         }
     }
 
@@ -43,7 +57,13 @@ impl Bench {
 
     /// Starts one with arguments as they stand on a command line, between blanks.
     pub fn start(&self, arguments: &str) -> Result<Running> {
-        let mut command = Command::new(&self.program);
+        let mut command = if self.is_in_real_time {
+            let mut command = Command::new("chrt");
+            command.args(["--fifo", "1"]).arg(&self.program);
+            command
+        } else {
+            Command::new(&self.program)
+        };
         command.args(["bench", "s3", "--json", "--endpoint"]);
         command.arg(format!("http://{}", self.address));
         command.args(["--region", &self.credentials.region, "--bucket", BUCKET]);

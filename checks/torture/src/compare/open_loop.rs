@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
 
 use super::load::{Bench, Figures};
 use super::{Args, Row, median, say, start};
@@ -30,8 +31,8 @@ const SCRUB_DAYS: &str = "0.0005";
 /// Little enough that overwriting makes reclamation necessary.
 const CAPACITY: &str = "6GiB";
 
-/// How long the writes go on before the first reads are measured.
-const AHEAD: Duration = Duration::from_secs(20);
+/// How long the writes go on before reads are measured.
+const AHEAD: Duration = Duration::from_secs(15);
 
 /// Each measurement, unless `--seconds` is longer: a p99.9 needs many requests.
 const SECONDS_MIN: u64 = 15;
@@ -67,26 +68,28 @@ pub fn row(args: &Args, directory: &Path) -> Result<Row> {
     let rate = (highest * LOAD).round();
     let open = format!("{read} --rate {rate} --duration {seconds}s");
 
-    let whole = AHEAD.as_secs() + args.runs as u64 * (2 * seconds + 20) + 60;
-    say("open loop: the writes begin");
-    let writers = [SMALL_WRITES, LARGE_WRITES]
-        .map(|writes| busy.start(&format!("{writes} --duration {whole}s")));
-    let writers = writers.into_iter().collect::<Result<Vec<_>>>()?;
-    std::thread::sleep(AHEAD);
+    let whole = AHEAD.as_secs() + seconds + 10;
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     for run in 1..=args.runs {
         say(&format!("open loop: {rate}/s, run {run} of {}", args.runs));
-        alone.push(quiet.run(&open)?);
+        // Nothing else runs on this machine, not even what is left of the writes' work.
+        busy_server.signal(Signal::STOP)?;
+        alone.push(quiet.in_real_time().run(&open)?);
+        busy_server.signal(Signal::CONT)?;
+        let writers = [SMALL_WRITES, LARGE_WRITES]
+            .map(|writes| busy.start(&format!("{writes} --duration {whole}s")));
+        let writers = writers.into_iter().collect::<Result<Vec<_>>>()?;
+        std::thread::sleep(AHEAD);
         let before = at_work(&busy)?;
-        beside.push(busy.run(&open)?);
+        beside.push(busy.in_real_time().run(&open)?);
         for ((name, before), (_, after)) in before.iter().zip(at_work(&busy)?) {
             say(&format!("open loop: {name} {before} -> {after}"));
             if after <= *before {
                 bail!("{name} did not move from {before}: nothing to measure beside");
             }
         }
+        drop(writers);
     }
-    drop(writers);
     quiet_server.stop()?;
     busy_server.stop()?;
     let tail = |run: &Figures| run.number("/latency_us/p99_9") / 1e3;
