@@ -45,14 +45,14 @@ class Authority:
         self.path = directory / "ca.pem"
         self.path.write_bytes(pem(self.certificate))
 
-    def issue(self, kind="ec", days=5, form="PKCS8"):
-        """(certificate, key) as PEM, for 127.0.0.1 and NAMES."""
+    def issue(self, kind="ec", days=5, form="PKCS8", address="127.0.0.1"):
+        """(certificate, key) as PEM, for an address and NAMES."""
         if kind == "ec":
             key = ec.generate_private_key(ec.SECP256R1())
         else:
             key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         names = [x509.DNSName(name) for name in NAMES]
-        names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+        names.append(x509.IPAddress(ipaddress.ip_address(address)))
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
         certificate = (
             _builder("server", self.certificate.subject, key.public_key(), days)

@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import shutil
 
@@ -15,15 +16,20 @@ def pytest_configure(config):
         raise pytest.UsageError(f"{harness.BINARY} does not exist; `cargo xtask build` makes it")
 
 
+@contextlib.contextmanager
+def running(directory, *arguments):
+    """A server for several tests, which leave it running and as they found it."""
+    server = harness.Server(directory / "disk", *arguments)
+    yield server
+    assert server.process.poll() is None, f"the server ended during the tests\n{server.complaints()}"
+    assert server.stop() == 0
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """One server for all tests that leave it as they found it."""
-    directory = tmp_path_factory.mktemp("shared")
-    running = harness.Server(directory / "disk")
-    yield running
-    assert running.process.poll() is None, f"the server ended during the tests\n{running.complaints()}"
-    assert running.stop() == 0
-    shutil.rmtree(directory, ignore_errors=True)
+    with running(tmp_path_factory.mktemp("shared")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +37,9 @@ def logged_server(tmp_path_factory):
     """One server for a client's tests, with a disk of their own and `requests`, what it was asked for."""
     directory = tmp_path_factory.mktemp("logged")
     log = directory / "access.log"
-    running = harness.Server(directory / "disk", "--log-format", "json", "--access-log", log)
-    running.requests = harness.AccessLog(running, log)
-    yield running
-    assert running.process.poll() is None, f"the server ended during the tests\n{running.complaints()}"
-    assert running.stop() == 0
-    shutil.rmtree(directory, ignore_errors=True)
+    with running(directory, "--log-format", "json", "--access-log", log) as server:
+        server.requests = harness.AccessLog(server, log)
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -45,12 +48,10 @@ def tls_server(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tls")
     authority = certificates.Authority(directory)
     certificate, key = authority.write()
-    running = harness.Server(directory / "disk", "--tls-cert", certificate, "--tls-key", key)
-    assert running.url.startswith("https://")
-    running.ca_file = authority.path
-    yield running
-    assert running.stop() == 0
-    shutil.rmtree(directory, ignore_errors=True)
+    with running(directory, "--tls-cert", certificate, "--tls-key", key) as server:
+        assert server.url.startswith("https://")
+        server.ca_file = authority.path
+        yield server
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -333,7 +333,9 @@ def test_what_begins_after_a_change_meets_it(own_server, change):
 
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         running = [pool.submit(hammer) for _ in range(6)]
-        time.sleep(0.5)
+        give_up = time.monotonic() + 30
+        while len(passed) < 30 and time.monotonic() < give_up:
+            time.sleep(0.01)
         words = ("account", "disable", "busy") if change == "account" else ("key", change, key.id)
         server.manage(*words)
         done = time.monotonic()
@@ -341,7 +343,7 @@ def test_what_begins_after_a_change_meets_it(own_server, change):
         stop.set()
         for one in running:
             one.result()
-    assert len(passed) > 20
+    assert len(passed) >= 30
     assert max(passed) < done
 
 
@@ -625,7 +627,7 @@ def test_commands_say_what_is_wrong(own_server):
         ("key", "create"),
         ("key", "rotate"),
         ("account", "list", "--endpoint", "nowhere"),
-        ("account", "list", "--endpoint", "https://localhost:9000"),
+        ("account", "list", "--endpoint", "https://"),
         ("account", "list", "--no-such-flag"),
     ],
 )

@@ -173,8 +173,17 @@ def test_aws_variables_are_credentials_too(server):
 def test_endpoints_that_are_none_are_told():
     done = run("http://127.0.0.1:1")
     assert done.returncode == 1 and "cannot connect" in done.stderr
-    done = run("https://127.0.0.1:9000")
-    assert done.returncode == 2 and "https is not there yet" in done.stderr
+    for url in ("127.0.0.1:9000", "ftp://127.0.0.1", "http://127.0.0.1/bucket"):
+        done = run(url)
+        assert done.returncode == 2 and "http://127.0.0.1:9000" in done.stderr
+
+
+@pytest.mark.parametrize("operation", ["put", "mixed", "list"])
+def test_over_https(tls_server, operation):
+    """Large bodies too: they leave in many records."""
+    document = measured(tls_server.url, *short(operation, "--size", "300000"), "--ca", tls_server.ca_file, "--verify")
+    check_shape(document)
+    assert document["endpoint"] == tls_server.url
 
 
 @pytest.mark.parametrize("after", [0.2, 2.0])

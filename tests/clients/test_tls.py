@@ -456,3 +456,67 @@ def test_a_signal_says_farewell_and_lets_requests_finish(own_server):
     assert server.process.wait(15) == 0
     server.restart()
     assert server.client().get_object(Bucket="kept", Key="k")["Body"].read() == data
+
+
+# The commands that are clients --------------------------------------------------------
+
+
+def commands(url, *more):
+    """`cullet bench s3` and `cullet account list`: (status, standard error) of each."""
+    bench = ("bench", "s3", "--duration", "200ms", "--warmup", "0s", "--objects", "5")
+    for words in (bench, ("account", "list")):
+        done = subprocess.run(
+            [str(word) for word in (harness.BINARY, *words, "--endpoint", url, *more)],
+            env=harness.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        yield done.returncode, done.stderr
+
+
+def test_commands_over_https(secure, authority):
+    for status, said in commands(secure.url, "--ca", authority.path):
+        assert status == 0, said
+    by_name = secure.url.replace("127.0.0.1", "localhost")
+    for status, said in commands(by_name, "--ca", authority.path):
+        assert status == 0, said
+
+
+def test_commands_trust_what_the_system_trusts(secure, authority, monkeypatch):
+    for status, said in commands(secure.url):
+        assert status == 1 and "--ca FILE" in said and "authority" in said, said
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    for status, said in commands(secure.url):
+        assert status == 0, said
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+    monkeypatch.setenv("SSL_CERT_DIR", "/nonexistent")
+    for status, said in commands(secure.url):
+        assert status == 1 and "ca-certificates" in said and "--ca FILE" in said, said
+
+
+def test_commands_say_what_is_wrong_with_a_certificate(authority, own_server, tmp_path):
+    certificate, key = authority.write("expired", days=-1)
+    expired = own_server("--tls-cert", certificate, "--tls-key", key)
+    for status, said in commands(expired.url, "--ca", authority.path):
+        assert status == 1 and "expired" in said, said
+    certificate, key = authority.write("for-others", address="127.0.0.2")
+    server = own_server("--tls-cert", certificate, "--tls-key", key, disk="others")
+    for status, said in commands(server.url, "--ca", authority.path):
+        assert status == 1 and "another name" in said, said
+
+
+def test_commands_say_who_does_not_speak_tls(server, secure, authority):
+    for status, said in commands(server.url.replace("http://", "https://"), "--ca", authority.path):
+        assert status == 1 and "http://" in said and "does not speak TLS" in said, said
+    for status, said in commands(secure.url.replace("https://", "http://")):
+        assert status == 1 and "https://" in said, said
+
+
+def test_authorities_that_are_none(secure, tmp_path):
+    (tmp_path / "empty.pem").write_text("")
+    (tmp_path / "key.pem").write_text("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n")
+    for name, word in [("empty.pem", "no certificate"), ("key.pem", "no PEM"), ("missing.pem", "cannot be read")]:
+        for status, said in commands(secure.url, "--ca", tmp_path / name):
+            assert status == 1 and word in said and name in said, said

@@ -9,11 +9,13 @@
 //!   receiver.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
+use crate::endpoint::Endpoint;
 use crate::limits::{HEADERS_MAX, READ_BUFFER_BYTES};
 
 /// Why there was no answer.
@@ -81,9 +83,39 @@ impl<'a> Payload<'a> {
     }
 }
 
+/// What carries the bytes.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    async fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.write_vectored(parts).await,
+            Stream::Tls(stream) => stream.write_vectored(parts).await,
+        }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        match self {
+            // What was written is the kernel's.
+            Stream::Plain(_) => Ok(()),
+            Stream::Tls(stream) => stream.flush().await,
+        }
+    }
+
+    async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.read(buffer).await,
+            Stream::Tls(stream) => stream.read(buffer).await,
+        }
+    }
+}
+
 /// One connection. After an error it must not be used again.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     /// Received and not used yet: `buffer[start..end]`.
     buffer: Box<[u8]>,
     start: usize,
@@ -91,9 +123,16 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) async fn open(address: SocketAddr) -> io::Result<Connection> {
-        let stream = TcpStream::connect(address).await?;
+    pub(crate) async fn open(endpoint: &Endpoint) -> io::Result<Connection> {
+        let stream = TcpStream::connect(&endpoint.addresses[..]).await?;
         stream.set_nodelay(true)?;
+        let stream = match &endpoint.tls {
+            None => Stream::Plain(stream),
+            Some(tls) => {
+                let connector = TlsConnector::from(tls.config.clone());
+                Stream::Tls(Box::new(connector.connect(tls.name.clone(), stream).await?))
+            }
+        };
         Ok(Connection {
             stream,
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
@@ -108,7 +147,7 @@ impl Connection {
         loop {
             let piece = payload.piece();
             if head.is_empty() && piece.is_empty() {
-                return Ok(());
+                return self.stream.flush().await;
             }
             let parts = [IoSlice::new(head), IoSlice::new(piece)];
             let count = self.stream.write_vectored(&parts).await?;
@@ -354,7 +393,14 @@ mod tests {
             .build()
             .expect("a runtime");
         runtime.block_on(async {
-            let mut connection = Connection::open(address).await.expect("a connection");
+            let endpoint = Endpoint {
+                url: String::new(),
+                host: String::new(),
+                addresses: vec![address],
+                tls: None,
+            };
+            let opened = Connection::open(&endpoint).await;
+            let mut connection = opened.expect("a connection");
             let mut answers = Vec::new();
             for _ in 0..2 {
                 let mut body = Vec::new();

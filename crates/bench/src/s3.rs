@@ -70,7 +70,7 @@ impl Operation {
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The server.
-    pub endpoint: Endpoint,
+    pub endpoint: Arc<Endpoint>,
     /// The requests.
     pub operation: Operation,
     /// Size of each object in bytes; at most [`limits::BODY_BYTES_MAX`].
@@ -317,7 +317,7 @@ impl<'a> Bench<'a> {
     }
 
     fn exchange(&self) -> Exchange {
-        Exchange::new(self.options.endpoint.address, self.options.timeout)
+        Exchange::new(self.options.endpoint.clone(), self.options.timeout)
     }
 
     /// Prepares and measures. `made` becomes the number of objects that may be there then.

@@ -281,6 +281,32 @@ mod tests {
         );
     }
 
+    /// Against a signature that botocore's signer made of the same request.
+    #[test]
+    fn signs_bodies_as_botocore_does() {
+        let credentials = Credentials {
+            access_key: "AKIAIOSFODNN7EXAMPLE".to_owned(),
+            secret_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned(),
+            region: "us-east-1".to_owned(),
+        };
+        let request = Unsigned {
+            method: "POST",
+            host: "127.0.0.1:9000",
+            path: "/_cullet/admin/accounts/create",
+            query: &[],
+            headers: &[],
+            body_sha256: &hex(&Sha256::digest(b"{\"name\":\"analytics\"}")),
+        };
+        let now = UNIX_EPOCH + Duration::from_secs(1_369_353_600);
+        let signed = sign_at(&request, &credentials, now);
+        let (_, authorization) = signed.headers.last().expect("headers");
+        assert!(
+            authorization
+                .ends_with("7099cbcb50d6a022179d202ddbf8f75bc8d699bea55ce9acdc7d41942b296419"),
+            "{authorization}"
+        );
+    }
+
     /// The example of Amazon's "Authenticating Requests: Using Query Parameters", which is valid
     /// for a day instead of a week.
     #[test]

@@ -3,17 +3,17 @@
 //! in the crate `bench`.
 
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bench::endpoint::Endpoint;
 use bench::load::Progress;
 use bench::s3::{Operation, Options, Phase, Teller};
 use bench::sigv4::Credentials;
 use bench::{Error, Stop};
 
-use crate::UsageError;
 use crate::cli::{BenchAction, BenchArgs, BenchOperation, BenchS3Args};
+use crate::{UsageError, trust};
 
 /// Pairs of variables that name an access key and its secret; the first that is set is used.
 const CREDENTIALS: [(&str, &str); 2] = [
@@ -90,10 +90,7 @@ fn options(args: &BenchS3Args) -> anyhow::Result<Options> {
         Some(credentials(&args.region)?)
     };
     Ok(Options {
-        endpoint: Endpoint::parse(&args.endpoint).map_err(|error| match error {
-            Error::Usage(sentence) => UsageError::new(sentence).into(),
-            other => anyhow::Error::new(other),
-        })?,
+        endpoint: Arc::new(trust::endpoint(&args.endpoint, args.ca.as_deref())?),
         operation,
         size_bytes: args.size.0,
         objects: args

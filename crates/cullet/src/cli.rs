@@ -331,9 +331,13 @@ explained on standard error, 2 for wrong usage.";
 // Of a flag that is there twice the last counts, so that a script can be given others.
 #[command(args_override_self = true)]
 pub struct BenchS3Args {
-    /// The server: http://HOST:PORT.
+    /// The server: http://HOST:PORT or https://HOST:PORT.
     #[arg(long, value_name = "URL")]
     pub endpoint: String,
+
+    /// For https: trust the authorities in this PEM file, not the system's.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 
     /// What is sent.
     #[arg(long, value_name = "KIND", value_enum, default_value_t = BenchOperation::Get)]

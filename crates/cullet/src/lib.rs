@@ -50,6 +50,7 @@ mod storage;
 mod stream;
 mod time_text;
 mod tls;
+mod trust;
 
 pub use size::ByteSize;
 

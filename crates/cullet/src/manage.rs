@@ -3,7 +3,6 @@
 
 pub mod args;
 mod client;
-mod sigv4;
 
 use std::io::Write;
 use std::path::Path;
@@ -12,6 +11,7 @@ use s3::Credentials;
 use serde_json::{Value, json};
 
 use crate::credentials::{self, KEY_VARIABLE, Kept, SECRET_VARIABLE};
+use crate::trust;
 use args::{AccountAction, AccountArgs, KeyAction, KeyArgs, ServerAccess};
 use client::Client;
 
@@ -100,7 +100,8 @@ fn done(operation: &str) -> &'static str {
 
 fn reach(server: &ServerAccess) -> anyhow::Result<Client> {
     let credentials = root_key(server.credentials.as_deref())?;
-    Ok(Client::new(&server.endpoint, &server.region, credentials)?)
+    let endpoint = trust::endpoint(&server.endpoint, server.ca.as_deref())?;
+    Ok(Client::new(endpoint, &server.region, &credentials))
 }
 
 /// The key to sign with: from a file that was named, the environment, or the file of the only

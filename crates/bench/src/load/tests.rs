@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
+use crate::endpoint::Endpoint;
 use crate::http::{Connection, Payload};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -59,7 +60,13 @@ impl Asker {
 
 impl Work for Asker {
     async fn open(&mut self) {
-        self.connection = Connection::open(self.address).await.ok();
+        let endpoint = Endpoint {
+            url: String::new(),
+            host: String::new(),
+            addresses: vec![self.address],
+            tls: None,
+        };
+        self.connection = Connection::open(&endpoint).await.ok();
     }
 
     async fn perform(&mut self) -> Step {

@@ -1,8 +1,9 @@
 //! One request and its answer, checked, over a connection that is opened again when needed.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::endpoint::Endpoint;
 use crate::http::{Connection, Head, HttpError, Payload};
 use crate::limits::{CONNECT_PAUSE, PAGE_BYTES_MAX, REFUSAL_BYTES_MAX};
 use crate::s3::body::Body;
@@ -23,7 +24,7 @@ pub(crate) enum Expected<'a> {
 
 /// A slot's connection and its buffers.
 pub(crate) struct Exchange {
-    address: SocketAddr,
+    endpoint: Arc<Endpoint>,
     timeout: Duration,
     connection: Option<Connection>,
     /// The request that is sent next: its head, and where there is a body its beginning.
@@ -33,9 +34,9 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub(crate) fn new(address: SocketAddr, timeout: Duration) -> Exchange {
+    pub(crate) fn new(endpoint: Arc<Endpoint>, timeout: Duration) -> Exchange {
         Exchange {
-            address,
+            endpoint,
             timeout,
             connection: None,
             request: Vec::with_capacity(1024),
@@ -45,7 +46,7 @@ impl Exchange {
 
     /// Opens the connection, if that is possible; otherwise the first request says why not.
     pub(crate) async fn open(&mut self) {
-        let opened = tokio::time::timeout(self.timeout, Connection::open(self.address)).await;
+        let opened = tokio::time::timeout(self.timeout, Connection::open(&self.endpoint)).await;
         self.connection = opened.ok().and_then(Result::ok);
     }
 
@@ -78,7 +79,7 @@ impl Exchange {
                 Ok(length) => return Ok(length),
             }
         }
-        let connection = match Connection::open(self.address).await {
+        let connection = match Connection::open(&self.endpoint).await {
             Ok(connection) => connection,
             Err(error) => {
                 tokio::time::sleep(CONNECT_PAUSE).await;

@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::Error;
+use crate::endpoint::tls_failure;
 use crate::http::HttpError;
 use crate::limits::CLOCK_SKEW_MAX;
 
@@ -79,6 +80,10 @@ impl Failure {
     /// A sentence about what was tried at `url`, why it failed, and what to do.
     pub(crate) fn explained(&self, tried: &str, url: &str) -> Error {
         let (why, advice) = match self {
+            Failure::Connect(error) if tls_failure(error).is_some() => {
+                let failure = tls_failure(error).unwrap_or_default();
+                (format!("cannot connect to {url}: {failure}"), "")
+            }
             Failure::Connect(error) => (
                 format!("cannot connect to {url}: {error}"),
                 "start the server, or name another --endpoint",
@@ -89,7 +94,7 @@ impl Failure {
             ),
             Failure::Closed | Failure::Broken(_) | Failure::Malformed(_) => (
                 format!("{url}: {}", self.kind()),
-                "is that an S3 server, and without TLS?",
+                "is that an S3 server? If it speaks TLS, write https://",
             ),
             Failure::Refused(refusal) => (refusal.described(), refusal.advice()),
             Failure::Length { got, expected } => (

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 /// How to reach a server, and as whom.
 #[derive(Debug, Clone, Args)]
 pub struct ServerAccess {
-    /// The server to administer.
+    /// The server to administer: http://HOST:PORT or https://HOST:PORT.
     #[arg(
         long,
         global = true,
@@ -16,6 +16,10 @@ pub struct ServerAccess {
         default_value = "http://127.0.0.1:9000"
     )]
     pub endpoint: String,
+
+    /// For https: trust the authorities in this PEM file, not the system's.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 
     /// The region that the server was started with.
     #[arg(long, global = true, value_name = "NAME", default_value = "us-east-1")]

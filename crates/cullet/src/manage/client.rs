@@ -2,89 +2,41 @@
 //! for JSON needs.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::time::SystemTime;
+use std::net::TcpStream;
 
 use anyhow::Context as _;
-use s3::Credentials;
+use aws_lc_rs::digest::{SHA256, digest};
+use bench::endpoint::{Endpoint, tls_failure};
+use bench::sigv4::{Credentials, Unsigned, hex, sign};
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::sigv4::{Unsigned, sign};
-use crate::UsageError;
 use crate::admin::ADMIN;
 use crate::limits::{ADMIN_ANSWER_BYTES_MAX, ADMIN_ANSWER_TIMEOUT, ADMIN_CONNECT_TIMEOUT};
 
 /// A server, and who asks it.
 pub(crate) struct Client {
     endpoint: Endpoint,
-    region: String,
     credentials: Credentials,
 }
 
-/// Where a server listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Endpoint {
-    /// As it was given.
-    url: String,
-    /// For the `Host` header: without the port if that is the usual one.
-    host: String,
-    name: String,
-    port: u16,
-}
-
-impl Endpoint {
-    fn parse(url: &str) -> Result<Endpoint, UsageError> {
-        let wrong = |why: &str| {
-            UsageError::new(format!(
-                "--endpoint {url:?} {why}: write it like http://127.0.0.1:9000"
-            ))
-        };
-        if url.starts_with("https://") {
-            return Err(wrong("asks for TLS, which these commands do not speak yet"));
-        }
-        let Some(rest) = url.strip_prefix("http://") else {
-            return Err(wrong("is no address of a server"));
-        };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let authority = rest.parse::<http::uri::Authority>();
-        let authority = authority.map_err(|_| wrong("is no address of a server"))?;
-        if authority.as_str().contains('@') || authority.host().is_empty() {
-            return Err(wrong("is no address of a server"));
-        }
-        let name = authority.host();
-        let port = match authority.as_str().strip_prefix(name) {
-            Some("") => Some(80),
-            Some(port) => port.strip_prefix(':').and_then(|port| port.parse().ok()),
-            None => None,
-        };
-        let port = port.ok_or_else(|| wrong("has no port that can be"))?;
-        let host = match port {
-            80 => name.to_owned(),
-            _ => format!("{name}:{port}"),
-        };
-        Ok(Endpoint {
-            url: url.to_owned(),
-            host,
-            name: name.trim_matches(['[', ']']).to_owned(),
-            port,
-        })
-    }
+/// What carries a request and its answer.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 impl Client {
-    /// # Errors
-    /// [`UsageError`], if the endpoint is none.
-    pub(crate) fn new(
-        endpoint: &str,
-        region: &str,
-        credentials: Credentials,
-    ) -> Result<Client, UsageError> {
-        Ok(Client {
-            endpoint: Endpoint::parse(endpoint)?,
-            region: region.to_owned(),
-            credentials,
-        })
+    pub(crate) fn new(endpoint: Endpoint, region: &str, root: &s3::Credentials) -> Client {
+        Client {
+            endpoint,
+            credentials: Credentials {
+                access_key: root.access_key_id.clone(),
+                secret_key: root.secret_access_key.to_string(),
+                region: region.to_owned(),
+            },
+        }
     }
 
     /// Has an operation carried out.
@@ -95,39 +47,39 @@ impl Client {
         let path = format!("{ADMIN}{operation}");
         let body = fields.to_string();
         let request = Unsigned {
+            method: "POST",
             host: &self.endpoint.host,
             path: &path,
-            region: &self.region,
-            body: body.as_bytes(),
+            query: &[],
+            headers: &[],
+            body_sha256: &hex(digest(&SHA256, body.as_bytes()).as_ref()),
         };
-        let signed = sign(&request, &self.credentials, SystemTime::now());
+        let signed = sign(&request, &self.credentials);
         let mut head = format!(
-            "POST {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: \
+            "POST {} HTTP/1.1\r\nconnection: close\r\ncontent-type: \
              application/json\r\ncontent-length: {}\r\n",
-            self.endpoint.host,
+            signed.target,
             body.len()
         );
-        for (name, value) in signed {
+        for (name, value) in &signed.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         let request = format!("{head}\r\n{body}");
         let answer = self.exchange(request.as_bytes())?;
-        let answer = Answer::parse(&answer)
-            .with_context(|| format!("{} did not answer in HTTP", self.endpoint.url))?;
+        let answer = Answer::parse(&answer).with_context(|| {
+            format!(
+                "{} did not answer in HTTP: if it speaks TLS, write https://",
+                self.endpoint.url
+            )
+        })?;
         self.understand(&answer)
     }
 
     fn connect(&self) -> anyhow::Result<TcpStream> {
-        let (url, place) = (
-            &self.endpoint.url,
-            (self.endpoint.name.as_str(), self.endpoint.port),
-        );
-        let addresses = place
-            .to_socket_addrs()
-            .with_context(|| format!("{url} cannot be found"))?;
+        let url = &self.endpoint.url;
         let mut failure = None;
-        for address in addresses {
-            match TcpStream::connect_timeout(&address, ADMIN_CONNECT_TIMEOUT) {
+        for address in &self.endpoint.addresses {
+            match TcpStream::connect_timeout(address, ADMIN_CONNECT_TIMEOUT) {
                 Ok(stream) => return Ok(stream),
                 Err(error) => failure = Some(error),
             }
@@ -142,19 +94,51 @@ impl Client {
         })
     }
 
-    fn exchange(&self, request: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    /// A connection with its time limits, after the handshake where there is one.
+    fn open(&self) -> anyhow::Result<Stream> {
         let url = &self.endpoint.url;
-        let mut stream = self.connect()?;
+        let stream = self.connect()?;
         stream
             .set_read_timeout(Some(ADMIN_ANSWER_TIMEOUT))
             .and_then(|()| stream.set_write_timeout(Some(ADMIN_ANSWER_TIMEOUT)))
             .context("a time limit cannot be set")?;
+        let Some(tls) = &self.endpoint.tls else {
+            return Ok(Stream::Plain(stream));
+        };
+        let connection = ClientConnection::new(tls.config.clone(), tls.name.clone())?;
+        let mut stream = StreamOwned::new(connection, stream);
+        while stream.conn.is_handshaking() {
+            let done = stream.conn.complete_io(&mut stream.sock);
+            done.map_err(|error| match tls_failure(&error) {
+                Some(failure) => anyhow::anyhow!("no connection to {url}: {failure}"),
+                None => anyhow::anyhow!("no connection to {url}: {error}"),
+            })?;
+        }
+        Ok(Stream::Tls(Box::new(stream)))
+    }
+
+    fn exchange(&self, request: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+        let mut answer = Zeroizing::new(Vec::new());
+        match self.open()? {
+            Stream::Plain(stream) => self.exchange_over(stream, request, &mut answer)?,
+            Stream::Tls(stream) => self.exchange_over(stream, request, &mut answer)?,
+        }
+        Ok(answer)
+    }
+
+    fn exchange_over(
+        &self,
+        mut stream: impl Read + Write,
+        request: &[u8],
+        answer: &mut Vec<u8>,
+    ) -> anyhow::Result<()> {
+        let url = &self.endpoint.url;
         stream
             .write_all(request)
+            .and_then(|()| stream.flush())
             .with_context(|| format!("{url} takes no request"))?;
-        let mut answer = Zeroizing::new(Vec::new());
         let limit = ADMIN_ANSWER_BYTES_MAX as u64 + 1;
-        let read = stream.take(limit).read_to_end(&mut answer);
+        let read = stream.take(limit).read_to_end(answer);
         read.with_context(|| {
             format!("the answer of {url} broke off: whether it was done, a list tells")
         })?;
@@ -162,7 +146,7 @@ impl Client {
             answer.len() <= ADMIN_ANSWER_BYTES_MAX,
             "{url} answers with more than a cullet server would"
         );
-        Ok(answer)
+        Ok(())
     }
 
     /// The document of an answer, or the sentence that a refusal comes to.
@@ -178,7 +162,7 @@ impl Client {
         }
         let body = String::from_utf8_lossy(answer.body);
         let message = element(&body, "Message").unwrap_or_default();
-        let (url, id) = (&self.endpoint.url, &self.credentials.access_key_id);
+        let (url, id) = (&self.endpoint.url, &self.credentials.access_key);
         Err(match element(&body, "Code").as_deref() {
             Some("SignatureDoesNotMatch") => anyhow::anyhow!(
                 "the secret for the access key {id} is not the one that {url} knows: use the \
@@ -263,42 +247,6 @@ impl Answer<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn endpoints_are_told_apart() {
-        let parsed = |url| Endpoint::parse(url).map(|e| (e.host, e.name, e.port));
-        let at = |host: &str, name: &str, port| (host.to_owned(), name.to_owned(), port);
-        for (url, expected) in [
-            (
-                "http://127.0.0.1:9000",
-                at("127.0.0.1:9000", "127.0.0.1", 9000),
-            ),
-            (
-                "http://localhost:9000/",
-                at("localhost:9000", "localhost", 9000),
-            ),
-            (
-                "http://s3.example.com",
-                at("s3.example.com", "s3.example.com", 80),
-            ),
-            ("http://[::1]:9000", at("[::1]:9000", "::1", 9000)),
-        ] {
-            assert_eq!(parsed(url).unwrap(), expected, "{url}");
-        }
-        for url in [
-            "",
-            "127.0.0.1:9000",
-            "http://",
-            "http://host:99999",
-            "http://host:",
-            "http://user@host",
-            "http://host/path",
-        ] {
-            assert!(parsed(url).is_err(), "{url}");
-        }
-        let error = parsed("https://host").unwrap_err();
-        assert!(error.to_string().contains("TLS"), "{error}");
-    }
 
     #[test]
     fn answers_are_whole_or_none() {
