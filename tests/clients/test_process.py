@@ -236,6 +236,13 @@ def test_a_directory_that_cannot_be_written():
     assert "/proc" in refused("/proc/cullet")
 
 
+def test_no_core_dump_takes_secrets_to_a_disk(own_server):
+    """A limit of 0 would not count where dumps go through a pipe; 1 stops those as well."""
+    limits = pathlib.Path(f"/proc/{own_server().process.pid}/limits").read_text()
+    line = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
+    assert line.split()[4:6] == ["1", "1"]
+
+
 def test_a_directory_whose_data_are_not_ours(own_server):
     server = own_server()
     server.client().create_bucket(Bucket="ours")

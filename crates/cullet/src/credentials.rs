@@ -17,6 +17,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context as _;
+use rustix::fs::FlockOperation;
 use s3::Credentials;
 use shardstore::file_disk::write_private;
 use zeroize::Zeroizing;
@@ -162,8 +163,8 @@ impl Kept {
         let kept = Kept::parse(&text).with_context(|| {
             format!(
                 "{} does not hold {KEY_VARIABLE}=… and {SECRET_VARIABLE}=…, or {MASTER_VARIABLE}=… \
-                 with {MASTER_KEY_DIGITS} hexadecimal digits; restore it, or delete it to have \
-                 new ones made",
+                 with {MASTER_KEY_DIGITS} hexadecimal digits, or two of one that differ; restore \
+                 it, or delete it to have new ones made",
                 path.display()
             )
         })?;
@@ -172,13 +173,18 @@ impl Kept {
     }
 
     fn parse(text: &str) -> Option<Kept> {
+        // `None` inside: it is not there. Which of two that differ is meant, nobody knows.
         let value = |variable: &str| {
-            let mut lines = text.lines().map(str::trim);
-            lines.find_map(|line| line.strip_prefix(variable)?.strip_prefix('='))
+            let lines = text.lines().map(str::trim);
+            let mut values =
+                lines.filter_map(|line| line.strip_prefix(variable)?.strip_prefix('='));
+            let first = values.next();
+            values.all(|value| Some(value) == first).then_some(first)
         };
         let os = |value: &str| OsString::from(value);
-        let root = from_variables(value(KEY_VARIABLE).map(os), value(SECRET_VARIABLE).map(os));
-        let master = match value(MASTER_VARIABLE) {
+        let (key, secret) = (value(KEY_VARIABLE)?, value(SECRET_VARIABLE)?);
+        let root = from_variables(key.map(os), secret.map(os));
+        let master = match value(MASTER_VARIABLE)? {
             Some(digits) => Some(MasterKey::parse(digits)?),
             None => None,
         };
@@ -348,8 +354,15 @@ impl Known {
         };
         let lines = root_lines(&root);
         let made = made.as_ref().map_or("", |line| line.as_str());
-        add_lines(&file, &Zeroizing::new(format!("{lines}{made}")))?;
         let path = file.display();
+        add_lines(&file, |kept| {
+            let lines = Zeroizing::new(format!("{lines}{made}"));
+            anyhow::ensure!(
+                kept.root.is_none() && (made.is_empty() || kept.master.is_none()),
+                "another server kept new keys in {path} at the same moment: start this one again"
+            );
+            Ok(Some(lines))
+        })?;
         let before = match self.is_new {
             true => String::new(),
             false => format!(
@@ -425,19 +438,37 @@ fn master_line(master: &MasterKey) -> Zeroizing<String> {
     Zeroizing::new(format!("{MASTER_VARIABLE}={}\n", master.digits().as_str()))
 }
 
-/// Keeps a new master key: durable when this returns.
-pub(crate) fn keep_master(file: &Path, master: &MasterKey) -> anyhow::Result<()> {
-    add_lines(file, &master_line(master))
+/// Makes a master key and keeps it: durable when this returns. `false`: the file holds one by
+/// now, which this is.
+pub(crate) fn make_master(file: &Path) -> anyhow::Result<(MasterKey, bool)> {
+    let (mut master, mut made) = (MasterKey::generate()?, true);
+    add_lines(file, |kept| match kept.master {
+        Some(kept) => {
+            (master, made) = (kept, false);
+            Ok(None)
+        }
+        None => Ok(Some(master_line(&master))),
+    })?;
+    Ok((master, made))
 }
 
-/// Adds lines to what the file holds, or begins it.
-fn add_lines(file: &Path, lines: &str) -> anyhow::Result<()> {
+/// Adds lines to what the file holds, or begins it. `lines` sees what that is, and no other
+/// server changes it meanwhile.
+fn add_lines(
+    file: &Path,
+    lines: impl FnOnce(Kept) -> anyhow::Result<Option<Zeroizing<String>>>,
+) -> anyhow::Result<()> {
     let failed = || format!("cannot keep new keys in {}", file.display());
     // A link stays one, and what it leads to is written.
     let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
-    if let Some(directory) = file.parent() {
-        make_directory(directory).with_context(failed)?;
-    }
+    let directory = file.parent().unwrap_or(Path::new("/"));
+    make_directory(directory).with_context(failed)?;
+    // The file itself is replaced, so that a lock on it would hold nobody up.
+    let lock = std::fs::File::open(directory).with_context(failed)?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).with_context(failed)?;
+    let Some(lines) = lines(Kept::read(&file)?)? else {
+        return Ok(());
+    };
     let mut text = match std::fs::read_to_string(&file) {
         Ok(text) => Zeroizing::new(text),
         Err(error) if error.kind() == ErrorKind::NotFound => Zeroizing::default(),
@@ -446,7 +477,7 @@ fn add_lines(file: &Path, lines: &str) -> anyhow::Result<()> {
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
-    text.push_str(lines);
+    text.push_str(&lines);
     write_private(&file, text.as_bytes()).with_context(failed)
 }
 

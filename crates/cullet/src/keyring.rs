@@ -66,10 +66,10 @@ impl Keyring {
                  server with CULLET_MASTER_KEY, or with --credentials FILE"
             )
         })?;
-        let master = Arc::new(MasterKey::generate()?);
-        credentials::keep_master(file, &master)?;
+        let (master, made) = credentials::make_master(file)?;
+        let master = Arc::new(master);
         *self.master.write().unwrap_or_else(PoisonError::into_inner) = Some(master.clone());
-        Ok((master, Some(file.clone())))
+        Ok((master, made.then(|| file.clone())))
     }
 }
 

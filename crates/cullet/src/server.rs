@@ -47,6 +47,7 @@ pub fn run(args: ServerArgs) -> anyhow::Result<()> {
 /// As [`run`], and whatever `open` says.
 pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
     let plan = Plan::new(&args)?;
+    forbid_core_dumps();
     logging::start(args.log_format, plan.log.clone());
     tracing::info!(memory = %plan.memory, "starting");
     if let Some(tls) = &plan.tls {
@@ -263,6 +264,7 @@ fn assemble(
     let all = vec![
         connections.clone(),
         budgets.small.clone(),
+        budgets.forms.clone(),
         budgets.documents.clone(),
         budgets.reads.clone(),
         budgets.writes.clone(),
@@ -303,6 +305,19 @@ fn assemble(
         places: Places::default(),
         refused: AtomicUsize::new(0),
     }))
+}
+
+/// Memory holds secrets in the clear, and a core dump would put them onto a disk. Where dumps go
+/// through a pipe, a limit of 0 does not count, but one byte stops both kinds (`man 5 core`).
+fn forbid_core_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let one_byte = Rlimit {
+        current: Some(1),
+        maximum: Some(1),
+    };
+    if let Err(error) = setrlimit(Resource::Core, one_byte) {
+        tracing::warn!(%error, "core dumps cannot be turned off: one would hold secrets");
+    }
 }
 
 /// As many connections as memory and open files allow.

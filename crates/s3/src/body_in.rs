@@ -29,6 +29,10 @@ pub(crate) enum BodyFailure {
     CharacterData,
     /// A document would take too much memory when parsed.
     TooMuchMarkup,
+    /// What stands before the file of a form is too long.
+    FormTooLarge,
+    /// A form puts the file's name into too many places.
+    TooManyVariables,
 }
 
 impl std::fmt::Display for BodyFailure {
@@ -39,6 +43,8 @@ impl std::fmt::Display for BodyFailure {
             BodyFailure::Sha256Mismatch => "the body's SHA-256 is not the announced one",
             BodyFailure::CharacterData => "the document has a CDATA section",
             BodyFailure::TooMuchMarkup => "the document has too many elements",
+            BodyFailure::FormTooLarge => "what stands before the file of the form is too long",
+            BodyFailure::TooManyVariables => "the form says ${filename} too often",
         })
     }
 }
@@ -48,7 +54,7 @@ impl std::error::Error for BodyFailure {}
 /// Wraps the connection's body.
 pub(crate) struct ClientBody<B> {
     inner: B,
-    context: Arc<RequestContext>,
+    pub(crate) context: Arc<RequestContext>,
     /// Digests of the whole body, for documents that `s3s` reads by itself.
     watch: Option<Watch>,
     gathered: BytesMut,
@@ -73,7 +79,7 @@ impl<B> ClientBody<B> {
         }
     }
 
-    fn fail(&mut self, failure: BodyFailure) -> BodyFailure {
+    pub(crate) fn fail(&mut self, failure: BodyFailure) -> BodyFailure {
         self.ended = true;
         self.gathered = BytesMut::new();
         self.context.set_body_failure(failure);
@@ -202,7 +208,7 @@ where
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::context::{Observer, RequestSummary};
     use http_body_util::{BodyExt, StreamBody};
@@ -221,7 +227,7 @@ mod tests {
     }
 
     /// Pieces that arrive at once; `None` is a moment of waiting that never ends.
-    struct Script(VecDeque<Option<Bytes>>);
+    pub(crate) struct Script(VecDeque<Option<Bytes>>);
 
     impl futures_core::Stream for Script {
         type Item = Result<Frame<Bytes>, std::io::Error>;
@@ -239,7 +245,7 @@ mod tests {
         }
     }
 
-    fn body(pieces: Vec<Option<Bytes>>) -> ClientBody<StreamBody<Script>> {
+    pub(crate) fn body(pieces: Vec<Option<Bytes>>) -> ClientBody<StreamBody<Script>> {
         ClientBody::new(StreamBody::new(Script(pieces.into())), context(), None)
     }
 

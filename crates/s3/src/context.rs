@@ -70,6 +70,7 @@ pub(crate) struct RequestContext {
     first_byte_us: AtomicU64,
     complete: AtomicBool,
     body_unread: AtomicBool,
+    form_let_in: AtomicBool,
     bucket_in_host: bool,
     /// The client waits for a `100 Continue`, but has no body to send: it gets none.
     expects_in_vain: bool,
@@ -111,6 +112,7 @@ impl RequestContext {
             first_byte_us: AtomicU64::new(0),
             complete: AtomicBool::new(false),
             body_unread: AtomicBool::new(false),
+            form_let_in: AtomicBool::new(false),
             bucket_in_host: bucket_in_host.is_some(),
             expects_in_vain: expects_in_vain(&request.headers),
             late: Mutex::new(Late::default()),
@@ -176,6 +178,15 @@ impl RequestContext {
     /// Whether a part of the request's body is still to be read.
     pub(crate) fn set_body_unread(&self, unread: bool) {
         self.body_unread.store(unread, Ordering::Relaxed);
+    }
+
+    /// The form's signature was verified, and its file is wanted.
+    pub(crate) fn let_form_in(&self) {
+        self.form_let_in.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_form_let_in(&self) -> bool {
+        self.form_let_in.load(Ordering::Relaxed)
     }
 
     /// Whether the host names the bucket, so that the path is all key.

@@ -11,6 +11,7 @@ use s3s::{BodySizeLimitExceeded, S3Error, S3ErrorCode};
 use crate::body_in::BodyFailure;
 use crate::budget::Overloaded;
 use crate::digest::LaneLost;
+use crate::limits::FORM_VARIABLES_MAX;
 use crate::names::for_xml;
 
 /// An error from the layer below as S3 says it.
@@ -114,6 +115,14 @@ pub(crate) fn from_failure(failure: BodyFailure) -> S3Error {
         BodyFailure::CharacterData => S3Error::with_message(
             S3ErrorCode::MalformedXML,
             "CDATA sections are not supported: escape the text instead.",
+        ),
+        BodyFailure::FormTooLarge => S3Error::with_message(
+            S3ErrorCode::MaxPostPreDataLengthExceededError,
+            "Your POST request fields preceding the upload file were too large.",
+        ),
+        BodyFailure::TooManyVariables => S3Error::with_message(
+            S3ErrorCode::MalformedPOSTRequest,
+            format!("The form may say ${{filename}} at most {FORM_VARIABLES_MAX} times."),
         ),
         BodyFailure::TooMuchMarkup => S3Error::with_message(
             S3ErrorCode::MalformedXML,

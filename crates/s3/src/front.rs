@@ -21,11 +21,12 @@ use crate::context::{Observer, RequestContext, host_id};
 use crate::document::Kind;
 use crate::door::Door;
 use crate::errors::{from_failure, from_overload};
+use crate::form_head::FormBody;
 use crate::framing;
 use crate::host::{self, Domains};
 use crate::limits::{
     ADMIN_BODY_BYTES_MAX, CLOCK_SKEW_SECONDS_MAX, COMPLETION_BODY_BYTES_MAX, FORM_BYTES,
-    FORM_FIELDS_BYTES_MAX, FORM_FIELDS_MAX, PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX,
+    FORM_FIELDS_MAX, FORM_HEAD_BYTES_MAX, PRESIGNED_SECONDS_MAX, PUT_BYTES_MAX,
     SIGNED_CHUNK_BYTES_MAX, SMALL_REQUEST_BYTES_MAX,
 };
 use crate::plain_read::PlainRead;
@@ -58,6 +59,8 @@ impl std::fmt::Debug for Credentials {
 pub struct Budgets {
     /// Requests that need next to nothing.
     pub small: MemoryBudget,
+    /// Forms, which are parsed before anybody knows who sent them.
+    pub forms: MemoryBudget,
     /// XML in both directions: listings and multi-deletes.
     pub documents: MemoryBudget,
     /// Bodies of answers.
@@ -67,16 +70,19 @@ pub struct Budgets {
 }
 
 impl Budgets {
-    /// Splits `bytes` among the four.
+    /// Splits `bytes` among the five.
     pub fn split(bytes: usize) -> Budgets {
-        let small = bytes / 8;
-        let documents = (bytes - small) / 5;
-        let reads = (bytes - small - documents) / 2;
+        let forms = bytes / 32;
+        let small = bytes / 8 - forms;
+        let rest = bytes - small - forms;
+        let documents = rest / 5;
+        let reads = (rest - documents) / 2;
         Budgets {
             small: MemoryBudget::new("small requests", small),
+            forms: MemoryBudget::new("uploads by form", forms),
             reads: MemoryBudget::new("reading", reads),
             documents: MemoryBudget::new("listings and documents", documents),
-            writes: MemoryBudget::new("writing", bytes - small - documents - reads),
+            writes: MemoryBudget::new("writing", rest - documents - reads),
         }
     }
 
@@ -173,8 +179,8 @@ impl Front {
         config.enable_sig_v2 = false;
         // Forms are refused before s3s sees them; should one get through, it finds no room.
         config.allow_post_signature = false;
-        config.form_max_field_size = FORM_FIELDS_BYTES_MAX;
-        config.form_max_fields_size = FORM_FIELDS_BYTES_MAX;
+        config.form_max_field_size = FORM_HEAD_BYTES_MAX;
+        config.form_max_fields_size = FORM_HEAD_BYTES_MAX;
         config.form_max_parts = 1;
         config.post_object_max_file_size = 0;
         config.normalize_forward_slash_path = false;
@@ -312,8 +318,8 @@ impl Front {
     {
         let form = framing::is_form(&parts);
         if form {
-            match self.0.budgets.small.reserve(FORM_BYTES).await {
-                Ok(reservation) => context.hold(reservation),
+            match self.0.budgets.forms.reserve(FORM_BYTES).await {
+                Ok(reservation) => context.hold_document(reservation),
                 Err(overloaded) => {
                     let message = overloaded.to_string();
                     return Refusal::new(S3ErrorCode::SlowDown, message).render(context);
@@ -325,8 +331,14 @@ impl Front {
         let watch = (!form && !framing::is_object_body(&parts, in_host))
             .then(|| Watch::new(&parts.headers, Kind::of(&parts.method, &parts.uri)));
         parts.extensions.insert(context.clone());
-        let body = Body::http_body_unsync(ClientBody::new(body, context.clone(), watch));
-        let service = if form { &self.0.forms } else { &self.0.service };
+        let body = ClientBody::new(body, context.clone(), watch);
+        let (service, body) = match form {
+            true => {
+                let body = FormBody::new(body);
+                (&self.0.forms, Body::http_body_unsync(body))
+            }
+            false => (&self.0.service, Body::http_body_unsync(body)),
+        };
         let answered = service.call(Request::from_parts(parts, body)).await;
         let response = match answered {
             Ok(response) => response,
@@ -342,9 +354,12 @@ impl Front {
                 return Refusal::new(S3ErrorCode::InternalError, message).render(context);
             }
         };
-        // s3s reports a document that could not be read as an internal error.
+        // s3s reports a document that could not be read as an internal error, and a form as a
+        // malformed one.
+        let unread =
+            response.status().is_server_error() || (form && !response.status().is_success());
         match context.body_failure() {
-            Some(failure) if response.status().is_server_error() => broken_body(failure, context),
+            Some(failure) if unread => broken_body(failure, context),
             _ => response,
         }
     }
@@ -498,6 +513,7 @@ mod tests {
         assert!(budgets.reads.can_hold(GET_WINDOW_BYTES));
         assert!(budgets.documents.can_hold(crate::limits::ADMIN_BYTES));
         assert!(budgets.small.can_hold(SMALL_REQUEST_BYTES_MAX));
+        assert!(budgets.forms.can_hold(FORM_BYTES));
         let mut headers = http::HeaderMap::new();
         headers.insert("content-length", HeaderValue::from_static("150000"));
         let document = crate::document::bytes_to_read("DeleteObjects", &headers);

@@ -40,6 +40,7 @@ mod digest;
 mod document;
 mod door;
 mod errors;
+mod form_head;
 mod framing;
 mod front;
 mod get;

@@ -26,15 +26,28 @@ pub const COMPLETION_BYTES: usize = objects::limits::SCAN_BYTES_MAX + 2 * 1024 *
 /// Memory for one entry of an answer to a multi-delete, beside its names.
 pub const ANSWER_ENTRY_BYTES: usize = 512;
 
-/// Most bytes of a form's fields, but for the file, as S3 has it.
-pub const FORM_FIELDS_BYTES_MAX: usize = 20 * 1024;
-
 /// Most fields of a form.
 pub const FORM_FIELDS_MAX: usize = 100;
 
-/// Memory for parsing a form before anybody knows whether it is signed: pieces of its body, the
-/// fields, and their names and values apart.
-pub const FORM_BYTES: usize = GATHER_BYTES + 4 * FORM_FIELDS_BYTES_MAX;
+/// Most bytes of a form before its file begins: the 20 KB of fields that S3 takes, with their
+/// names and headers.
+pub const FORM_HEAD_BYTES_MAX: usize = 28 * 1024;
+
+/// Most bytes of that which are handed on at a time.
+pub const FORM_LINE_BYTES_MAX: usize = 1024;
+
+/// How often a form may say `${filename}`, which grows to the file's name.
+pub const FORM_VARIABLES_MAX: usize = 2;
+
+/// How long a form may take until its file begins.
+pub const FORM_HEAD_WAIT: Duration = Duration::from_secs(30);
+
+/// Memory for parsing a form before anybody knows whether it is signed: a piece of its body, the
+/// parser's, the fields, the policy decoded, and the key with the file's name in it.
+pub const FORM_BYTES: usize = GATHER_BYTES + (4 + FORM_VARIABLES_MAX) * FORM_HEAD_BYTES_MAX;
+
+/// What is left of it when the file is taken: what the fields said.
+pub const FORM_FIELDS_BYTES: usize = (1 + FORM_VARIABLES_MAX) * FORM_HEAD_BYTES_MAX;
 
 /// Largest chunk of a signed `aws-chunked` body: it must be held in full before its signature
 /// can be checked. The SDKs send 64 KiB to 1 MiB.
@@ -81,7 +94,7 @@ pub const LIST_NAME_COPIES: usize = 7;
 pub const LIST_BUCKET_BYTES: usize = 1_024;
 
 /// Least bytes a client must send in [`BODY_PROGRESS_WINDOW`], or its request ends.
-pub const BODY_PROGRESS_BYTES_MIN: u64 = 1024;
+pub const BODY_PROGRESS_BYTES_MIN: u64 = 16 * 1024;
 
 /// The same for documents: they are small, and what they hold others wait for.
 pub const DOCUMENT_PROGRESS_BYTES_MIN: u64 = 32 * 1024;

@@ -321,6 +321,10 @@ impl<'a> Query<'a> {
             if place.replace(value).is_some() {
                 return None;
             }
+            // Escaped, it may name another operation to one that decodes it.
+            if name == "x-id" && !value.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+                return None;
+            }
             // It is not among what is signed, and has no letter that could be escaped.
             if name != "X-Amz-Signature" {
                 if !is_canonical(value, false) {

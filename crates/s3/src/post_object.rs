@@ -12,6 +12,7 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use crate::checksums::Declared;
 use crate::door::{Door, caller, context};
+use crate::limits::FORM_FIELDS_BYTES;
 use crate::names::url_encode;
 use crate::put::{Upload, content_length, durable, take_metadata, window_bytes};
 use crate::unsupported::check_headers;
@@ -21,6 +22,8 @@ pub(crate) async fn post_object(
     mut req: S3Request<PostObjectInput>,
 ) -> S3Result<S3Response<PostObjectOutput>> {
     let (context, account) = (context(&req)?, caller(&req)?);
+    context.let_form_in();
+    context.shrink_document(FORM_FIELDS_BYTES);
     let input = &mut req.input;
     let redirect = input.success_action_redirect.take();
     let fields = fields(input)?;

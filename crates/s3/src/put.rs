@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use futures_core::Stream;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue};
 use objects::{ETag, PartWriter, PutCondition, PutOutcome, PutRequest, PutWriter};
 use s3s::dto::{self, ETagCondition, PutObjectInput, PutObjectOutput, StreamingBlob};
@@ -144,12 +145,23 @@ pub(crate) fn window_bytes(length: u64, headers: &HeaderMap) -> usize {
         true => length.min(2 * DIGEST_BATCH_BYTES),
         false => 0,
     };
-    // `s3s` holds a chunk with a signature until its end, also where none has to have one.
+    // `s3s` holds a chunk with a signature until its end, also where none has to have one, and
+    // before it is compared with the length that was said.
     let chunk = match is_streaming_payload(headers) {
-        true => length.min(SIGNED_CHUNK_BYTES_MAX),
+        true => framed_length(headers).min(SIGNED_CHUNK_BYTES_MAX),
         false => 0,
     };
     length.min(STRIPE_BYTES_MAX) + length.min(GATHER_BYTES) + digests + chunk
+}
+
+/// How many bytes may come, whatever they mean.
+fn framed_length(headers: &HeaderMap) -> usize {
+    let length = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok());
+    length
+        .and_then(|length| length.parse().ok())
+        .unwrap_or(usize::MAX)
 }
 
 pub(crate) fn condition(
@@ -268,6 +280,10 @@ mod tests {
         headers.insert("x-amz-content-sha256", unsigned);
         let streamed = PUT_WINDOW_BYTES + SIGNED_CHUNK_BYTES_MAX;
         assert_eq!(window_bytes(PUT_BYTES_MAX, &headers), streamed);
+        // What a client says of the length it may not keep to.
+        assert_eq!(window_bytes(1, &headers), 2 + SIGNED_CHUNK_BYTES_MAX);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("1000"));
+        assert_eq!(window_bytes(1, &headers), 2 + 1000);
     }
 
     #[test]

@@ -406,7 +406,8 @@ impl Disk for FileDisk {
 
 /// Writes a small file so that it is there whole or not at all, readable by its owner alone.
 pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let temporary = path.with_extension("new");
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
     // What a crash left, with whatever mode it has. A file that cannot be removed is in the way
     // of the next step, which says so.
     let _ = std::fs::remove_file(&temporary);

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use shardstore::limits::EXTENTS_MIN;
 use shardstore::{Batch, Disk, Engine, Error, Geometry, Identity, Key, Options, Read, Store};
@@ -98,6 +99,45 @@ fn a_snapshot_keeps_its_view_through_checkpoints_and_reclamation() {
         .read_payload(&found, 0..u32::MAX, Read::Blocking)
         .unwrap();
     assert_eq!(payload, vec![1; 40_000]);
+}
+
+/// An extent of small objects was once read into memory whole, written as one group and entered
+/// into the memtable, which no checkpoint emptied meanwhile: at 128 MiB the process was killed.
+#[test]
+fn an_extent_of_small_entries_is_evacuated_in_bounded_memory() {
+    let (disk, store) = open_new(24);
+    let name = |number: u32| format!("{number:06}{}", "k".repeat(200));
+    let numbers = 0..1_200u32;
+    for batch in numbers.clone().collect::<Vec<_>>().chunks(40) {
+        let batch = batch.iter().fold(Batch::new(), |batch, number| {
+            batch.put_with_payload(Key::plain(name(*number)), "v", [*number as u8; 150])
+        });
+        let dependency = store.submit(batch).unwrap();
+        settle(&store);
+        dependency.wait().unwrap();
+        if store.checkpoint_is_due() {
+            store.checkpoint().unwrap();
+        }
+    }
+    store.checkpoint().unwrap();
+    let evacuated = store.stats().bytes_evacuated;
+    disk.largest_write.store(0, Ordering::Relaxed);
+    let mut most = 0;
+    for extent in 0..24 {
+        store.reclaim(Some(extent)).unwrap();
+        most = most.max(store.stats().memtable_bytes);
+    }
+    let evacuated = store.stats().bytes_evacuated - evacuated;
+    assert!(evacuated > 150_000, "{evacuated} bytes were moved");
+    let limit = small().memtable_bytes as u64;
+    // One frame may come on top: its keys and values, and what the memtable adds to each.
+    assert!(most < limit + 64 * 1024, "{most} bytes in the memtable");
+    let write = disk.largest_write.load(Ordering::Relaxed);
+    assert!(write < 128 * 1024, "{write} bytes written at once");
+    for number in numbers {
+        let found = get(&store, &name(number)).unwrap();
+        assert_eq!(found, ("v".to_owned(), vec![number as u8; 150]));
+    }
 }
 
 #[test]

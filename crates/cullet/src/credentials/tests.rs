@@ -125,7 +125,16 @@ fn a_file_that_makes_no_sense_is_refused_and_kept() {
     std::fs::create_dir_all(scratch.file().parent().unwrap()).unwrap();
     let key = "CULLET_ACCESS_KEY_ID=admin\n";
     let master = "CULLET_MASTER_KEY=00\n";
-    for text in ["", "nonsense", key, master, &format!("{key}{master}")] {
+    // Two that differ: an append that was to replace.
+    let twice = format!("{}{key}", root_lines(&admin()).replace("=admin", "=other"));
+    for text in [
+        "",
+        "nonsense",
+        key,
+        master,
+        &format!("{key}{master}"),
+        &twice,
+    ] {
         std::fs::write(scratch.file(), text).unwrap();
         let error = Kept::read(&scratch.file()).unwrap_err();
         assert!(error.to_string().contains("restore it"), "{text:?} {error}");
@@ -144,8 +153,8 @@ fn the_file_in_the_data_directory_works_until_it_is_moved() {
     assert_eq!(settled.root.access_key_id, "admin");
     assert!(settled.master.is_none() && !scratch.file().exists());
     // The master key goes where it belongs, and the two meet there.
-    let master = MasterKey::generate().unwrap();
-    keep_master(&settled.file.unwrap(), &master).unwrap();
+    let (master, made) = make_master(&settled.file.unwrap()).unwrap();
+    assert!(made);
     let settled = scratch.settled();
     assert_eq!(settled.root.access_key_id, "admin");
     assert!(settled.master.unwrap().is(&master));
@@ -158,6 +167,44 @@ fn the_file_in_the_data_directory_works_until_it_is_moved() {
     let settled = scratch.settled();
     assert_eq!(settled.root.access_key_id, "admin");
     assert!(settled.master.unwrap().is(&master));
+}
+
+/// The file is written beside itself first: once under a name that could be somebody's.
+#[test]
+fn neighbours_are_left_alone() {
+    let scratch = Scratch::new("neighbours");
+    std::fs::create_dir_all(scratch.file().parent().unwrap()).unwrap();
+    let neighbour = scratch.file().with_extension("new");
+    std::fs::write(&neighbour, "mine").unwrap();
+    make_master(&scratch.file()).unwrap();
+    assert_eq!(std::fs::read_to_string(&neighbour).unwrap(), "mine");
+}
+
+/// Two servers that shared a file once each made a master key when they needed one; the second
+/// replaced the first, and what that had sealed was lost.
+#[test]
+fn servers_that_share_a_file_share_its_master_key() {
+    let scratch = Scratch::new("shared");
+    let makers: Vec<_> = (0..8)
+        .map(|_| {
+            let file = scratch.file();
+            std::thread::spawn(move || make_master(&file).unwrap())
+        })
+        .collect();
+    let makers = makers.into_iter().map(|maker| maker.join().unwrap());
+    let (masters, made): (Vec<MasterKey>, Vec<bool>) = makers.unzip();
+    assert_eq!(made.iter().filter(|made| **made).count(), 1);
+    let kept = Kept::read(&scratch.file()).unwrap().master.unwrap();
+    assert!(masters.iter().all(|master| master.is(&kept)));
+
+    // A root key likewise, which was shown already, is not replaced by another.
+    let known = scratch.known(None, true);
+    scratch.known(None, true).settle().unwrap();
+    let error = known.settle().err().expect("the file has one by now");
+    assert!(
+        error.to_string().contains("start this one again"),
+        "{error}"
+    );
 }
 
 #[test]

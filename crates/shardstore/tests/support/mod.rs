@@ -1,6 +1,7 @@
 //! What the tests of this crate share.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use shardstore::{Disk, DiskError, Read};
@@ -11,6 +12,8 @@ pub struct MemoryDisk {
     pub bytes: Mutex<Vec<u8>>,
     /// A range that reads fail in.
     pub unreadable: Mutex<Option<Range<u64>>>,
+    /// Bytes of the largest write so far.
+    pub largest_write: AtomicUsize,
 }
 
 impl MemoryDisk {
@@ -49,6 +52,8 @@ impl Disk for MemoryDisk {
             bytes[at..at + buf.len()].copy_from_slice(buf);
             at += buf.len();
         }
+        self.largest_write
+            .fetch_max(at - offset as usize, Ordering::Relaxed);
         Ok(())
     }
 
