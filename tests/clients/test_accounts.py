@@ -292,6 +292,16 @@ def test_an_expected_owner_is_the_callers_account(own_server):
         s3.head_bucket(Bucket="mine", ExpectedBucketOwner="000000000000")
 
 
+def test_settings_are_not_told_to_others(own_server):
+    server = own_server()
+    server.client().create_bucket(Bucket="mine")
+    stranger = new_account(server, "stranger")[1].client(server)
+    for name in ("get_bucket_acl", "get_bucket_versioning", "get_bucket_policy", "delete_bucket_policy"):
+        with pytest.raises(ClientError) as error:
+            getattr(stranger, name)(Bucket="mine")
+        assert code_of(error) == (403, "AccessDenied")
+
+
 def test_many_buckets_of_others_do_not_show(own_server):
     server = own_server()
     keys = [new_account(server, f"account-{number}")[1] for number in range(3)]

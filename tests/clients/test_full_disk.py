@@ -3,6 +3,7 @@ import time
 import pytest
 from botocore.exceptions import ClientError
 
+import uploads
 from harness import MIB, body, code_of
 
 
@@ -44,6 +45,35 @@ def small_disk(own_server):
     s3 = server.client()
     s3.create_bucket(Bucket="full")
     return server, s3
+
+
+@pytest.mark.timeout(200)
+def test_uploads_on_a_full_disk(own_server):
+    """A part and a copy that find no room leave the upload as it was; given up, it makes room."""
+    _, s3 = small_disk(own_server)
+    upload = uploads.begin(s3, "full", "upload")
+    data = body(8 * MIB)
+    for number in range(1, 9):
+        uploads.part(s3, "full", upload, number, data, "upload")
+    expected = {}
+    fill_up(s3, expected, "large-", 4 * MIB)
+    fill_up(s3, expected, "small-", 200_000)
+    source = {"Bucket": "full", "Key": "large-000"}
+    call = {"Bucket": "full", "Key": "upload", "UploadId": upload, "PartNumber": 9}
+    for operation, more in (
+        (s3.upload_part, {**call, "Body": data}),
+        (s3.upload_part_copy, {**call, "CopySource": source}),
+        (s3.copy_object, {"Bucket": "full", "Key": "copy", "CopySource": source}),
+    ):
+        with pytest.raises(ClientError) as error:
+            operation(**more)
+        assert code_of(error) == (507, "InsufficientStorage"), operation
+    assert uploads.numbers(s3, "full", upload, "upload") == list(range(1, 9))
+    check(s3, expected)
+    s3.abort_multipart_upload(Bucket="full", Key="upload", UploadId=upload)
+    expected["new"] = body(16 * MIB)
+    put_when_there_is_room(s3, "new", expected["new"])
+    check(s3, expected)
 
 
 @pytest.mark.timeout(400)

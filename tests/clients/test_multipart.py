@@ -249,6 +249,16 @@ def test_any_key(s3, bucket, key):
     assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == key.encode()
 
 
+def test_a_key_that_xml_has_no_place_for(s3, bucket):
+    """Such a key could be put, but the answer to whoever began an upload could not be parsed."""
+    upload = uploads.begin(s3, bucket, "\x01")
+    parts = [uploads.part(s3, bucket, upload, 1, b"x", "\x01")]
+    listed = s3.list_parts(Bucket=bucket, Key="\x01", UploadId=upload)
+    assert (listed["Key"], len(listed["Parts"])) == ("\ufffd", 1)
+    uploads.complete(s3, bucket, upload, parts, "\x01")
+    assert s3.get_object(Bucket=bucket, Key="\x01")["Body"].read() == b"x"
+
+
 # Completing ----------------------------------------------------------------------------
 
 
@@ -991,6 +1001,46 @@ def test_broken_parts_leave_nothing(own_server):
     server.restart()
     s3 = uploads.settle(server, expected=0)
     assert uploads.numbers(s3, "left", upload) == []
+
+
+def test_parts_race_the_end_of_their_upload(own_server):
+    """Whoever comes too late is told so, an object is whole, and nothing is left."""
+    server = own_server()
+    s3 = server.client(max_pool_connections=40)
+    s3.create_bucket(Bucket="race")
+    old, new = body(200_000, seed=1), body(200_000, seed=2)
+
+    def attempt(operation, *words, **more):
+        try:
+            operation(*words, **more)
+            return True
+        except ClientError as error:
+            assert code_of(error) in ((404, "NoSuchUpload"), (400, "InvalidPart")), error
+            return False
+
+    def race(number):
+        key = f"k{number:02}"
+        upload = uploads.begin(s3, "race", key)
+        parts = [uploads.part(s3, "race", upload, 1, old, key)]
+        call = {"Bucket": "race", "Key": key, "UploadId": upload}
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            completed = pool.submit(attempt, uploads.complete, s3, "race", upload, parts, key)
+            others = [pool.submit(attempt, s3.upload_part, **call, PartNumber=at, Body=new) for at in (1, 2)]
+            aborted = pool.submit(attempt, s3.abort_multipart_upload, **call)
+            for other in others:
+                other.result()
+        # Of part 1 there may have been another by then, so that neither ended it.
+        if not completed.result() and not aborted.result():
+            assert attempt(s3.abort_multipart_upload, **call)
+        return key if completed.result() else None
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        keys = sorted(key for key in pool.map(race, range(30)) if key)
+    assert [entry["Key"] for entry in s3.list_objects_v2(Bucket="race").get("Contents", [])] == keys
+    for key in keys:
+        assert s3.get_object(Bucket="race", Key=key)["Body"].read() == old
+    assert uploads.pending(s3, "race") == []
+    uploads.settle(server, expected=len(keys))
 
 
 def test_deleting_a_bucket_ends_its_uploads(own_server):

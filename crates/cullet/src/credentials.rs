@@ -160,11 +160,19 @@ impl Kept {
                 return Err(error).with_context(|| format!("cannot read {}", path.display()));
             }
         };
+        for variable in [KEY_VARIABLE, SECRET_VARIABLE, MASTER_VARIABLE] {
+            anyhow::ensure!(
+                is_unambiguous(&text, variable),
+                "{} says {variable}=… more than once, and not the same: take the lines away that \
+                 are wrong, but keep a copy, because a master key is not made twice",
+                path.display()
+            );
+        }
         let kept = Kept::parse(&text).with_context(|| {
             format!(
                 "{} does not hold {KEY_VARIABLE}=… and {SECRET_VARIABLE}=…, or {MASTER_VARIABLE}=… \
-                 with {MASTER_KEY_DIGITS} hexadecimal digits, or two of one that differ; restore \
-                 it, or delete it to have new ones made",
+                 with {MASTER_KEY_DIGITS} hexadecimal digits; restore it, or move it away to have \
+                 new ones made",
                 path.display()
             )
         })?;
@@ -173,18 +181,10 @@ impl Kept {
     }
 
     fn parse(text: &str) -> Option<Kept> {
-        // `None` inside: it is not there. Which of two that differ is meant, nobody knows.
-        let value = |variable: &str| {
-            let lines = text.lines().map(str::trim);
-            let mut values =
-                lines.filter_map(|line| line.strip_prefix(variable)?.strip_prefix('='));
-            let first = values.next();
-            values.all(|value| Some(value) == first).then_some(first)
-        };
+        let value = |variable: &'static str| values_of(text, variable).next();
         let os = |value: &str| OsString::from(value);
-        let (key, secret) = (value(KEY_VARIABLE)?, value(SECRET_VARIABLE)?);
-        let root = from_variables(key.map(os), secret.map(os));
-        let master = match value(MASTER_VARIABLE)? {
+        let root = from_variables(value(KEY_VARIABLE).map(os), value(SECRET_VARIABLE).map(os));
+        let master = match value(MASTER_VARIABLE) {
             Some(digits) => Some(MasterKey::parse(digits)?),
             None => None,
         };
@@ -194,6 +194,18 @@ impl Kept {
         };
         (kept.root.is_some() || kept.master.is_some()).then_some(kept)
     }
+}
+
+/// All that a file says of a variable.
+fn values_of<'a>(text: &'a str, variable: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = text.lines().map(str::trim);
+    lines.filter_map(move |line| line.strip_prefix(variable)?.strip_prefix('='))
+}
+
+/// Which of two that differ is meant, nobody knows.
+fn is_unambiguous(text: &str, variable: &str) -> bool {
+    let first = values_of(text, variable).next();
+    values_of(text, variable).all(|value| Some(value) == first)
 }
 
 /// What flags and environment say; to be checked before anything is touched.

@@ -47,8 +47,8 @@ pub fn run(args: ServerArgs) -> anyhow::Result<()> {
 /// As [`run`], and whatever `open` says.
 pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
     let plan = Plan::new(&args)?;
-    forbid_core_dumps();
     logging::start(args.log_format, plan.log.clone());
+    forbid_core_dumps();
     tracing::info!(memory = %plan.memory, "starting");
     if let Some(tls) = &plan.tls {
         tls.warn_if_invalid();
@@ -308,14 +308,18 @@ fn assemble(
 }
 
 /// Memory holds secrets in the clear, and a core dump would put them onto a disk. Where dumps go
-/// through a pipe, a limit of 0 does not count, but one byte stops both kinds (`man 5 core`).
+/// through a pipe, a limit of 0 does not count; Linux takes a limit of one byte for no dump of
+/// either kind. Where the limit is below that already and cannot be raised, the process is made
+/// one that is not dumped, at the price that only root can look into it.
 fn forbid_core_dumps() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     let one_byte = Rlimit {
         current: Some(1),
         maximum: Some(1),
     };
-    if let Err(error) = setrlimit(Resource::Core, one_byte) {
+    let forbidden = setrlimit(Resource::Core, one_byte)
+        .or_else(|_| set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = forbidden {
         tracing::warn!(%error, "core dumps cannot be turned off: one would hold secrets");
     }
 }

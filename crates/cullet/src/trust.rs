@@ -18,6 +18,11 @@ use crate::UsageError;
 /// [`UsageError`] if it is no endpoint; a sentence if its host is not known, or if no authority
 /// is.
 pub(crate) fn endpoint(url: &str, authorities: Option<&Path>) -> anyhow::Result<Endpoint> {
+    if authorities.is_some() && url.starts_with("http://") {
+        let sentence =
+            format!("--ca is for https, and {url} is not: write https://, or leave it out");
+        return Err(UsageError::new(sentence).into());
+    }
     let endpoint = Endpoint::parse(url, || Ok(Arc::new(config(authorities)?)));
     endpoint.map_err(|error: Failure| match error {
         Failure::Bench(bench::Error::Usage(sentence)) => UsageError::new(sentence).into(),

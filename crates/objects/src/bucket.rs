@@ -228,9 +228,9 @@ impl Objects {
             .merge(&account_key(account.number()), &[-1])
             .frees_space();
         let dependency = inner.meta.commit(batch)?;
-        let durable = Commit::new(dependency, guards, None).durable().await;
-        inner.sweep.wipe.wake();
-        durable
+        drop(view);
+        let guards = guards.and_wake(&inner.sweep.wipe);
+        Commit::new(dependency, guards, None).durable().await
     }
 }
 

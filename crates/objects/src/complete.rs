@@ -112,11 +112,10 @@ impl Objects {
             stem: inner.object_place(found.bucket, &upload.key).1,
         };
         let ending = Ending::Upload(found.end(&upload.key, kept));
-        let outcome = inner
-            .commit_version(target, &request.condition, new, ending, guards)
-            .await;
-        inner.sweep.wipe.wake();
-        outcome
+        let guards = guards.and_wake(&inner.sweep.wipe);
+        inner
+            .commit_version(guards, target, &request.condition, new, ending)
+            .await
     }
 }
 
@@ -168,7 +167,10 @@ impl Inner {
         sums: &mut dyn PartSums,
     ) -> Result<(TableBuilder, EndedRecord)> {
         let algorithm = found.record.checksum.map(|(algorithm, _)| algorithm);
-        let (mut table, mut kept) = (TableBuilder::new(algorithm), EndedRecord::default());
+        let (mut table, mut kept) = (
+            TableBuilder::new(algorithm, request.parts.len()),
+            EndedRecord::default(),
+        );
         let key = request.upload.key.as_bytes();
         let prefix = part_prefix(found.slice, found.bucket, key, found.id);
         let to = after_prefix(prefix.clone());

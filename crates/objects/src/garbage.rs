@@ -189,7 +189,12 @@ impl Inner {
             .transpose()?
         {
             Some(Garbage::Parts(parts)) => parts,
-            Some(Garbage::Blob(_)) | None => {
+            Some(Garbage::Blob(blob)) => {
+                let deletion = self.volume.delete_blob(&blob, Vec::new());
+                self.notes().push(anchor, GarbageKind::Blob, deletion);
+                return Ok(());
+            }
+            None => {
                 self.notes().forget(anchor);
                 return Ok(());
             }

@@ -15,6 +15,7 @@ use async_lock::{Mutex, MutexGuardArc, RwLock, RwLockReadGuardArc, RwLockWriteGu
 use crate::AccountId;
 use crate::limits::{BUCKET_LOCKS, KEY_LOCKS, UPLOAD_LOCKS};
 use crate::upload::UploadId;
+use crate::wipe::{Waking, Wipe};
 
 /// Every lock.
 pub(crate) struct Locks {
@@ -35,6 +36,17 @@ pub(crate) struct Guards {
     _upload_shared: Option<RwLockReadGuardArc<()>>,
     _upload_exclusive: Option<RwLockWriteGuardArc<()>>,
     _key: Option<MutexGuardArc<()>>,
+    _waking: Option<Waking>,
+}
+
+impl Guards {
+    /// Wakes what clears ended uploads away, too, when all is decided.
+    pub(crate) fn and_wake(self, wipe: &Wipe) -> Guards {
+        Guards {
+            _waking: Some(wipe.waking()),
+            ..self
+        }
+    }
 }
 
 impl Locks {

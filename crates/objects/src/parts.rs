@@ -299,10 +299,12 @@ pub(crate) struct TableBuilder {
 }
 
 impl TableBuilder {
-    pub(crate) fn new(algorithm: Option<ChecksumAlgorithm>) -> TableBuilder {
+    /// For so many parts.
+    pub(crate) fn new(algorithm: Option<ChecksumAlgorithm>, parts: usize) -> TableBuilder {
+        let digest_bytes = algorithm.map_or(0, ChecksumAlgorithm::digest_bytes);
         TableBuilder {
             algorithm,
-            entries: Vec::new(),
+            entries: Vec::with_capacity(parts * (ENTRY_BYTES_FIXED + digest_bytes)),
             chunk_ends: Vec::new(),
             count: 0,
             end: 0,
@@ -415,6 +417,23 @@ impl PartCursor {
         Ok(self.fetched.pop_front())
     }
 
+    /// The part with this number, wherever the walk is; it ends somewhere else.
+    pub(crate) async fn find(&mut self, number: u16) -> Result<Option<PartEntry>> {
+        // There are at most as many parts before it as numbers, and mostly just as many.
+        let before = usize::from(number.saturating_sub(1)).min(usize::from(self.parts.count) - 1);
+        let mut chunk = before / CHUNK_ENTRIES;
+        loop {
+            let mut entries = self.fetch(chunk).await?;
+            let begins_behind = entries.front().is_none_or(|first| first.number > number);
+            if begins_behind && chunk > 0 {
+                chunk -= 1;
+                continue;
+            }
+            let at = entries.binary_search_by_key(&number, |entry| entry.number);
+            return Ok(at.ok().and_then(|at| entries.swap_remove_back(at)));
+        }
+    }
+
     async fn fetch(&self, chunk: usize) -> Result<VecDeque<PartEntry>> {
         match &self.parts.table {
             PartTable::Here(entries) => self.parts.decode_chunk(chunk, entries),
@@ -453,7 +472,7 @@ mod tests {
 
     /// A table of parts with the lengths, numbered 1, 3, 5 and so on.
     fn table(algorithm: Option<ChecksumAlgorithm>, lengths: &[u64]) -> (PartsRef, Vec<u8>) {
-        let mut builder = TableBuilder::new(algorithm);
+        let mut builder = TableBuilder::new(algorithm, lengths.len());
         let digest = vec![7; algorithm.map_or(0, ChecksumAlgorithm::digest_bytes)];
         for (at, len) in lengths.iter().enumerate() {
             let number = (2 * at + 1) as u16;

@@ -177,7 +177,7 @@ impl PutWriter {
             stem: self.stem,
         };
         inner
-            .commit_version(target, &request.condition, new, Ending::Body, guards)
+            .commit_version(guards, target, &request.condition, new, Ending::Body)
             .await
     }
 
@@ -225,11 +225,12 @@ impl Inner {
     /// lock in `guards`.
     pub(crate) async fn commit_version(
         &self,
+        // First, so that they go last: a blob that is given up goes before who waits for that.
+        guards: Guards,
         target: Target<'_>,
         condition: &PutCondition,
         mut new: NewVersion,
         ending: Ending,
-        guards: Guards,
     ) -> Result<PutOutcome> {
         self.check_open()?;
         let view = self.meta.view();

@@ -5,8 +5,8 @@
 //! parts that have ended (see `wipe`); and blobs of earlier runs that were written but never
 //! committed. The last are found by walking the blobs of every run that ended without
 //! leaving a clean mark: a blob is deleted only if its run is over, its label names an object,
-//! and neither a version of that object nor a part of an upload refers to it. What cannot be
-//! attributed is kept.
+//! and neither a version of that object, nor a part of an upload, nor a note refers to it. What
+//! cannot be attributed is kept.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
@@ -14,16 +14,17 @@ use std::sync::{Arc, Mutex, TryLockError};
 use volume::{BlobFrame, BlobId, Deletion, MetaBatch};
 
 use crate::block_on::block_on;
-use crate::garbage::NOTES_SLICE;
-use crate::keys::{after_prefix, garbage_range, part_key, setting_key};
+use crate::garbage::{Garbage, NOTES_SLICE};
+use crate::keys::{after_prefix, garbage_key, garbage_range, part_key, setting_key};
 use crate::limits::{
-    NOTES_PER_BATCH, SCAN_CHUNK_MIN, SWEEP_BLOBS, SWEEP_DELETIONS_MAX, SWEEP_ROUNDS,
+    NOTES_PER_BATCH, SCAN_CHUNK_MAX, SCAN_CHUNK_MIN, SWEEP_BLOBS, SWEEP_DELETIONS_MAX, SWEEP_ROUNDS,
 };
 use crate::meta_store::MetaView;
 use crate::objects::Inner;
 use crate::parts::{PartCursor, PartsRef};
 use crate::record::{BlobLabel, BlobRole, Body, ObjectRecord, PartRecord};
 use crate::scan::Scan;
+use crate::upload::UploadId;
 use crate::wipe::Wipe;
 use crate::{Error, Objects, Result};
 
@@ -202,7 +203,15 @@ impl Inner {
         let view = self.meta.view();
         let page = view
             .scan(&from, &garbage_range(NOTES_SLICE).1, NOTES_PER_BATCH)
-            .await?;
+            .await;
+        let page = match page {
+            // The rest stays, for a disk that can read it.
+            Err(Error::Corrupt { .. } | Error::Unreadable { .. }) => {
+                self.sweep.count_unattributed();
+                return Ok(None);
+            }
+            page => page?,
+        };
         for entry in page.entries {
             if self.release_again(&entry.key, &entry.value).is_err() {
                 self.sweep.count_unattributed();
@@ -214,44 +223,96 @@ impl Inner {
     /// Walks over some blobs of earlier runs.
     async fn sweep_blobs(&self, mut from: BlobId, deletions: &mut Vec<Deletion>) -> Result<Stage> {
         let (view, blobs) = (self.meta.view(), self.volume.snapshot());
+        let mut garbage = Vec::new();
+        let mut next = Stage::Mark;
         for _ in 0..SWEEP_BLOBS {
             let frame = blobs.blob_at_or_after(from).await?;
             let Some(frame) = frame.filter(|frame| frame.blob.epoch < self.volume.epoch()) else {
-                return Ok(Stage::Mark);
+                next = Stage::Mark;
+                break;
             };
-            if self.is_garbage(&*view, &frame).await? {
-                let deletion = self.volume.delete_orphan(&blobs, frame.blob).await?;
-                deletions.extend(deletion);
-                self.sweep.swept.fetch_add(1, Ordering::Relaxed);
-            }
-            match frame.blob.successor() {
-                Some(next) => from = next,
-                None => return Ok(Stage::Mark),
-            }
+            garbage.extend(self.unreferred(&*view, &frame).await?);
+            let Some(successor) = frame.blob.successor() else {
+                next = Stage::Mark;
+                break;
+            };
+            from = successor;
+            next = Stage::Blobs(from);
         }
-        Ok(Stage::Blobs(from))
+        for blob in self.without_notes(&*view, garbage).await? {
+            let deletion = self.volume.delete_orphan(&blobs, blob).await?;
+            deletions.extend(deletion);
+            self.sweep.swept.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(next)
     }
 
-    /// Whether a blob of an earlier run is one that nothing refers to. Nothing can come to
-    /// refer to it later: only the run that wrote it could have committed its record.
-    async fn is_garbage(&self, view: &dyn MetaView, frame: &BlobFrame) -> Result<bool> {
+    /// The blob of an earlier run, and the upload it is of, if no record refers to it. None can
+    /// come to later: only the run that wrote it could have committed its record.
+    async fn unreferred(
+        &self,
+        view: &dyn MetaView,
+        frame: &BlobFrame,
+    ) -> Result<Option<(BlobId, Option<UploadId>)>> {
         let value = frame.value.as_ref();
         let label = value
             .and_then(|value| value.label.as_deref())
             .map(BlobLabel::decode);
         let Some(Ok(label)) = label else {
             self.sweep.count_unattributed();
-            return Ok(false);
+            return Ok(None);
+        };
+        let upload = match label.role {
+            BlobRole::Object => None,
+            BlobRole::Part { upload, .. } | BlobRole::Table { upload } => Some(upload),
         };
         match self.is_referred_to(view, &label, frame.blob).await {
-            Ok(referred) => Ok(!referred),
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(Some((frame.blob, upload))),
             // A record that cannot be read may refer to anything.
             Err(Error::Corrupt { .. } | Error::Unreadable { .. }) => {
                 self.sweep.count_unattributed();
-                Ok(false)
+                Ok(None)
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Leaves out what a note tells of: it is given back in the note's own time, once nobody
+    /// reads the body that it belongs to. Of a body in parts the note stands at the anchor alone,
+    /// so that all have to be looked through.
+    async fn without_notes(
+        &self,
+        view: &dyn MetaView,
+        mut garbage: Vec<(BlobId, Option<UploadId>)>,
+    ) -> Result<Vec<BlobId>> {
+        let (from, to) = garbage_range(NOTES_SLICE);
+        let mut notes = Scan::new(view, from, to, SCAN_CHUNK_MAX);
+        while !garbage.is_empty() {
+            let note = match notes.next().await {
+                Ok(Some(note)) => note,
+                Ok(None) => break,
+                // What cannot be read may tell of anything.
+                Err(Error::Corrupt { .. } | Error::Unreadable { .. }) => {
+                    self.sweep.count_unattributed();
+                    return Ok(Vec::new());
+                }
+                Err(error) => return Err(error),
+            };
+            let parts_of = match Garbage::decode(&note.value) {
+                Ok(Garbage::Parts(parts)) => Some(parts.upload),
+                Ok(Garbage::Blob(_)) => None,
+                Err(_) => {
+                    self.sweep.count_unattributed();
+                    return Ok(Vec::new());
+                }
+            };
+            garbage.retain(|(blob, upload)| {
+                let told_of = parts_of.is_some() && *upload == parts_of;
+                !told_of && note.key != garbage_key(NOTES_SLICE, *blob).as_bytes()
+            });
+        }
+        Ok(garbage.into_iter().map(|(blob, _)| blob).collect())
     }
 
     /// Whether a version of the object that a blob says it belongs to refers to the blob, or the
@@ -293,12 +354,8 @@ impl Inner {
     async fn has_part(&self, parts: PartsRef, number: u16, blob: BlobId) -> Result<bool> {
         let pin = Arc::new(self.volume.pin_blob(&parts.anchor()?)?);
         let mut cursor = PartCursor::new(parts, pin);
-        while let Some(part) = cursor.next().await? {
-            if part.number == number {
-                return Ok(part.blob.id == blob);
-            }
-        }
-        Ok(false)
+        let part = cursor.find(number).await?;
+        Ok(part.is_some_and(|part| part.blob.id == blob))
     }
 
     fn mark(&self, epoch: u64) -> Result<()> {

@@ -164,6 +164,7 @@ impl Objects {
         };
         let key = upload_key(slice, bucket.id, request.key.as_bytes(), id);
         let batch = MetaBatch::new().put(&key, record.encode()?, Vec::new());
+        drop(view);
         let dependency = inner.meta.commit(batch)?;
         Commit::new(dependency, guards, None).durable().await?;
         Ok(id.to_string())
@@ -190,9 +191,8 @@ impl Objects {
         let end = found.end(&upload.key, EndedRecord::default());
         let batch = end.add_to(MetaBatch::new().frees_space());
         let dependency = inner.meta.commit(batch)?;
-        let durable = Commit::new(dependency, guards, None).durable().await;
-        inner.sweep.wipe.wake();
-        durable
+        let guards = guards.and_wake(&inner.sweep.wipe);
+        Commit::new(dependency, guards, None).durable().await
     }
 }
 

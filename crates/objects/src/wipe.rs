@@ -5,9 +5,9 @@
 //! means to go on. A note goes when nothing is left that it tells of.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use volume::{Key, MetaBatch};
+use volume::{Key, MetaBatch, MetaEntry};
 
 use crate::garbage::{Garbage, NOTES_SLICE};
 use crate::keys::{
@@ -24,7 +24,7 @@ use crate::{Error, Result};
 /// the one before did not see.
 pub(crate) struct Wipe {
     /// Uploads that have ended; one more for whatever an earlier run left.
-    ended: AtomicU64,
+    ended: Arc<AtomicU64>,
     pass: Mutex<Pass>,
 }
 
@@ -43,7 +43,7 @@ struct Pass {
 impl Default for Wipe {
     fn default() -> Wipe {
         Wipe {
-            ended: AtomicU64::new(1),
+            ended: Arc::new(AtomicU64::new(1)),
             pass: Mutex::new(Pass {
                 ended: None,
                 seen: 0,
@@ -55,14 +55,24 @@ impl Default for Wipe {
 }
 
 impl Wipe {
-    /// An upload has ended.
-    pub(crate) fn wake(&self) {
-        self.ended.fetch_add(1, Ordering::SeqCst);
+    /// To be dropped when uploads may have ended.
+    pub(crate) fn waking(&self) -> Waking {
+        Waking(self.ended.clone())
     }
 
     /// Plain data: whole whatever panicked.
     fn pass(&self) -> MutexGuard<'_, Pass> {
         self.pass.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has the next pass begin when it is dropped. Held until the batch that ends uploads is decided,
+/// whether or not somebody waits for that.
+pub(crate) struct Waking(Arc<AtomicU64>);
+
+impl Drop for Waking {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -120,19 +130,46 @@ impl Inner {
             return Ok(());
         };
         pass.from = note.key.clone();
-        let through = match Ended::of(&note.key, &note.value) {
-            Ok(ended) => self.wipe_ended(&*view, &note.key, &ended, pass).await?,
-            // Stays, for a release that understands it.
-            Err(_) => {
+        // A bucket's note tells of all its uploads, but their own say what an object kept of
+        // them, which may still be read after it was deleted: those come first.
+        let of_bucket = after_prefix(note.key.clone());
+        let mut uploads = Scan::new(&*view, [&note.key[..], &[0]].concat(), of_bucket, 1);
+        let wiped = match uploads.next().await? {
+            Some(upload) => match self.wipe_note(&*view, &upload, pass).await {
+                Ok(through) => {
+                    if through {
+                        pass.cleared.clear();
+                    }
+                    Ok(false)
+                }
+                Err(error) => Err(error),
+            },
+            None => self.wipe_note(&*view, &note, pass).await,
+        };
+        let through = match wiped {
+            Ok(through) => through,
+            // Stays, for a release or a disk that can read it, and so does what it tells of.
+            Err(Error::Corrupt { .. } | Error::Unreadable { .. }) => {
                 self.sweep.count_unattributed();
                 true
             }
+            Err(error) => return Err(error),
         };
         if through {
             pass.from.push(0);
             pass.cleared.clear();
         }
         Ok(())
+    }
+
+    async fn wipe_note(
+        &self,
+        view: &dyn MetaView,
+        note: &MetaEntry,
+        pass: &mut Pass,
+    ) -> Result<bool> {
+        let ended = Ended::of(&note.key, &note.value)?;
+        self.wipe_ended(view, &note.key, &ended, pass).await
     }
 
     /// Clears the next few keys away, or the note when there are none: whether it did that.
@@ -152,7 +189,7 @@ impl Inner {
                 let Some(entry) = scan.next().await? else {
                     break;
                 };
-                if let Some(garbage) = self.garbage_of(&entry.key, &entry.value, ended) {
+                if let Some(garbage) = garbage_of(&entry.key, &entry.value, ended)? {
                     let (with_note, note) = garbage.note(batch, NOTES_SLICE)?;
                     batch = with_note;
                     noted.push(note);
@@ -174,23 +211,15 @@ impl Inner {
         }
         Ok(through)
     }
+}
 
-    /// The blob of a part that no object keeps.
-    fn garbage_of(&self, key: &[u8], value: &[u8], ended: &Ended) -> Option<Garbage> {
-        let Ok(MetaKey::Part { number, .. }) = decode_meta_key(key) else {
-            return None;
-        };
-        if ended.kept.keeps(number) {
-            return None;
+/// The blob of a part that no object keeps.
+fn garbage_of(key: &[u8], value: &[u8], ended: &Ended) -> Result<Option<Garbage>> {
+    match decode_meta_key(key)? {
+        MetaKey::Part { number, .. } if !ended.kept.keeps(number) => {
+            Ok(Some(Garbage::Blob(PartRecord::decode(value)?.blob)))
         }
-        match PartRecord::decode(value) {
-            Ok(part) => Some(Garbage::Blob(part.blob)),
-            // Its blob is found by its label, at a start after an unclean end.
-            Err(_) => {
-                self.sweep.count_unattributed();
-                None
-            }
-        }
+        _ => Ok(None),
     }
 }
 

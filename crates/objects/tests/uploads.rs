@@ -287,6 +287,125 @@ fn a_bucket_takes_its_uploads_along() {
     assert!(world.blobs().is_empty());
 }
 
+/// An object of so many parts, and its bytes.
+fn put_in_parts(world: &World, key: &str, count: u16) -> Vec<u8> {
+    let upload = create(world, key);
+    let (mut parts, mut whole) = (Vec::new(), Vec::new());
+    for number in 1..=count {
+        let body = body(number.into(), 5_000);
+        part(world, &upload, number.into(), &body).unwrap();
+        parts.push(chosen(number, &body));
+        whole.extend(body);
+    }
+    complete(world, &upload, parts, PutCondition::None).unwrap();
+    whole
+}
+
+fn steps(world: &World, count: usize) {
+    for _ in 0..count {
+        world.objects.sweep_step().unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(50));
+    }
+}
+
+/// What an earlier run wrote is walked blob by blob after an unclean end. The parts of an object
+/// that was deleted meanwhile looked like nobody's: they were deleted under a reader, and the
+/// table before its note was followed, so that what it named was left on the disk for good.
+#[test]
+fn the_walk_over_earlier_runs_leaves_to_notes_what_is_theirs() {
+    // With the table in the record, and in a blob of its own.
+    for count in [3, 40] {
+        let world = World::empty(64 << 20);
+        block_on(world.objects.create_bucket(&ROOT, BUCKET)).unwrap();
+        let keys = ["a", "b", "c", "d"];
+        let whole = keys.map(|key| put_in_parts(&world, key, count));
+        let world = world.crash(&mut Rng::new(count.into()));
+        let handle = block_on(world.objects.get(&ROOT, BUCKET, "b")).unwrap();
+        let mut reader = handle.read(0..u64::MAX);
+        let first = block_on(reader.next()).unwrap().unwrap();
+        for key in keys {
+            assert!(world.delete(key).unwrap());
+        }
+        steps(&world, 200);
+        let rest = block_on(read(reader)).unwrap();
+        assert_eq!([&first[..], &rest].concat(), whole[1], "{count} parts");
+        world.audit();
+        assert!(world.blobs().is_empty());
+    }
+}
+
+/// A deleted bucket's note tells of all its uploads. Followed before those of the uploads, it
+/// took the parts of deleted objects for nobody's, and replaced the notes of their bodies.
+#[test]
+fn a_deleted_bucket_leaves_to_notes_what_is_theirs() {
+    for count in [3, 40] {
+        let world = World::empty(64 << 20);
+        block_on(world.objects.create_bucket(&ROOT, BUCKET)).unwrap();
+        world.sweep();
+        let keys = ["a", "b", "c"];
+        let whole = keys.map(|key| put_in_parts(&world, key, count));
+        let handle = block_on(world.objects.get(&ROOT, BUCKET, "b")).unwrap();
+        let mut reader = handle.read(0..u64::MAX);
+        let first = block_on(reader.next()).unwrap().unwrap();
+        for key in keys {
+            assert!(world.delete(key).unwrap());
+        }
+        let unfinished = create(&world, "unfinished");
+        part(&world, &unfinished, 1, &body(1, 5_000)).unwrap();
+        block_on(world.objects.delete_bucket(&ROOT, BUCKET)).unwrap();
+        steps(&world, 200);
+        let rest = block_on(read(reader)).unwrap();
+        assert_eq!([&first[..], &rest].concat(), whole[1], "{count} parts");
+        block_on(world.objects.create_bucket(&ROOT, BUCKET)).unwrap();
+        world.audit();
+        assert!(world.blobs().is_empty());
+    }
+}
+
+/// A client that left while its upload ended took along the word that there is something to
+/// clear away: the parts kept their space until another upload ended.
+#[test]
+fn what_ends_while_nobody_waits_is_cleared_away() {
+    let world = World::new();
+    let aborted = create(&world, "aborted");
+    part(&world, &aborted, 1, &body(1, 9_000)).unwrap();
+    let completed = create(&world, "completed");
+    part(&world, &completed, 1, &body(1, 9_000)).unwrap();
+    part(&world, &completed, 2, &body(2, 9_000)).unwrap();
+    world.audit();
+    let gone = |upload: &UploadRef| {
+        while block_on(world.objects.upload(upload)).is_ok() {
+            std::thread::yield_now();
+        }
+    };
+    poll_and_drop(world.objects.abort_upload(&aborted), 1);
+    gone(&aborted);
+    world.audit();
+    assert_eq!(world.blobs().len(), 2);
+    let request = CompleteRequest {
+        upload: completed.clone(),
+        parts: vec![chosen(1, &body(1, 9_000))],
+        condition: PutCondition::None,
+        size: None,
+    };
+    let mut sums = Sums::default();
+    poll_and_drop(world.objects.complete_upload(request, &mut sums), 1);
+    gone(&completed);
+    world.audit();
+    assert_eq!(world.blobs().len(), 1);
+    let kept = create(&world, "kept");
+    part(&world, &kept, 1, &body(1, 9_000)).unwrap();
+    world.delete("completed").unwrap();
+    world.audit();
+    poll_and_drop(world.objects.delete_bucket(&ROOT, BUCKET), 1);
+    while block_on(world.objects.head_bucket(&ROOT, BUCKET)).is_ok() {
+        std::thread::yield_now();
+    }
+    block_on(world.objects.create_bucket(&ROOT, BUCKET)).unwrap();
+    world.audit();
+    assert!(world.blobs().is_empty());
+}
+
 #[test]
 fn an_upload_is_completed_as_asked_or_not_at_all() {
     let world = World::new();

@@ -7,15 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use objects::{AccountId, Accounts, Denial, Grant, Objects, Secret, Timestamp};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
+use s3s::path::S3Path;
 use s3s::{S3Error, S3Result, s3_error};
 
 use crate::context::RequestContext;
 use crate::document;
-use crate::errors::SAID_AGAIN_AFTER_MS;
+use crate::errors::{SAID_AGAIN_AFTER_MS, from_objects};
 use crate::front::{Budgets, Credentials};
 use crate::host::{self, Domains};
 use crate::names::{percent_decode, query_pairs};
 use crate::query_headers;
+use crate::settings;
 use crate::unsupported::{canonical_name, check_headers, check_query};
 
 /// Knows every access key: the root key, and those in the table of accounts.
@@ -108,7 +110,13 @@ impl S3Auth for SharedKeys {
 }
 
 /// The operations whose document `s3s` reads into memory.
-const READS_DOCUMENT: [&str; 3] = ["CompleteMultipartUpload", "CreateBucket", "DeleteObjects"];
+const READS_DOCUMENT: [&str; 5] = [
+    "CompleteMultipartUpload",
+    "CreateBucket",
+    "DeleteObjects",
+    "PutBucketAcl",
+    "PutObjectAcl",
+];
 
 /// Lets only what is there through to the operations.
 #[derive(Clone)]
@@ -162,6 +170,13 @@ impl S3Access for Gate {
         let path = cx.s3_path();
         let (domains, objects) = (&self.domains, &self.objects);
         host::check(domains, objects, &caller, operation, path, &headers).await?;
+        if let Some(absent) = settings::absent(operation) {
+            if let S3Path::Bucket { bucket } = path {
+                let found = objects.head_bucket(&caller, bucket).await;
+                found.map_err(from_objects)?;
+            }
+            return Err(absent);
+        }
         if READS_DOCUMENT.contains(&operation) {
             self.reserve_document(operation, cx.headers(), context)
                 .await?;

@@ -58,6 +58,8 @@ pub(crate) struct ClientBody<B> {
     /// Digests of the whole body, for documents that `s3s` reads by itself.
     watch: Option<Watch>,
     gathered: BytesMut,
+    /// Hands on what arrives as it arrives.
+    is_eager: bool,
     ended: bool,
     pace: Pace,
 }
@@ -74,9 +76,15 @@ impl<B> ClientBody<B> {
             context,
             watch,
             gathered,
+            is_eager: false,
             ended: false,
             pace,
         }
+    }
+
+    /// From now on small pieces are gathered, or not.
+    pub(crate) fn set_eager(&mut self, is_eager: bool) {
+        self.is_eager = is_eager;
     }
 
     pub(crate) fn fail(&mut self, failure: BodyFailure) -> BodyFailure {
@@ -127,7 +135,7 @@ where
         if last {
             self.end()?;
         }
-        let whole = last || data.len() >= PIECE_BYTES_MIN;
+        let whole = last || self.is_eager || data.len() >= PIECE_BYTES_MIN;
         if self.gathered.is_empty() && whole {
             return Ok(Some(data));
         }

@@ -17,6 +17,7 @@ use crate::document::parts_bytes;
 use crate::door::{Door, caller, context};
 use crate::errors::from_objects;
 use crate::limits::COMPLETION_BYTES;
+use crate::names::for_xml;
 use crate::put::{condition, durable};
 
 pub(crate) async fn complete_upload(
@@ -236,7 +237,7 @@ fn answer(
     let mut sums = sums_of(outcome.checksum.as_ref(), parts);
     let mut output = CompleteMultipartUploadOutput {
         bucket: Some(bucket),
-        key: Some(key),
+        key: Some(for_xml(&key).into_owned()),
         location: Some(location),
         e_tag: Some(dto::ETag::Strong(outcome.etag.as_str().to_owned())),
         checksum_type: sums.checksum_type.take(),

@@ -148,6 +148,11 @@ impl RequestContext {
         self.late().document = Some(reservation);
     }
 
+    /// Nothing of the document is left.
+    pub(crate) fn release_document(&self) {
+        self.late().document = None;
+    }
+
     /// The document was parsed: what is left of it needs this much.
     pub(crate) fn shrink_document(&self, bytes: usize) {
         if let Some(reservation) = &mut self.late().document {

@@ -8,6 +8,7 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use crate::algorithms::{by_name, kind_to_dto, name_of, to_dto};
 use crate::door::{Door, caller};
 use crate::errors::from_objects;
+use crate::names::for_xml;
 use crate::put::take_metadata;
 use crate::query_headers::in_query;
 
@@ -30,7 +31,7 @@ pub(crate) async fn create_upload(
     let upload = door.objects.create_upload(request).await;
     Ok(S3Response::new(CreateMultipartUploadOutput {
         bucket: Some(bucket),
-        key: Some(key),
+        key: Some(for_xml(&key).into_owned()),
         upload_id: Some(upload.map_err(from_objects)?),
         checksum_algorithm: checksum.map(|(algorithm, _)| to_dto(algorithm)),
         checksum_type: checksum.map(|(_, kind)| kind_to_dto(kind)),

@@ -13,8 +13,8 @@ use s3s::{S3Result, s3_error};
 use crate::body_in::BodyFailure;
 use crate::framing::is_streaming_payload;
 use crate::limits::{
-    COMPLETION_BODY_BYTES_MAX, COMPLETION_BYTES, COMPLETION_MARKUP_MAX, DOCUMENT_MARKUP_MAX,
-    GATHER_BYTES, PAGE_ENTRIES_MAX, XML_BODY_BYTES_MAX,
+    COMPLETION_BODY_BYTES_MAX, COMPLETION_BYTES, COMPLETION_MARKUP_MAX, COMPLETION_PART_BYTES,
+    DOCUMENT_MARKUP_MAX, GATHER_BYTES, PAGE_ENTRIES_MAX, XML_BODY_BYTES_MAX,
 };
 use crate::names::query_pairs;
 
@@ -195,9 +195,10 @@ pub(crate) fn bytes_to_read(operation: &str, headers: &HeaderMap) -> S3Result<Op
 /// Memory for the strings of an entry, whatever is in them.
 const STRING_BYTES_MIN: usize = 2 * 32;
 
-/// Memory for so many parts that an object is to have, with their tags and checksums.
+/// Memory for so many parts that an object is to have: their tags and checksums, and what they
+/// become.
 pub(crate) fn parts_bytes(parts: usize) -> usize {
-    parts * (size_of::<ChosenPart>() + 2 * STRING_BYTES_MIN)
+    parts * (size_of::<ChosenPart>() + 2 * STRING_BYTES_MIN + COMPLETION_PART_BYTES)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::context::RequestContext;
 use crate::front::Budgets;
 use crate::{
     attributes, buckets, complete_upload, copy, create_upload, delete, delete_many, get, head,
-    list, list_versions, post_object, put, upload_part, uploads,
+    list, list_versions, post_object, put, settings, upload_part, uploads,
 };
 
 /// What every operation needs.
@@ -44,166 +44,64 @@ pub(crate) fn caller<T>(request: &S3Request<T>) -> S3Result<AccountId> {
     caller.ok_or_else(|| s3_error!(InternalError, "the request has no caller"))
 }
 
-#[async_trait::async_trait]
-impl S3 for Door {
-    async fn create_bucket(
-        &self,
-        req: S3Request<CreateBucketInput>,
-    ) -> S3Result<S3Response<CreateBucketOutput>> {
-        buckets::create(self, req).await
-    }
+/// Hands each operation, with its input and output, to its function.
+macro_rules! operations {
+    ($($operation:ident: $input:ty => $output:ty, $function:path;)*) => {
+        #[async_trait::async_trait]
+        impl S3 for Door {$(
+            async fn $operation(
+                &self,
+                req: S3Request<$input>,
+            ) -> S3Result<S3Response<$output>> {
+                $function(self, req).await
+            }
+        )*}
+    };
+}
 
-    async fn head_bucket(
-        &self,
-        req: S3Request<HeadBucketInput>,
-    ) -> S3Result<S3Response<HeadBucketOutput>> {
-        buckets::head(self, req).await
-    }
+operations! {
+    create_bucket: CreateBucketInput => CreateBucketOutput, buckets::create;
+    head_bucket: HeadBucketInput => HeadBucketOutput, buckets::head;
+    list_buckets: ListBucketsInput => ListBucketsOutput, buckets::list;
+    delete_bucket: DeleteBucketInput => DeleteBucketOutput, buckets::delete;
+    get_bucket_location: GetBucketLocationInput => GetBucketLocationOutput, buckets::location;
+    put_object: PutObjectInput => PutObjectOutput, put::put_object;
+    get_object: GetObjectInput => GetObjectOutput, get::get_object;
+    head_object: HeadObjectInput => HeadObjectOutput, head::head_object;
+    delete_object: DeleteObjectInput => DeleteObjectOutput, delete::delete_object;
+    delete_objects: DeleteObjectsInput => DeleteObjectsOutput, delete_many::delete_objects;
+    post_object: PostObjectInput => PostObjectOutput, post_object::post_object;
+    copy_object: CopyObjectInput => CopyObjectOutput, copy::copy_object;
+    get_object_attributes: GetObjectAttributesInput => GetObjectAttributesOutput, attributes::get_object_attributes;
+    create_multipart_upload: CreateMultipartUploadInput => CreateMultipartUploadOutput, create_upload::create_upload;
+    upload_part: UploadPartInput => UploadPartOutput, upload_part::upload_part;
+    upload_part_copy: UploadPartCopyInput => UploadPartCopyOutput, copy::upload_part_copy;
+    complete_multipart_upload: CompleteMultipartUploadInput => CompleteMultipartUploadOutput, complete_upload::complete_upload;
+    abort_multipart_upload: AbortMultipartUploadInput => AbortMultipartUploadOutput, uploads::abort;
+    list_parts: ListPartsInput => ListPartsOutput, uploads::list_parts;
+    list_multipart_uploads: ListMultipartUploadsInput => ListMultipartUploadsOutput, uploads::list_uploads;
+    list_objects: ListObjectsInput => ListObjectsOutput, list::list_objects;
+    list_objects_v2: ListObjectsV2Input => ListObjectsV2Output, list::list_objects_v2;
+    list_object_versions: ListObjectVersionsInput => ListObjectVersionsOutput, list_versions::list_object_versions;
 
-    async fn list_buckets(
-        &self,
-        req: S3Request<ListBucketsInput>,
-    ) -> S3Result<S3Response<ListBucketsOutput>> {
-        buckets::list(self, req).await
-    }
-
-    async fn delete_bucket(
-        &self,
-        req: S3Request<DeleteBucketInput>,
-    ) -> S3Result<S3Response<DeleteBucketOutput>> {
-        buckets::delete(self, req).await
-    }
-
-    async fn get_bucket_location(
-        &self,
-        req: S3Request<GetBucketLocationInput>,
-    ) -> S3Result<S3Response<GetBucketLocationOutput>> {
-        buckets::location(self, req).await
-    }
-
-    async fn put_object(
-        &self,
-        req: S3Request<PutObjectInput>,
-    ) -> S3Result<S3Response<PutObjectOutput>> {
-        put::put_object(self, req).await
-    }
-
-    async fn get_object(
-        &self,
-        req: S3Request<GetObjectInput>,
-    ) -> S3Result<S3Response<GetObjectOutput>> {
-        get::get_object(self, req).await
-    }
-
-    async fn head_object(
-        &self,
-        req: S3Request<HeadObjectInput>,
-    ) -> S3Result<S3Response<HeadObjectOutput>> {
-        head::head_object(self, req).await
-    }
-
-    async fn delete_object(
-        &self,
-        req: S3Request<DeleteObjectInput>,
-    ) -> S3Result<S3Response<DeleteObjectOutput>> {
-        delete::delete_object(self, req).await
-    }
-
-    async fn delete_objects(
-        &self,
-        req: S3Request<DeleteObjectsInput>,
-    ) -> S3Result<S3Response<DeleteObjectsOutput>> {
-        delete_many::delete_objects(self, req).await
-    }
-
-    async fn post_object(
-        &self,
-        req: S3Request<PostObjectInput>,
-    ) -> S3Result<S3Response<PostObjectOutput>> {
-        post_object::post_object(self, req).await
-    }
-
-    async fn copy_object(
-        &self,
-        req: S3Request<CopyObjectInput>,
-    ) -> S3Result<S3Response<CopyObjectOutput>> {
-        copy::copy_object(self, req).await
-    }
-
-    async fn get_object_attributes(
-        &self,
-        req: S3Request<GetObjectAttributesInput>,
-    ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
-        attributes::get_object_attributes(self, req).await
-    }
-
-    async fn create_multipart_upload(
-        &self,
-        req: S3Request<CreateMultipartUploadInput>,
-    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-        create_upload::create_upload(self, req).await
-    }
-
-    async fn upload_part(
-        &self,
-        req: S3Request<UploadPartInput>,
-    ) -> S3Result<S3Response<UploadPartOutput>> {
-        upload_part::upload_part(self, req).await
-    }
-
-    async fn upload_part_copy(
-        &self,
-        req: S3Request<UploadPartCopyInput>,
-    ) -> S3Result<S3Response<UploadPartCopyOutput>> {
-        copy::upload_part_copy(self, req).await
-    }
-
-    async fn complete_multipart_upload(
-        &self,
-        req: S3Request<CompleteMultipartUploadInput>,
-    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
-        complete_upload::complete_upload(self, req).await
-    }
-
-    async fn abort_multipart_upload(
-        &self,
-        req: S3Request<AbortMultipartUploadInput>,
-    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
-        uploads::abort(self, req).await
-    }
-
-    async fn list_parts(
-        &self,
-        req: S3Request<ListPartsInput>,
-    ) -> S3Result<S3Response<ListPartsOutput>> {
-        uploads::list_parts(self, req).await
-    }
-
-    async fn list_multipart_uploads(
-        &self,
-        req: S3Request<ListMultipartUploadsInput>,
-    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
-        uploads::list_uploads(self, req).await
-    }
-
-    async fn list_objects(
-        &self,
-        req: S3Request<ListObjectsInput>,
-    ) -> S3Result<S3Response<ListObjectsOutput>> {
-        list::list_objects(self, req).await
-    }
-
-    async fn list_objects_v2(
-        &self,
-        req: S3Request<ListObjectsV2Input>,
-    ) -> S3Result<S3Response<ListObjectsV2Output>> {
-        list::list_objects_v2(self, req).await
-    }
-
-    async fn list_object_versions(
-        &self,
-        req: S3Request<ListObjectVersionsInput>,
-    ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
-        list_versions::list_object_versions(self, req).await
-    }
+    get_bucket_accelerate_configuration: GetBucketAccelerateConfigurationInput => GetBucketAccelerateConfigurationOutput, settings::accelerate;
+    get_bucket_acl: GetBucketAclInput => GetBucketAclOutput, settings::acl;
+    get_bucket_logging: GetBucketLoggingInput => GetBucketLoggingOutput, settings::logging;
+    get_bucket_notification_configuration: GetBucketNotificationConfigurationInput => GetBucketNotificationConfigurationOutput, settings::notification;
+    get_bucket_ownership_controls: GetBucketOwnershipControlsInput => GetBucketOwnershipControlsOutput, settings::ownership;
+    get_bucket_request_payment: GetBucketRequestPaymentInput => GetBucketRequestPaymentOutput, settings::payment;
+    get_bucket_versioning: GetBucketVersioningInput => GetBucketVersioningOutput, settings::versioning;
+    get_object_acl: GetObjectAclInput => GetObjectAclOutput, settings::object_acl;
+    get_object_tagging: GetObjectTaggingInput => GetObjectTaggingOutput, settings::object_tagging;
+    put_bucket_acl: PutBucketAclInput => PutBucketAclOutput, settings::put_acl;
+    put_object_acl: PutObjectAclInput => PutObjectAclOutput, settings::put_object_acl;
+    delete_bucket_cors: DeleteBucketCorsInput => DeleteBucketCorsOutput, settings::delete_cors;
+    delete_bucket_encryption: DeleteBucketEncryptionInput => DeleteBucketEncryptionOutput, settings::delete_encryption;
+    delete_bucket_lifecycle: DeleteBucketLifecycleInput => DeleteBucketLifecycleOutput, settings::delete_lifecycle;
+    delete_bucket_policy: DeleteBucketPolicyInput => DeleteBucketPolicyOutput, settings::delete_policy;
+    delete_bucket_replication: DeleteBucketReplicationInput => DeleteBucketReplicationOutput, settings::delete_replication;
+    delete_bucket_tagging: DeleteBucketTaggingInput => DeleteBucketTaggingOutput, settings::delete_tagging;
+    delete_bucket_website: DeleteBucketWebsiteInput => DeleteBucketWebsiteOutput, settings::delete_website;
+    delete_object_tagging: DeleteObjectTaggingInput => DeleteObjectTaggingOutput, settings::delete_object_tagging;
+    delete_public_access_block: DeletePublicAccessBlockInput => DeletePublicAccessBlockOutput, settings::delete_public_access;
 }

@@ -7,6 +7,7 @@
 //! does not wait for them longer than [`FORM_HEAD_WAIT`]. It asks for no more than it needs, so
 //! that lines are handed to it one by one: of the file it gets nothing until it is let in.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -31,15 +32,42 @@ pub(crate) struct FormBody<B> {
     deadline: Pin<Box<Sleep>>,
 }
 
-impl<B> FormBody<B> {
-    pub(crate) fn new(inner: ClientBody<B>) -> FormBody<B> {
-        FormBody {
+impl<B> FormBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// Waits for the first bytes: until then a form needs no memory of its own.
+    ///
+    /// # Errors
+    /// The body's, and that the bytes did not come in time.
+    pub(crate) async fn begin(mut inner: ClientBody<B>) -> Result<FormBody<B>, BodyFailure> {
+        // The head is short, and may arrive long before the file does.
+        inner.set_eager(true);
+        let mut form = FormBody {
             inner,
             held: Bytes::new(),
             passed: 0,
             variables: Occurrences::default(),
             deadline: Box::pin(sleep(FORM_HEAD_WAIT)),
+        };
+        poll_fn(|cx| form.poll_held(cx)).await?;
+        Ok(form)
+    }
+
+    /// Ready when something is held, or nothing is to come. Not after the deadline.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyFailure>> {
+        while self.held.is_empty() {
+            match Pin::new(&mut self.inner).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => self.held = frame.into_data().unwrap_or_default(),
+                Poll::Ready(Some(Err(failure))) => return Poll::Ready(Err(failure)),
+                Poll::Ready(None) => break,
+                Poll::Pending => {
+                    ready!(self.deadline.as_mut().poll(cx));
+                    return Poll::Ready(Err(self.inner.fail(BodyFailure::TooSlow)));
+                }
+            }
         }
+        Poll::Ready(Ok(()))
     }
 
     /// The next line of what is held, or a part of a long one.
@@ -79,20 +107,12 @@ where
                 let held = std::mem::take(&mut this.held);
                 return Poll::Ready(Some(Ok(Frame::data(held))));
             }
+            this.inner.set_eager(false);
             return Pin::new(&mut this.inner).poll_frame(cx);
         }
+        ready!(this.poll_held(cx))?;
         if this.held.is_empty() {
-            match Pin::new(&mut this.inner).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => this.held = data,
-                    Err(other) => return Poll::Ready(Some(Ok(other))),
-                },
-                Poll::Ready(other) => return Poll::Ready(other),
-                Poll::Pending => {
-                    ready!(this.deadline.as_mut().poll(cx));
-                    return Poll::Ready(Some(Err(this.inner.fail(BodyFailure::TooSlow))));
-                }
-            }
+            return Poll::Ready(None);
         }
         match this.next_line() {
             Ok(line) => Poll::Ready(Some(Ok(Frame::data(line)))),
@@ -151,6 +171,10 @@ mod tests {
 
     type Form = FormBody<http_body_util::StreamBody<crate::body_in::tests::Script>>;
 
+    async fn begin(pieces: Vec<Option<Bytes>>) -> Result<Form, BodyFailure> {
+        FormBody::begin(body(pieces)).await
+    }
+
     async fn next(form: &mut Form) -> Result<Vec<u8>, BodyFailure> {
         let frame = form.frame().await.expect("more is to come")?;
         Ok(frame.into_data().expect("data").to_vec())
@@ -159,7 +183,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn lines_come_singly_until_the_form_is_let_in() {
         let text = Bytes::from_static(b"--b\r\n\r\n${filename}${filename}${filename}\nfile");
-        let mut form = FormBody::new(body(vec![Some(text)]));
+        let mut form = begin(vec![Some(text)]).await.unwrap();
         assert_eq!(next(&mut form).await.unwrap(), b"--b\r\n");
         assert_eq!(next(&mut form).await.unwrap(), b"\r\n");
         form.inner.context.let_form_in();
@@ -170,7 +194,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn strangers_get_so_many_bytes_and_variables_and_so_much_time() {
         let long = Bytes::from(vec![b'x'; FORM_HEAD_BYTES_MAX + 1]);
-        let mut form = FormBody::new(body(vec![Some(long)]));
+        let mut form = begin(vec![Some(long)]).await.unwrap();
         let failure = loop {
             match next(&mut form).await {
                 Ok(line) => assert!(line.len() <= FORM_LINE_BYTES_MAX),
@@ -181,12 +205,19 @@ mod tests {
         assert!(form.frame().await.is_none());
 
         let often = Bytes::from("${filename}".repeat(FORM_VARIABLES_MAX + 1));
-        let mut form = FormBody::new(body(vec![Some(often)]));
+        let mut form = begin(vec![Some(often)]).await.unwrap();
         let failure = next(&mut form).await.unwrap_err();
         assert_eq!(failure, BodyFailure::TooManyVariables);
 
-        let mut form = FormBody::new(body(vec![Some(Bytes::from_static(b"--b")), None]));
         let started = Instant::now();
+        let failure = begin(vec![None]).await.err();
+        assert_eq!(failure, Some(BodyFailure::TooSlow));
+        assert_eq!(started.elapsed(), FORM_HEAD_WAIT);
+        let started = Instant::now();
+        let mut form = begin(vec![Some(Bytes::from_static(b"--b")), None])
+            .await
+            .unwrap();
+        assert_eq!(next(&mut form).await.unwrap(), b"--b");
         let failure = next(&mut form).await.unwrap_err();
         assert_eq!(failure, BodyFailure::TooSlow);
         assert_eq!(started.elapsed(), FORM_HEAD_WAIT);

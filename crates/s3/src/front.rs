@@ -72,7 +72,7 @@ pub struct Budgets {
 impl Budgets {
     /// Splits `bytes` among the five.
     pub fn split(bytes: usize) -> Budgets {
-        let forms = bytes / 32;
+        let forms = bytes / 16;
         let small = bytes / 8 - forms;
         let rest = bytes - small - forms;
         let documents = rest / 5;
@@ -317,15 +317,6 @@ impl Front {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let form = framing::is_form(&parts);
-        if form {
-            match self.0.budgets.forms.reserve(FORM_BYTES).await {
-                Ok(reservation) => context.hold_document(reservation),
-                Err(overloaded) => {
-                    let message = overloaded.to_string();
-                    return Refusal::new(S3ErrorCode::SlowDown, message).render(context);
-                }
-            }
-        }
         // Bodies of objects are verified as they stream; documents are read by s3s as a whole.
         let in_host = context.is_bucket_in_host();
         let watch = (!form && !framing::is_object_body(&parts, in_host))
@@ -334,7 +325,17 @@ impl Front {
         let body = ClientBody::new(body, context.clone(), watch);
         let (service, body) = match form {
             true => {
-                let body = FormBody::new(body);
+                let body = match FormBody::begin(body).await {
+                    Ok(body) => body,
+                    Err(failure) => return broken_body(failure, context),
+                };
+                match self.0.budgets.forms.reserve(FORM_BYTES).await {
+                    Ok(reservation) => context.hold_document(reservation),
+                    Err(overloaded) => {
+                        let message = overloaded.to_string();
+                        return Refusal::new(S3ErrorCode::SlowDown, message).render(context);
+                    }
+                }
                 (&self.0.forms, Body::http_body_unsync(body))
             }
             false => (&self.0.service, Body::http_body_unsync(body)),

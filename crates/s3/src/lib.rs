@@ -60,6 +60,7 @@ mod read_head;
 mod refuse;
 mod routes;
 mod scope;
+mod settings;
 mod signing_keys;
 mod unsupported;
 mod upload_part;

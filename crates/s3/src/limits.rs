@@ -19,9 +19,12 @@ pub const COMPLETION_MARKUP_MAX: usize = 13 * objects::limits::PARTS_MAX;
 /// Memory for one chunk of the table of an object's parts, read and decoded: 1,024 of them.
 pub const PART_TABLE_CHUNK_BYTES: usize = 256 * 1024;
 
-/// Memory for completing an upload, beside its document: pages of its parts, and the table that
-/// they become, which grows by doubling.
-pub const COMPLETION_BYTES: usize = objects::limits::SCAN_BYTES_MAX + 2 * 1024 * 1024;
+/// Memory for completing an upload, beside its document: pages of its parts.
+pub const COMPLETION_BYTES: usize = objects::limits::SCAN_BYTES_MAX + 128 * 1024;
+
+/// The same for each part: its entry in the table, once more in the stripe that is written of it,
+/// and its digest among all, which grow by doubling.
+pub const COMPLETION_PART_BYTES: usize = 2 * (32 + 64) + 2 * 64;
 
 /// Memory for one entry of an answer to a multi-delete, beside its names.
 pub const ANSWER_ENTRY_BYTES: usize = 512;
@@ -40,13 +43,13 @@ pub const FORM_LINE_BYTES_MAX: usize = 1024;
 pub const FORM_VARIABLES_MAX: usize = 2;
 
 /// How long a form may take until its file begins.
-pub const FORM_HEAD_WAIT: Duration = Duration::from_secs(30);
+pub const FORM_HEAD_WAIT: Duration = Duration::from_secs(10);
 
-/// Memory for parsing a form before anybody knows whether it is signed: a piece of its body, the
-/// parser's, the fields, the policy decoded, and the key with the file's name in it.
-pub const FORM_BYTES: usize = GATHER_BYTES + (4 + FORM_VARIABLES_MAX) * FORM_HEAD_BYTES_MAX;
+/// Memory for parsing a form before anybody knows whether it is signed: the parser's, the fields,
+/// the policy decoded, and the key with the file's name in it.
+pub const FORM_BYTES: usize = (3 + FORM_VARIABLES_MAX) * FORM_HEAD_BYTES_MAX;
 
-/// What is left of it when the file is taken: what the fields said.
+/// What is held of a form while its file is taken: what the fields said.
 pub const FORM_FIELDS_BYTES: usize = (1 + FORM_VARIABLES_MAX) * FORM_HEAD_BYTES_MAX;
 
 /// Largest chunk of a signed `aws-chunked` body: it must be held in full before its signature

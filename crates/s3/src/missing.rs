@@ -19,12 +19,7 @@ fn hint(operation: &str) -> Option<&'static str> {
     Some(match operation {
         "RenameObject" => "copy the object to the other key and delete it",
         "SelectObjectContent" => "get the object, or a range of it, and filter it yourself",
-        "GetBucketAcl" | "GetObjectAcl" | "PutBucketAcl" | "PutObjectAcl" => {
-            "a bucket and its objects belong to one account, and no other may read or write"
-        }
-        "GetBucketVersioning" | "PutBucketVersioning" => {
-            "a bucket keeps one version of each object"
-        }
+        "PutBucketVersioning" => "a bucket keeps one version of each object",
         _ => return None,
     })
 }
@@ -48,7 +43,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_in_one_sentence() {
-        for operation in ["RenameObject", "GetBucketAcl", "GetBucketPolicy"] {
+        for operation in ["RenameObject", "PutBucketVersioning", "PutBucketPolicy"] {
             let error = refuse(operation);
             let message = error.message().unwrap();
             assert!(message.starts_with(&format!("{operation} is not there yet")));

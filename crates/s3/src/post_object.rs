@@ -23,7 +23,6 @@ pub(crate) async fn post_object(
 ) -> S3Result<S3Response<PostObjectOutput>> {
     let (context, account) = (context(&req)?, caller(&req)?);
     context.let_form_in();
-    context.shrink_document(FORM_FIELDS_BYTES);
     let input = &mut req.input;
     let redirect = input.success_action_redirect.take();
     let fields = fields(input)?;
@@ -46,7 +45,8 @@ pub(crate) async fn post_object(
         declared,
         body,
         trailers: None,
-        window_bytes: window_bytes(length, &HeaderMap::new()),
+        // Here, so that forms that nobody let in yet do not wait for files.
+        window_bytes: FORM_FIELDS_BYTES + window_bytes(length, &HeaderMap::new()),
     };
     let location = format!(
         "/{}/{}",

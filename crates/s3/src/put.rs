@@ -71,6 +71,8 @@ impl Upload {
         let budget = door.budgets.for_write(self.window_bytes);
         let reserved = budget.reserve(self.window_bytes).await;
         context.hold(reserved.map_err(from_overload)?);
+        // What a form held until here is in that.
+        context.release_document();
         let length = self.request.content_length.unwrap_or(u64::MAX);
         let writer = door.objects.begin_put(self.request).await;
         let mut writer = writer.map_err(from_objects)?;

@@ -14,6 +14,7 @@ use crate::door::{Door, caller, context};
 use crate::errors::{from_objects, from_overload};
 use crate::limits::{LIST_ENTRY_BYTES, PAGE_ENTRIES_MAX};
 use crate::list::{Encoding, common_prefix, reserve_page, shown_max_keys};
+use crate::names::for_xml;
 use crate::view::to_dto as time_to_dto;
 
 pub(crate) async fn abort(
@@ -70,7 +71,7 @@ pub(crate) async fn list_parts(
         checksum_type: kind.map(kind_to_dto),
         initiator: Some(initiator(&page.upload)),
         is_truncated: Some(page.more),
-        key: Some(input.key),
+        key: Some(for_xml(&input.key).into_owned()),
         max_parts: Some(shown_max_keys(max)),
         next_part_number_marker: Some(last.into()),
         owner: Some(door.owner(page.upload.owner)),

@@ -77,8 +77,10 @@ struct Evacuation {
     has_manifest: bool,
     /// Whether something refers to the extent in spite of its copy.
     is_referred_to: bool,
-    /// What a checkpoint meanwhile said.
-    checkpoint: Option<Error>,
+    /// Whether it was given up before the extent's end.
+    is_cut_short: bool,
+    /// Why a checkpoint meanwhile failed.
+    checkpoint_failure: Option<Error>,
 }
 
 impl LivingEntry {
@@ -129,7 +131,12 @@ impl Store {
             }
             Err(error) => {
                 if is_damage(&error) {
-                    let live = self.live_in(number, extent.live);
+                    // A part of it may have been moved by now.
+                    let now = lock(&self.log)
+                        .extents
+                        .get(number)
+                        .map(|extent| extent.live);
+                    let live = self.live_in(number, now.unwrap_or(extent.live));
                     lock(&self.plan).quarantined.insert(number, live);
                     self.report_damage(&error);
                 }
@@ -315,10 +322,10 @@ impl Store {
         data + self.index_live().get(&number).copied().unwrap_or(0)
     }
 
-    /// Copies what lives in the extent, part by part, so that memory holds one part at a time,
-    /// and writes the checkpoints that come due meanwhile: commits would wait for them. Returns
-    /// what one of those failed with; evacuation goes on then, because what it gives back may
-    /// be what the checkpoint needs.
+    /// Copies what lives in the extent, entries part by part, so that memory holds one part at a
+    /// time, and writes the checkpoints that come due meanwhile: commits would wait for them.
+    /// Returns why one of those failed: the next one may succeed when this extent can be retired
+    /// with it, so that evacuation goes on as long as memory does not hold more than it may.
     fn evacuate(&self, number: u32, extent: &Extent) -> Result<(Option<Evacuated>, Option<Error>)> {
         let mut evacuation = self.move_living(number, extent)?;
         if evacuation.has_manifest {
@@ -327,9 +334,15 @@ impl Store {
             self.checkpoint_locked()?;
             evacuation = self.move_living(number, extent)?;
         }
-        let is_done = !evacuation.has_manifest && !evacuation.is_referred_to;
+        let Evacuation {
+            has_manifest,
+            is_referred_to,
+            is_cut_short,
+            ..
+        } = evacuation;
+        let is_done = !has_manifest && !is_referred_to && !is_cut_short;
         let evacuated = is_done.then_some(Evacuated { extent: number });
-        Ok((evacuated, evacuation.checkpoint))
+        Ok((evacuated, evacuation.checkpoint_failure))
     }
 
     fn move_living(&self, number: u32, extent: &Extent) -> Result<Evacuation> {
@@ -340,6 +353,9 @@ impl Store {
                 Living::Entry(entry) => {
                     if !self.has_room(&evacuation.part, &entry) {
                         self.move_part(&mut evacuation)?;
+                        if evacuation.is_cut_short {
+                            return Ok(ControlFlow::Break(()));
+                        }
                     }
                     evacuation.part.push(entry);
                 }
@@ -374,12 +390,17 @@ impl Store {
         self.verify_copy(&copy)?;
         for LivingEntry { key, locator, .. } in &part.entries {
             let now = self.current(key)?;
-            let locator = (now.as_ref().and_then(Record::locator))
-                .filter(|now| now.frame.extent == locator.frame.extent);
-            evacuation.is_referred_to |= locator.is_some();
+            let now = now.as_ref().and_then(Record::locator);
+            evacuation.is_referred_to |=
+                now.is_some_and(|now| now.frame.extent == locator.frame.extent);
         }
-        if evacuation.checkpoint.is_none() && self.checkpoint_is_due() {
-            evacuation.checkpoint = self.checkpoint_locked().err();
+        match &evacuation.checkpoint_failure {
+            None if self.checkpoint_is_due() => {
+                evacuation.checkpoint_failure = self.checkpoint_locked().err();
+            }
+            // What was moved so far stays moved, and the extent is looked through again.
+            Some(_) => evacuation.is_cut_short = self.checkpoint_is_overdue(),
+            None => {}
         }
         Ok(())
     }

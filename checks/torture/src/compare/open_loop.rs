@@ -22,8 +22,12 @@ const READ: &str = "--size 4KiB --objects 10000 --prefix read/ --concurrency 32"
 
 /// Writes: small ones over old ones, which is work for the compaction, and large ones over old
 /// ones, which is work for the reclamation.
-const SMALL_WRITES: &str = "--op put --size 4KiB --objects 50000 --rate 1000 --concurrency 16";
-const LARGE_WRITES: &str = "--op put --size 1MiB --objects 500 --rate 10 --concurrency 4";
+const SMALL_WRITES: &str = "--op put --size 4KiB --objects 50000 --concurrency 16";
+const LARGE_WRITES: &str = "--op put --size 1MiB --objects 500 --concurrency 4";
+
+/// How many of each a second.
+const SMALL_RATE: f64 = 1000.0;
+const LARGE_RATE: f64 = 10.0;
 
 /// Everything is read and verified once in so many days: about 40 seconds.
 const SCRUB_DAYS: &str = "0.0005";
@@ -68,7 +72,8 @@ pub fn row(args: &Args, directory: &Path) -> Result<Row> {
     let rate = (highest * LOAD).round();
     let open = format!("{read} --rate {rate} --duration {seconds}s");
 
-    let whole = AHEAD.as_secs() + seconds + 10;
+    // A little longer than the reads, which begin after they made their connections.
+    let whole = AHEAD.as_secs() + seconds + 3;
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     for run in 1..=args.runs {
         say(&format!("open loop: {rate}/s, run {run} of {}", args.runs));
@@ -76,8 +81,10 @@ pub fn row(args: &Args, directory: &Path) -> Result<Row> {
         busy_server.signal(Signal::STOP)?;
         alone.push(quiet.in_real_time().run(&open)?);
         busy_server.signal(Signal::CONT)?;
-        let writers = [SMALL_WRITES, LARGE_WRITES]
-            .map(|writes| busy.start(&format!("{writes} --duration {whole}s")));
+        let writers =
+            [(SMALL_WRITES, SMALL_RATE), (LARGE_WRITES, LARGE_RATE)].map(|(writes, rate)| {
+                busy.start(&format!("{writes} --rate {rate} --duration {whole}s"))
+            });
         let writers = writers.into_iter().collect::<Result<Vec<_>>>()?;
         std::thread::sleep(AHEAD);
         let before = at_work(&busy)?;
@@ -88,7 +95,15 @@ pub fn row(args: &Args, directory: &Path) -> Result<Row> {
                 bail!("{name} did not move from {before}: nothing to measure beside");
             }
         }
-        drop(writers);
+        for (writer, rate) in writers.into_iter().zip([SMALL_RATE, LARGE_RATE]) {
+            let (figures, failed) = writer.wait()?;
+            if let Some(failed) = failed {
+                bail!("the writes beside the reads failed: {failed}");
+            }
+            if figures.rate() < 0.95 * rate {
+                bail!("{}/s were written instead of {rate}/s", figures.rate());
+            }
+        }
     }
     quiet_server.stop()?;
     busy_server.stop()?;
@@ -112,8 +127,9 @@ pub fn row(args: &Args, directory: &Path) -> Result<Row> {
     };
     Ok(Row {
         what: format!(
-            "GET 4 KiB at {rate:.0}/s, a fifth of the highest rate, with 1,010 PUTs/s, \
-             compaction, reclamation and scrub"
+            "GET 4 KiB at {rate:.0}/s, a fifth of the highest rate, with {:.0} PUTs/s, \
+             compaction, reclamation and scrub",
+            SMALL_RATE + LARGE_RATE
         ),
         cullet: described(&beside),
         other: format!("without them {}", described(&alone)),

@@ -80,14 +80,13 @@ impl Failure {
     /// A sentence about what was tried at `url`, why it failed, and what to do.
     pub(crate) fn explained(&self, tried: &str, url: &str) -> Error {
         let (why, advice) = match self {
-            Failure::Connect(error) if tls_failure(error).is_some() => {
-                let failure = tls_failure(error).unwrap_or_default();
-                (format!("cannot connect to {url}: {failure}"), "")
-            }
-            Failure::Connect(error) => (
-                format!("cannot connect to {url}: {error}"),
-                "start the server, or name another --endpoint",
-            ),
+            Failure::Connect(error) => match tls_failure(error) {
+                Some(failure) => (format!("cannot connect to {url}: {failure}"), ""),
+                None => (
+                    format!("cannot connect to {url}: {error}"),
+                    "start the server, or name another --endpoint",
+                ),
+            },
             Failure::TimedOut => (
                 format!("{url} does not answer in time"),
                 "look at the server, or give it longer with --timeout",

@@ -125,21 +125,22 @@ fn a_file_that_makes_no_sense_is_refused_and_kept() {
     std::fs::create_dir_all(scratch.file().parent().unwrap()).unwrap();
     let key = "CULLET_ACCESS_KEY_ID=admin\n";
     let master = "CULLET_MASTER_KEY=00\n";
-    // Two that differ: an append that was to replace.
-    let twice = format!("{}{key}", root_lines(&admin()).replace("=admin", "=other"));
-    for text in [
-        "",
-        "nonsense",
-        key,
-        master,
-        &format!("{key}{master}"),
-        &twice,
-    ] {
+    for text in ["", "nonsense", key, master, &format!("{key}{master}")] {
         std::fs::write(scratch.file(), text).unwrap();
         let error = Kept::read(&scratch.file()).unwrap_err();
         assert!(error.to_string().contains("restore it"), "{text:?} {error}");
         assert_eq!(std::fs::read_to_string(scratch.file()).unwrap(), text);
     }
+    // Two that differ, as of an append that was to replace: the first one counted once.
+    let other = root_lines(&admin()).replace("=admin", "=other");
+    std::fs::write(scratch.file(), format!("{other}{key}")).unwrap();
+    let error = Kept::read(&scratch.file()).unwrap_err().to_string();
+    assert!(
+        error.contains("says CULLET_ACCESS_KEY_ID=… more than once"),
+        "{error}"
+    );
+    std::fs::write(scratch.file(), format!("{other}{other}")).unwrap();
+    assert!(Kept::read(&scratch.file()).unwrap().root.is_some());
 }
 
 /// What an earlier release left beside the data goes on working, and is left alone.

@@ -68,7 +68,7 @@ impl Client {
         let answer = self.exchange(request.as_bytes())?;
         let answer = Answer::parse(&answer).with_context(|| {
             format!(
-                "{} did not answer in HTTP: if it speaks TLS, write https://",
+                "{} did not answer as a cullet server would: if it speaks TLS, write https://",
                 self.endpoint.url
             )
         })?;
@@ -138,10 +138,15 @@ impl Client {
             .and_then(|()| stream.flush())
             .with_context(|| format!("{url} takes no request"))?;
         let limit = ADMIN_ANSWER_BYTES_MAX as u64 + 1;
-        let read = stream.take(limit).read_to_end(answer);
-        read.with_context(|| {
-            format!("the answer of {url} broke off: whether it was done, a list tells")
-        })?;
+        let broke_off =
+            || format!("the answer of {url} broke off: whether it was done, a list tells");
+        match stream.take(limit).read_to_end(answer) {
+            // Over TLS, of whoever closes without a word. Whether it is whole, its length says.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                Answer::parse(answer).with_context(broke_off)?;
+            }
+            read => drop(read.with_context(broke_off)?),
+        }
         anyhow::ensure!(
             answer.len() <= ADMIN_ANSWER_BYTES_MAX,
             "{url} answers with more than a cullet server would"

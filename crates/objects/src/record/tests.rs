@@ -52,7 +52,7 @@ fn record() -> ObjectRecord {
 
 /// A table of parts of at most so many bytes.
 fn parts(bytes_max: usize) -> PartsRef {
-    let mut table = TableBuilder::new(None);
+    let mut table = TableBuilder::new(None, 0);
     let mut number = 0;
     while table.entries().len() + ENTRY_BYTES_FIXED <= bytes_max {
         number += 1;
