@@ -153,7 +153,11 @@ impl Store {
     /// One step of reclamation as a thread runs it: evacuates what is worth it, and writes a
     /// checkpoint when that makes extents free. `false`: nothing to do.
     pub fn reclaim_step(&self) -> Result<bool> {
-        let reclaimed = self.reclaim(None)?.is_some();
+        // Where there is no room for copies, a checkpoint may have some to give back.
+        let (reclaimed, full) = match self.reclaim(None) {
+            Err(Error::OutOfSpace) => (false, true),
+            reclaimed => (reclaimed?.is_some(), false),
+        };
         let is_short = self.is_short_of_space();
         // Dead manifests alone are no reason: the checkpoint would write the next one.
         let dead = self.find_dead();
@@ -183,7 +187,10 @@ impl Store {
             self.checkpoint()?;
             return Ok(true);
         }
-        Ok(reclaimed)
+        match full {
+            true => Err(Error::OutOfSpace),
+            false => Ok(reclaimed),
+        }
     }
 
     /// Retires sealed extents in which nothing lives, by the counts and by a look at every

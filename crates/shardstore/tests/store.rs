@@ -180,6 +180,50 @@ fn a_full_disk_still_deletes_and_takes_puts_again() {
     assert_eq!(space.live + space.dead + space.free, space.capacity);
 }
 
+/// While a reader held what deletes had freed, reclamation used up the space for copies. Without
+/// room for another it then gave up before it came to the checkpoint that would have given back
+/// what the reader no longer held: the disk stayed full for good.
+#[test]
+fn a_full_disk_gives_back_what_a_reader_held() {
+    let (_, store) = open_new(64);
+    let commit = |batch: Batch| {
+        let dependency = store.submit(batch).unwrap();
+        settle(&store);
+        dependency.wait()
+    };
+    let key = |number: usize| format!("key{number:04}");
+    let maintain = || {
+        if store.checkpoint_is_due() {
+            let _ = store.checkpoint();
+        }
+        store.reclaim_step().is_ok_and(|worked| worked)
+    };
+    let mut keys = 0;
+    loop {
+        let batch = Batch::new().put_with_payload(Key::plain(key(keys)), "v", vec![1; 20_000]);
+        match commit(batch) {
+            Ok(()) => keys += 1,
+            Err(error) => break assert!(matches!(error, Error::OutOfSpace), "{error}"),
+        }
+        maintain();
+    }
+    let reader = store.snapshot();
+    let delete = |number| commit(Batch::new().delete(Key::plain(key(number))).frees_space());
+    let mut deleted = 0;
+    while deleted < keys && delete(deleted).is_ok() {
+        deleted += 1;
+        for _ in 0..20 {
+            maintain();
+        }
+    }
+    drop(reader);
+    for number in deleted..keys {
+        while delete(number).is_err() {
+            assert!(maintain(), "{number} of {keys}: nothing comes back");
+        }
+    }
+}
+
 #[test]
 fn random_operations_agree_with_a_map() {
     let (disk, mut store) = open_new(24);
