@@ -27,8 +27,8 @@ use crate::walk::{Walk, Walked};
 /// Payload bytes, and bytes of keys and values, that are moved in one frame if its limits allow
 /// it. Whoever reads one of its entries reads the whole frame, or one unit and all of the body:
 /// many small entries together would make each of them a large one.
-const MOVE_BYTES: usize = CHECKSUM_UNIT;
-const MOVE_BODY_BYTES: usize = 16 * 1024;
+const MOVE_BYTES: usize = 16 * 1024;
+const MOVE_BODY_BYTES: usize = 4 * 1024;
 
 /// Extents without anything alive that one checkpoint looks through, while there is no hurry,
 /// and while new data may wait for them: then each checkpoint must give back far more than it
