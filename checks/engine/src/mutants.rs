@@ -48,7 +48,7 @@ const fn model(name: &'static str, bug: ModelBug, checks: &'static [Check]) -> T
 
 /// The seeded bugs that need no concurrency. M4 needs several disks; M11 to M14 and M16 are
 /// for the model checker for schedules (`checks/schedules`).
-pub const TARGETS: [Target; 23] = [
+pub const TARGETS: [Target; 24] = [
     engine("M1", Mutant::M1, &[Check::C1]),
     engine("M2", Mutant::M2, &[Check::C1]),
     engine("M3", Mutant::M3, &[Check::C2]),
@@ -72,6 +72,7 @@ pub const TARGETS: [Target; 23] = [
     engine("M27", Mutant::M27, &[Check::C2]),
     engine("M28", Mutant::M28, &[Check::C1]),
     engine("M29", Mutant::M29, &[Check::C7]),
+    engine("M31", Mutant::M31, &[Check::C1]),
 ];
 
 /// What is wrong in it.

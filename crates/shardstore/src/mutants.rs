@@ -33,11 +33,12 @@ pub enum Mutant {
     M28,
     M29,
     M30,
+    M31,
 }
 
 impl Mutant {
     /// Every mutant of the engine.
-    pub const ALL: [Mutant; 27] = [
+    pub const ALL: [Mutant; 28] = [
         Mutant::M1,
         Mutant::M2,
         Mutant::M3,
@@ -65,6 +66,7 @@ impl Mutant {
         Mutant::M28,
         Mutant::M29,
         Mutant::M30,
+        Mutant::M31,
     ];
 
     /// What is wrong in it.
@@ -97,6 +99,7 @@ impl Mutant {
             Mutant::M28 => "the count of what lives forgets payloads that are overwritten",
             Mutant::M29 => "scrub looks at headers only",
             Mutant::M30 => "closing stops the committer while maintenance waits for it",
+            Mutant::M31 => "a checkpoint amid an evacuation frees the extent that is being read",
         }
     }
 }
