@@ -20,14 +20,14 @@ use crate::checksum::filter_hash;
 use crate::disk::{Disk, Read};
 use crate::error::{Error, Place, Result};
 use crate::extents::{Extents, State};
-use crate::frame::{FrameRef, Header, Kind, Stream, decode_entries};
+use crate::frame::{FrameRef, HEADER_BYTES, Header, Kind, Stream, decode_entries};
 use crate::limits::{EXTENTS_MIN, LOOKAHEAD_BYTES};
 use crate::medium::Medium;
 use crate::memtable::{Memtable, SnapshotRegistry};
 use crate::mutants::{self, Mutant};
 use crate::pump::{move_applies, record_of};
 use crate::store::{Counters, Index, Log, Options, Plan, Queue, Shared, Store};
-use crate::superblock::Superblock;
+use crate::superblock::{Copies, Superblock};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Arc, Condvar, Mutex, RwLock, lock};
 use crate::table::TableReader;
@@ -58,7 +58,11 @@ struct Tail {
 }
 
 pub(crate) fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Store> {
-    let (superblock, order) = Superblock::load_in_order(&*disk)?;
+    let Copies {
+        newest: superblock,
+        order,
+        is_sure,
+    } = Superblock::load_copies(&*disk)?;
     superblock.refuse_to_write()?;
     let medium = Medium::new(disk, superblock.identity, superblock.geometry);
     let (mut manifest, manifest_lsn) = load_manifest(&medium, &superblock)?;
@@ -71,6 +75,9 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Store> {
     }
     // A limit that was lowered since must not hide what was written beyond it.
     manifest.extents.set_capacity(medium.geometry.extents_max());
+    if !is_sure {
+        check_newest(&medium, &manifest.extents)?;
+    }
     let known = superblock.checkpoint_lsn.max(manifest_lsn);
     let (mut tail, mut dropped) = read_tail(&medium, &manifest.extents, superblock.floor, known)?;
     if dropped {
@@ -301,6 +308,33 @@ fn cut_torn(medium: &Medium, tail: &mut Tail) -> Result<bool> {
         chain.frames.truncate(keep);
     }
     Ok(dropped)
+}
+
+/// Without one copy of the superblock the other may be an old one, whose last write went
+/// elsewhere. Frames that follow what it knows are looked for anyway; but a checkpoint that it
+/// does not know may have freed extents, and each that was opened since begins with a frame of a
+/// later epoch.
+fn check_newest(medium: &Medium, extents: &Extents) -> Result<()> {
+    let mut bytes = [0; HEADER_BYTES];
+    for (number, extent) in (0..).zip(extents.used()) {
+        let place = Place {
+            extent: number,
+            offset: 0,
+        };
+        medium.read(place, &mut bytes, Read::PastCache)?;
+        let header = Header::decode(&bytes, &medium.identity.disk, &medium.checksummer);
+        let is_later = |header: Header| {
+            header.epoch > extent.epoch && header.is_at(place, header.epoch, &medium.geometry)
+        };
+        if header.is_some_and(is_later) {
+            let what = format!(
+                "one copy of the superblock is unreadable or corrupt, and the other is older than what \
+                 extent {number} holds"
+            );
+            return Err(Error::Damaged { what });
+        }
+    }
+    Ok(())
 }
 
 /// Every frame that was durable must be there.

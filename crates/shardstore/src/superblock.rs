@@ -24,6 +24,17 @@ const MAGIC: &[u8; 8] = b"cullet01";
 
 const _: () = assert!(124 + MANIFEST_PARTS_MAX * FrameRef::BYTES <= SUPERBLOCK_BYTES);
 
+/// The copies as they were read.
+pub(crate) struct Copies {
+    /// The one that counts.
+    pub newest: Superblock,
+    /// In which order they are to be written next: the one that counts last, so that one whole
+    /// copy is there at any moment.
+    pub order: [u64; 2],
+    /// Whether both could be read, so that none that is newer is missing.
+    pub is_sure: bool,
+}
+
 /// Who a disk is. Chosen by whoever formats it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -169,22 +180,26 @@ impl Superblock {
 
     /// Reads both copies, past any cache, and returns the one that counts.
     pub fn load(disk: &dyn Disk) -> Result<Superblock> {
-        Self::load_in_order(disk).map(|(superblock, _)| superblock)
+        Self::load_copies(disk).map(|copies| copies.newest)
     }
 
-    /// As [`load`](Superblock::load), and in which order the copies are to be written next: the
-    /// one that counts last, so that one whole copy is there at any moment.
-    pub fn load_in_order(disk: &dyn Disk) -> Result<(Superblock, [u64; 2])> {
+    /// As [`load`](Superblock::load), and what is to be known of the copies.
+    pub fn load_copies(disk: &dyn Disk) -> Result<Copies> {
         let mut best: Option<(Superblock, u64)> = None;
+        let mut is_sure = true;
         let mut magic_seen = false;
         let mut unreadable = None;
         for offset in SUPERBLOCK_OFFSETS {
             let copy = match read_copy(disk, offset, &mut magic_seen) {
                 Ok(Some(copy)) => copy,
-                Ok(None) => continue,
+                Ok(None) => {
+                    is_sure = false;
+                    continue;
+                }
                 // The other copy will do.
                 Err(Error::Disk(error)) => {
                     unreadable = Some(Error::Disk(error));
+                    is_sure = false;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -200,7 +215,7 @@ impl Superblock {
                 best = Some((copy, offset));
             }
         }
-        let (superblock, offset) = best.ok_or_else(|| match unreadable {
+        let (newest, offset) = best.ok_or_else(|| match unreadable {
             Some(error) => error,
             None if magic_seen => Error::Damaged {
                 what: "both copies of the superblock are corrupt".to_owned(),
@@ -209,7 +224,11 @@ impl Superblock {
         })?;
         let [a, b] = SUPERBLOCK_OFFSETS;
         let order = if offset == a { [b, a] } else { [a, b] };
-        Ok((superblock, order))
+        Ok(Copies {
+            newest,
+            order,
+            is_sure,
+        })
     }
 
     /// Writes one copy, flushes, writes the other, flushes: whatever tears, one is whole. After

@@ -407,6 +407,39 @@ fn one_unreadable_copy_of_the_superblock_is_no_loss() {
     }
 }
 
+/// The one copy's last write had gone elsewhere, and the other could not be read: the store once
+/// opened from the old one, whose extents had been freed and written again since.
+#[test]
+fn an_old_copy_of_the_superblock_is_not_taken_for_the_newest() {
+    let (disk, store) = open_new(16);
+    put(&store, "a", "one", &[1; 30_000]);
+    put(&store, "b", "kept", &[2; 30_000]);
+    store.checkpoint().unwrap();
+    let old = disk.bytes.lock().unwrap()[..128 * 1024].to_vec();
+    for extent in 0..16 {
+        store.reclaim(Some(extent)).unwrap();
+    }
+    store.checkpoint().unwrap();
+    put(&store, "a", "three", &[4; 30_000]);
+    drop(store);
+    let new = disk.bytes.lock().unwrap()[..128 * 1024].to_vec();
+    for (copy, other) in [(0, 64 * 1024), (64 * 1024, 0)] {
+        disk.bytes.lock().unwrap()[..128 * 1024].copy_from_slice(&new);
+        disk.bytes.lock().unwrap()[other..other + 4096].copy_from_slice(&old[other..other + 4096]);
+        *disk.unreadable.lock().unwrap() = Some(copy as u64..copy as u64 + 4096);
+        let error = Store::open(disk.clone(), small())
+            .err()
+            .expect("it is an old one");
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    }
+    // Once the newest can be read again, nothing is missing.
+    disk.bytes.lock().unwrap()[..128 * 1024].copy_from_slice(&new);
+    *disk.unreadable.lock().unwrap() = None;
+    let store = Store::open(disk, small()).unwrap();
+    assert_eq!(get(&store, "a").unwrap().0, "three");
+    assert_eq!(get(&store, "b").unwrap().0, "kept");
+}
+
 /// A rotten index block once failed every checkpoint that had to look a key up in it: memory
 /// filled, and every write waited for ever.
 #[test]
