@@ -72,8 +72,7 @@ pub struct Budgets {
 impl Budgets {
     /// Splits `bytes` among the five.
     pub fn split(bytes: usize) -> Budgets {
-        let forms = bytes / 16;
-        let small = bytes / 8 - forms;
+        let (small, forms) = (bytes / 8, bytes / 16);
         let rest = bytes - small - forms;
         let documents = rest / 5;
         let reads = (rest - documents) / 2;

@@ -72,6 +72,37 @@ impl Door {
     }
 }
 
+impl Door {
+    /// Which canned ACLs hold anyway, the gate knows. A document may say what it is told who asks
+    /// for the ACL: s3cmd sets for a copy what it got for the source.
+    fn check_acl(
+        &self,
+        account: AccountId,
+        is_canned: bool,
+        policy: Option<AccessControlPolicy>,
+    ) -> S3Result<()> {
+        let granted = policy.and_then(|policy| policy.grants).unwrap_or_default();
+        let id = |grant: &Grant| {
+            grant
+                .grantee
+                .as_ref()
+                .and_then(|grantee| grantee.id.clone())
+        };
+        let holds = |grant: &Grant| {
+            let full = grant.permission.as_ref().map(Permission::as_str);
+            full == Some(Permission::FULL_CONTROL) && id(grant) == self.owner(account).id
+        };
+        match is_canned || (!granted.is_empty() && granted.iter().all(holds)) {
+            true => Ok(()),
+            false => Err(s3_error!(
+                AccessControlListNotSupported,
+                "The bucket does not allow ACLs: it and its objects belong to one account, and no \
+                 other may read or write."
+            )),
+        }
+    }
+}
+
 /// Operations on a bucket whose answer says nothing: what they ask for is off, or what they
 /// remove is not there.
 macro_rules! nothing_to_say {
@@ -133,7 +164,7 @@ pub(crate) async fn put_acl(
     req: S3Request<PutBucketAclInput>,
 ) -> S3Result<S3Response<PutBucketAclOutput>> {
     let (account, input) = (caller(&req)?, req.input);
-    check_acl(input.acl.as_ref().map(BucketCannedACL::as_str))?;
+    door.check_acl(account, input.acl.is_some(), input.access_control_policy)?;
     door.find_bucket(account, &input.bucket).await?;
     Ok(S3Response::new(PutBucketAclOutput::default()))
 }
@@ -144,22 +175,10 @@ pub(crate) async fn put_object_acl(
     req: S3Request<PutObjectAclInput>,
 ) -> S3Result<S3Response<PutObjectAclOutput>> {
     let (account, input) = (caller(&req)?, req.input);
-    check_acl(input.acl.as_ref().map(ObjectCannedACL::as_str))?;
+    door.check_acl(account, input.acl.is_some(), input.access_control_policy)?;
     let (place, version) = ((&*input.bucket, &*input.key), input.version_id.as_deref());
     door.find_object(account, place, version).await?;
     Ok(S3Response::new(PutObjectAclOutput::default()))
-}
-
-/// Which canned ACLs hold anyway, the gate knows; without one there is a document.
-fn check_acl(canned: Option<&str>) -> S3Result<()> {
-    match canned {
-        Some(_) => Ok(()),
-        None => Err(s3_error!(
-            AccessControlListNotSupported,
-            "The bucket does not allow ACLs: it and its objects belong to one account, and no \
-             other may read or write."
-        )),
-    }
 }
 
 pub(crate) async fn ownership(

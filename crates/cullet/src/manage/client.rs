@@ -68,7 +68,7 @@ impl Client {
         let answer = self.exchange(request.as_bytes())?;
         let answer = Answer::parse(&answer).with_context(|| {
             format!(
-                "{} did not answer as a cullet server would: if it speaks TLS, write https://",
+                "{} did not answer in HTTP, whole and plain: if it speaks TLS, write https://",
                 self.endpoint.url
             )
         })?;
