@@ -72,16 +72,16 @@ pub struct Budgets {
 impl Budgets {
     /// Splits `bytes` among the five.
     pub fn split(bytes: usize) -> Budgets {
-        let (small, forms) = (bytes / 8, bytes / 16);
-        let rest = bytes - small - forms;
-        let documents = rest / 5;
-        let reads = (rest - documents) / 2;
+        let (small, forms) = (bytes / 8, bytes / 32);
+        let documents = (bytes - small) / 5 - forms;
+        let reads = (bytes - small - forms - documents) / 2;
+        let writes = bytes - small - forms - documents - reads;
         Budgets {
             small: MemoryBudget::new("small requests", small),
             forms: MemoryBudget::new("uploads by form", forms),
             reads: MemoryBudget::new("reading", reads),
             documents: MemoryBudget::new("listings and documents", documents),
-            writes: MemoryBudget::new("writing", rest - documents - reads),
+            writes: MemoryBudget::new("writing", writes),
         }
     }
 
