@@ -73,8 +73,8 @@ impl Budgets {
     /// Splits `bytes` among the five.
     pub fn split(bytes: usize) -> Budgets {
         let (small, forms) = (bytes / 8, bytes / 32);
-        let documents = (bytes - small) / 5 - forms;
-        let reads = (bytes - small - forms - documents) / 2;
+        let documents = (bytes - small) / 5;
+        let reads = (bytes - small - documents) / 2;
         let writes = bytes - small - forms - documents - reads;
         Budgets {
             small: MemoryBudget::new("small requests", small),
