@@ -117,7 +117,15 @@ impl Inner {
         if !self.notes().has_room() {
             return Ok(true);
         }
-        self.wipe_step(&mut pass).await?;
+        match self.wipe_step(&mut pass).await {
+            // The notes from here on cannot be read: the pass ends, and the next one tries again.
+            Err(Error::Corrupt { .. } | Error::Unreadable { .. }) => {
+                self.sweep.count_unattributed();
+                pass.seen = pass.ended.take().unwrap_or(pass.seen);
+                pass.cleared.clear();
+            }
+            stepped => stepped?,
+        }
         *wipe.pass() = pass;
         Ok(true)
     }

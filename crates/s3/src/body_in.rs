@@ -204,15 +204,19 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        let gathered = self.gathered.len() as u64;
-        let inner = self.inner.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(inner.lower() + gathered);
-        if let Some(upper) = inner.upper() {
-            hint.set_upper(upper + gathered);
-        }
-        hint
+        behind(self.gathered.len(), &self.inner.size_hint())
     }
+}
+
+/// What is to come when `held` bytes are handed on before the rest.
+pub(crate) fn behind(held: usize, rest: &SizeHint) -> SizeHint {
+    let held = held as u64;
+    let mut hint = SizeHint::new();
+    hint.set_lower(rest.lower() + held);
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(upper + held);
+    }
+    hint
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use crate::body_in::{BodyFailure, ClientBody};
+use crate::body_in::{BodyFailure, ClientBody, behind};
 use crate::limits::{FORM_HEAD_BYTES_MAX, FORM_HEAD_WAIT, FORM_LINE_BYTES_MAX, FORM_VARIABLES_MAX};
 
 /// What stands in a key for the name of the file.
@@ -128,14 +128,7 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        let held = self.held.len() as u64;
-        let inner = self.inner.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(inner.lower() + held);
-        if let Some(upper) = inner.upper() {
-            hint.set_upper(upper + held);
-        }
-        hint
+        behind(self.held.len(), &self.inner.size_hint())
     }
 }
 
