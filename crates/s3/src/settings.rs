@@ -132,6 +132,26 @@ nothing_to_say! {
     delete_website: DeleteBucketWebsiteInput => DeleteBucketWebsiteOutput;
 }
 
+/// The same of an object.
+macro_rules! nothing_to_say_of_object {
+    ($($name:ident: $input:ty => $output:ty;)*) => {$(
+        pub(crate) async fn $name(
+            door: &Door,
+            req: S3Request<$input>,
+        ) -> S3Result<S3Response<$output>> {
+            let (account, input) = (caller(&req)?, req.input);
+            let (place, version) = ((&*input.bucket, &*input.key), input.version_id.as_deref());
+            door.find_object(account, place, version).await?;
+            Ok(S3Response::new(Default::default()))
+        }
+    )*};
+}
+
+nothing_to_say_of_object! {
+    object_tagging: GetObjectTaggingInput => GetObjectTaggingOutput;
+    delete_object_tagging: DeleteObjectTaggingInput => DeleteObjectTaggingOutput;
+}
+
 pub(crate) async fn acl(
     door: &Door,
     req: S3Request<GetBucketAclInput>,
@@ -202,24 +222,4 @@ pub(crate) async fn payment(
     Ok(S3Response::new(GetBucketRequestPaymentOutput {
         payer: Some(Payer::from_static(Payer::BUCKET_OWNER)),
     }))
-}
-
-pub(crate) async fn object_tagging(
-    door: &Door,
-    req: S3Request<GetObjectTaggingInput>,
-) -> S3Result<S3Response<GetObjectTaggingOutput>> {
-    let (account, input) = (caller(&req)?, req.input);
-    let (place, version) = ((&*input.bucket, &*input.key), input.version_id.as_deref());
-    door.find_object(account, place, version).await?;
-    Ok(S3Response::new(GetObjectTaggingOutput::default()))
-}
-
-pub(crate) async fn delete_object_tagging(
-    door: &Door,
-    req: S3Request<DeleteObjectTaggingInput>,
-) -> S3Result<S3Response<DeleteObjectTaggingOutput>> {
-    let (account, input) = (caller(&req)?, req.input);
-    let (place, version) = ((&*input.bucket, &*input.key), input.version_id.as_deref());
-    door.find_object(account, place, version).await?;
-    Ok(S3Response::new(DeleteObjectTaggingOutput::default()))
 }
