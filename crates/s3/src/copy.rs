@@ -102,6 +102,17 @@ async fn reserve(door: &Door, context: &RequestContext, bytes: u64) -> S3Result<
     Ok(())
 }
 
+/// Whether what was reserved is enough for what the source is by now.
+fn check_reserved(bytes: u64, reserved: u64) -> S3Result<()> {
+    if bytes > reserved {
+        return Err(s3_error!(
+            SlowDown,
+            "The source was overwritten by a larger object before it could be copied."
+        ));
+    }
+    Ok(())
+}
+
 /// Hands a range of an object on to a writer and, unless it is not needed, to a lane.
 async fn transfer(
     handle: ObjectHandle,
@@ -176,7 +187,12 @@ pub(crate) async fn copy_object(
                 outcome => return Ok(answer(outcome.map_err(from_objects)?)),
             }
         }
+        // Nothing of the disk is held while memory is waited for: what a small object lies in
+        // could not be reclaimed meanwhile.
+        drop(handle);
         reserve(door, &context, size).await?;
+        let handle = source.open(door, &account).await?;
+        check_reserved(handle.info().size, size)?;
         return Ok(answer(copy.write(door, handle).await?));
     }
     Err(s3_error!(
@@ -327,7 +343,12 @@ pub(crate) async fn upload_part_copy(
              source: {PUT_BYTES_MAX}"
         ));
     }
+    // As in a copy of an object.
+    drop(handle);
     reserve(door, &context, bytes).await?;
+    let handle = source.open(door, &account).await?;
+    let range = copy_range(input.copy_source_range.as_deref(), handle.info().size)?;
+    check_reserved(range.end - range.start, bytes)?;
     let request = PartRequest {
         upload: UploadRef {
             account,

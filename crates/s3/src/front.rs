@@ -30,7 +30,7 @@ use crate::limits::{
     SIGNED_CHUNK_BYTES_MAX, SMALL_REQUEST_BYTES_MAX,
 };
 use crate::plain_read::PlainRead;
-use crate::refuse::{Refusal, complete_error};
+use crate::refuse::{Refusal, complete_error, deny_by_policy};
 use crate::routes::{Admin, Routes};
 use crate::scope::Scope;
 use crate::signing_keys::SigningKeys;
@@ -340,7 +340,7 @@ impl Front {
             false => (&self.0.service, Body::http_body_unsync(body)),
         };
         let answered = service.call(Request::from_parts(parts, body)).await;
-        let response = match answered {
+        let mut response = match answered {
             Ok(response) => response,
             // What a client sent stands in the answer, where XML and headers have no place for it.
             Err(error) if !context.printable => {
@@ -359,9 +359,11 @@ impl Front {
         let unread =
             response.status().is_server_error() || (form && !response.status().is_success());
         match context.body_failure() {
-            Some(failure) if unread => broken_body(failure, context),
-            _ => response,
+            Some(failure) if unread => return broken_body(failure, context),
+            _ if form => deny_by_policy(&mut response),
+            _ => {}
         }
+        response
     }
 
     /// What is refused before a signature is looked at.

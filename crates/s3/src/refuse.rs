@@ -129,6 +129,20 @@ fn ids(context: &RequestContext) -> String {
     )
 }
 
+/// `s3s` calls a form that its policy does not allow a wrong policy; S3 denies it access.
+pub(crate) fn deny_by_policy(response: &mut Response<Body>) {
+    const WRONG: &str = "<Code>InvalidPolicyDocument</Code><Message>Policy condition ";
+    const DENIED: &str =
+        "<Code>AccessDenied</Code><Message>Invalid according to Policy: Policy condition ";
+    let document = response.body().bytes();
+    let document = document.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+    if let Some((start, end)) = document.as_deref().and_then(|text| text.split_once(WRONG)) {
+        let denied = format!("{start}{DENIED}{end}");
+        *response.status_mut() = StatusCode::FORBIDDEN;
+        *response.body_mut() = Body::from(denied);
+    }
+}
+
 /// Adds the request's ids to an error document that was made without them, and its type, which
 /// an error with headers of its own lacks.
 pub(crate) fn complete_error(response: &mut Response<Body>, context: &RequestContext) {
