@@ -506,6 +506,9 @@ def test_another_master_key(own_server):
         assert refused_with(key.client(server)) == (403, "InvalidAccessKeyId")
         assert refused_with(server.client()) is None
         assert "sealed with another master key" in server.manage("key", "list").stdout
+        # With a second master key there would be none that opens all secrets.
+        said = server.manage("key", "create", "--account", "one", status=1).stderr
+        assert "another master key" in said and "CULLET_MASTER_KEY" in said
     healed = Key(server.manage("key", "rotate", key.id))
     buckets = healed.client(server).list_buckets()["Buckets"]
     assert [bucket["Name"] for bucket in buckets] == ["mine"]

@@ -270,6 +270,7 @@ def test_a_capacity_that_is_too_small(tmp_path):
         ("server", "--memory", "lots", "/tmp/x"),
         ("server", "--listen", "nowhere", "/tmp/x"),
         ("server", "--no-such-flag", "/tmp/x"),
+        ("server", "help"),
     ],
 )
 def test_wrong_usage(arguments):

@@ -61,6 +61,14 @@ def test_export_gives_everything_back(killed, tmp_path):
     assert exported(tmp_path / "out") == objects
 
 
+@pytest.mark.parametrize("choice", [["--bucket", "nosuch"], ["--prefix", "nosuch"]])
+def test_an_export_of_nothing_is_no_success(killed, tmp_path, choice):
+    server, objects = killed
+    ended = rescue("export", "--to", tmp_path / "out", *choice, server.disk)
+    assert ended.returncode == 1
+    assert "cullet rescue list" in ended.stderr
+
+
 def test_nothing_is_written_outside(killed, tmp_path):
     server, objects = killed
     nested = tmp_path / "one" / "two" / "out"

@@ -291,6 +291,7 @@ impl Work {
             // Before a secret is made for it.
             return Err(AccountsError::Root.into());
         }
+        self.refuse_second_master_key()?;
         let id = random::access_key_id()?;
         let secret = Secret::new(random::secret()?);
         let sealed = self.keyring.seal(&id, account, &secret)?;
@@ -301,6 +302,26 @@ impl Work {
             sealed: sealed.bytes.clone(),
         })?;
         Ok(self.with_secret(&info, &secret, &sealed))
+    }
+
+    /// A key that is sealed now, with another master key than some of the others, would be the
+    /// one that is refused when that other master key comes back.
+    fn refuse_second_master_key(&self) -> Result<(), Refused> {
+        let stats = self.accounts.stats();
+        if stats.unreadable_keys == 0 {
+            return Ok(());
+        }
+        Err(Refused {
+            status: StatusCode::CONFLICT,
+            code: "AnotherMasterKey",
+            sentence: format!(
+                "{} of {} access keys are sealed with another master key than the server has. \
+                 Start it with that one (CULLET_MASTER_KEY, or its credentials file), or, if it \
+                 is lost, give those keys other secrets with `cullet key rotate` or delete them: \
+                 `cullet key list` names them",
+                stats.unreadable_keys, stats.keys
+            ),
+        })
     }
 
     fn change_key(&self, operation: &str, id: &str) -> Result<Value, Refused> {

@@ -13,7 +13,7 @@ use bench::sigv4::Credentials;
 use bench::{Error, Stop};
 
 use crate::cli::{BenchAction, BenchArgs, BenchOperation, BenchS3Args};
-use crate::{UsageError, trust};
+use crate::{UsageError, manage, trust};
 
 /// Pairs of variables that name an access key and its secret; the first that is set is used.
 const CREDENTIALS: [(&str, &str); 2] = [
@@ -141,6 +141,13 @@ fn credentials(region: &str) -> Result<Credentials, UsageError> {
                 )));
             }
         }
+    }
+    if let Some(kept) = manage::kept_root_key() {
+        return Ok(Credentials {
+            access_key: kept.access_key_id,
+            secret_key: kept.secret_access_key,
+            region: region.to_owned(),
+        });
     }
     Err(UsageError::new(
         "no credentials: set CULLET_ACCESS_KEY_ID and CULLET_SECRET_ACCESS_KEY, or \

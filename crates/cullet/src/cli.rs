@@ -210,7 +210,8 @@ is explained on standard error, 2 for wrong usage.";
 
 const EXPORT_EXAMPLES: &str = "\
 Damaged objects are named on standard error and not written; the rest is. DIR/objects.jsonl says
-which file is which object, with its metadata.
+which file is which object, with its metadata. What a file's name cannot hold stands in it as %XX,
+and % itself as %25.
 
 Examples:
   cullet rescue export --to ./rescued ./data
@@ -317,7 +318,8 @@ cpu_seconds_per_1000_requests, and memory_peak_bytes with memory_peak_source. se
 without --pid.
 
 Environment:
-  CULLET_ACCESS_KEY_ID, CULLET_SECRET_ACCESS_KEY or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
+  CULLET_ACCESS_KEY_ID, CULLET_SECRET_ACCESS_KEY or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY;
+  without them, what the only server keeps that has its credentials file in ~/.config/cullet
 
 Ctrl-C ends the run early, shows the figures so far and deletes what was made; a second one ends at
 once.
@@ -332,7 +334,7 @@ explained on standard error, 2 for wrong usage.";
 #[command(args_override_self = true)]
 pub struct BenchS3Args {
     /// The server: http://HOST:PORT or https://HOST:PORT.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "CULLET_ENDPOINT")]
     pub endpoint: String,
 
     /// For https: trust the authorities in this PEM file, not the system's.

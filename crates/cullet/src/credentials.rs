@@ -340,7 +340,9 @@ impl Known {
         match self.file.as_ref().map(|file| file.parent()) {
             Ok(Some(directory)) if !found => make_directory(directory).with_context(|| {
                 format!(
-                    "there is no place for a new access key: {}",
+                    "there is no place for a new access key: set {KEY_VARIABLE} and \
+                     {SECRET_VARIABLE}, or say with --credentials FILE where it can be kept, \
+                     because {} cannot be made",
                     directory.display()
                 )
             }),

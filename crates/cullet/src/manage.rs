@@ -135,6 +135,14 @@ fn root_key(named: Option<&Path>) -> anyhow::Result<Credentials> {
     }
 }
 
+/// The root key of the only server that keeps one here.
+pub(crate) fn kept_root_key() -> Option<Credentials> {
+    match credentials::files_in_configuration().as_slice() {
+        [file] => root_key_in(file).ok(),
+        _ => None,
+    }
+}
+
 fn root_key_in(file: &Path) -> anyhow::Result<Credentials> {
     anyhow::ensure!(file.exists(), "{} does not exist", file.display());
     Kept::read(file)?.root.ok_or_else(|| {

@@ -29,6 +29,7 @@ pub fn run(args: RescueArgs) -> anyhow::Result<()> {
             let rescue = read(&disks)?;
             let inventory = Inventory::new(&rescue);
             let damaged = list(&inventory, quick)?;
+            eprintln!("{} objects, {damaged} of them damaged", inventory.len());
             conclude(&rescue, &inventory, damaged, 0)
         }
         RescueAction::Export {
@@ -48,6 +49,12 @@ pub fn run(args: RescueArgs) -> anyhow::Result<()> {
                 report_damage(&rescue, &inventory);
             }
             let exported = exported?;
+            let found = exported.written + exported.damaged + exported.failed;
+            anyhow::ensure!(
+                found > 0 || (bucket.is_none() && prefix.is_empty()),
+                "nothing on the disk is in such a bucket and begins like that: `cullet rescue \
+                 list` shows what there is"
+            );
             conclude(&rescue, &inventory, exported.damaged, exported.failed)
         }
     }
@@ -190,7 +197,6 @@ fn conclude(
 ) -> anyhow::Result<()> {
     report_damage(rescue, inventory);
     let entries = rescue.damage_count() + inventory.unreadable().count();
-    eprintln!("{} objects, {damaged} of them damaged", inventory.len());
     anyhow::ensure!(
         damaged == 0 && entries == 0,
         "{damaged} objects are damaged, and {entries} places of the disk could not be read{}",

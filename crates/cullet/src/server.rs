@@ -50,6 +50,7 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
     logging::start(args.log_format, plan.log.clone());
     forbid_core_dumps();
     tracing::info!(memory = %plan.memory, "starting");
+    warn_of_memory(args.memory);
     if let Some(tls) = &plan.tls {
         tls.warn_if_invalid();
     }
@@ -109,6 +110,18 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
     runtime.shutdown_background();
     served?;
     closed
+}
+
+/// The limit is a promise that this machine may be unable to keep.
+fn warn_of_memory(limit: ByteSize) {
+    let system = rustix::system::sysinfo();
+    let has = system.totalram.saturating_mul(u64::from(system.mem_unit));
+    if limit.0 > has {
+        tracing::warn!(
+            "--memory {limit} is more than the {} that this machine has",
+            ByteSize(has)
+        );
+    }
 }
 
 /// What the flags and the environment come to, checked before anything is touched.
@@ -177,6 +190,10 @@ fn check_region(region: &str) -> Result<(), UsageError> {
 
 fn only_disk(args: &ServerArgs) -> Result<&Path, UsageError> {
     match args.disks.as_slice() {
+        [disk] if disk.as_os_str() == "help" && !disk.exists() => Err(UsageError::new(
+            "`cullet help server` shows the options; for a data directory of the name help, \
+             write ./help",
+        )),
         [disk] => Ok(disk),
         disks => Err(UsageError::new(format!(
             "{} disks were named, but sets of several disks are not there yet: name one",

@@ -42,6 +42,8 @@ pub(super) struct Exported {
     pub(super) damaged: usize,
     /// Whole objects that could not be written.
     pub(super) failed: usize,
+    /// Objects that were written.
+    pub(super) written: usize,
 }
 
 /// Writes every object that is `wanted` below `to`.
@@ -63,10 +65,10 @@ pub(super) fn export(
         .filter(|item| item.orphan.is_none())
         .map(|item| (item.bucket.as_str(), item.key.as_str()))
         .collect();
-    let mut written = 0;
     let mut exported = Exported {
         damaged: 0,
         failed: 0,
+        written: 0,
     };
     for item in inventory.items().filter(|item| wanted(item)) {
         let relative = relative_path(item, is_directory_too(&keys, item));
@@ -74,8 +76,8 @@ pub(super) fn export(
         match write_object(inventory, item, &to.join(&relative)) {
             Ok(()) => {
                 writeln!(list, "{}", line(item, &relative))
-                    .with_context(|| gave_up(&list_path, written))?;
-                written += 1;
+                    .with_context(|| gave_up(&list_path, exported.written))?;
+                exported.written += 1;
             }
             Err(Failure::Damaged(what)) => {
                 eprintln!("damage: {} was not written: {what}", name());
@@ -84,7 +86,7 @@ pub(super) fn export(
             Err(Failure::Io(error)) if ends_everything(&error) => {
                 // What was written is of use only with its list.
                 let _ = list.flush();
-                return Err(error).with_context(|| gave_up(&to.join(&relative), written));
+                return Err(error).with_context(|| gave_up(&to.join(&relative), exported.written));
             }
             Err(Failure::Io(error)) => {
                 eprintln!("{} is whole, but was not written: {error}", name());
@@ -92,8 +94,13 @@ pub(super) fn export(
             }
         }
     }
+    let written = exported.written;
     list.flush().with_context(|| gave_up(&list_path, written))?;
-    eprintln!("{written} objects were written below {}", to.display());
+    eprintln!(
+        "{written} of {} objects on the disk were written below {}",
+        inventory.len(),
+        to.display()
+    );
     Ok(exported)
 }
 
