@@ -487,28 +487,47 @@ impl Store {
 
     /// Appends a frame of background work and waits until it is durable.
     pub(crate) fn append_and_wait(&self, append: impl FnOnce(Done) -> Append) -> Result<FrameRef> {
-        let (completer, completion) = Completion::pair();
-        let append = append(Done::Frame(completer));
-        let bytes = append.frame_len();
+        let mut frames = self.append_all_and_wait(std::iter::once(append))?;
+        frames.pop().ok_or(Error::Closed)
+    }
+
+    /// Appends frames of background work, one behind the other in one group as far as an extent
+    /// holds them, and waits until all are durable.
+    pub(crate) fn append_all_and_wait(
+        &self,
+        appends: impl Iterator<Item = impl FnOnce(Done) -> Append>,
+    ) -> Result<Vec<FrameRef>> {
+        let (mut ready, mut completions, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for append in appends {
+            let (completer, completion) = Completion::pair();
+            let append = append(Done::Frame(completer));
+            bytes += append.frame_len();
+            ready.push(append);
+            completions.push(completion);
+        }
         let others_wait = {
             let mut queue = lock(&self.queue);
             if queue.sealed {
                 return Err(Error::Closed);
             }
-            queue.background.push_back(append);
-            queue.background.len() > 1 || !queue.foreground.is_empty()
+            let others_wait = !queue.background.is_empty() || !queue.foreground.is_empty();
+            queue.background.extend(ready);
+            others_wait
         };
         self.queue_signal.notify_one();
         let _locked = (others_wait && mutants::on(Mutant::M12)).then(|| lock(&self.log));
-        if !self.pumped.load(Ordering::SeqCst) {
-            while !completion.is_complete() {
-                self.pump()?;
-            }
-            return completion.wait();
+        let is_pumped = self.pumped.load(Ordering::SeqCst);
+        while !is_pumped && !completions.iter().all(Completion::is_complete) {
+            self.pump()?;
         }
-        let frame = completion.wait()?;
-        self.pace(bytes);
-        Ok(frame)
+        let frames = completions.into_iter().map(Completion::wait);
+        // All of them are waited for, also when one fails.
+        let frames: Vec<Result<FrameRef>> = frames.collect();
+        let frames = frames.into_iter().collect::<Result<Vec<FrameRef>>>()?;
+        if is_pumped {
+            self.pace(bytes);
+        }
+        Ok(frames)
     }
 
     /// Sleeps for as long as background work of `bytes` may take, unless somebody waits for it.

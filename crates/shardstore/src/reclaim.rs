@@ -30,6 +30,11 @@ use crate::walk::{Walk, Walked};
 const MOVE_BYTES: usize = 16 * 1024;
 const MOVE_BODY_BYTES: usize = 4 * 1024;
 
+/// Bytes that are copied together, in several frames one behind the other: only the first begins
+/// on a fresh page, so that copies are packed about as tightly as what they are of. More would
+/// make a foreground batch wait that shares the flush, and take more of the memtable at a time.
+const MOVE_GROUP_BYTES: usize = 64 * 1024;
+
 /// Extents without anything alive that one checkpoint looks through, while there is no hurry,
 /// and while new data may wait for them: then each checkpoint must give back far more than it
 /// takes.
@@ -72,7 +77,10 @@ struct Part {
 /// An evacuation under way.
 #[derive(Default)]
 struct Evacuation {
+    /// The frame that is being filled, and those before it that are not written yet.
     part: Part,
+    full: Vec<Part>,
+    full_bytes: usize,
     chunks: Vec<(TableId, u32, FrameRef)>,
     has_manifest: bool,
     /// Whether something refers to the extent in spite of its copy.
@@ -87,6 +95,17 @@ impl LivingEntry {
     /// What it takes of a frame's body, about.
     fn body_len(&self) -> usize {
         self.key.as_bytes().len() + self.value.len()
+    }
+}
+
+impl Evacuation {
+    /// The next entry begins another frame.
+    fn end_part(&mut self) {
+        let part = std::mem::take(&mut self.part);
+        if !part.entries.is_empty() {
+            self.full_bytes += part.payload_len + part.body_len;
+            self.full.push(part);
+        }
     }
 }
 
@@ -359,7 +378,11 @@ impl Store {
             match living {
                 Living::Entry(entry) => {
                     if !self.has_room(&evacuation.part, &entry) {
-                        self.move_part(&mut evacuation)?;
+                        evacuation.end_part();
+                        let next = entry.locator.payload_len as usize + entry.body_len();
+                        if evacuation.full_bytes + next > MOVE_GROUP_BYTES {
+                            self.move_parts(&mut evacuation)?;
+                        }
                         if evacuation.is_cut_short {
                             return Ok(ControlFlow::Break(()));
                         }
@@ -373,7 +396,8 @@ impl Store {
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        self.move_part(&mut evacuation)?;
+        evacuation.end_part();
+        self.move_parts(&mut evacuation)?;
         self.move_chunks(&evacuation.chunks)?;
         Ok(evacuation)
     }
@@ -388,14 +412,17 @@ impl Store {
     }
 
     /// Copies the entries at hand and verifies the copies on stable storage.
-    fn move_part(&self, evacuation: &mut Evacuation) -> Result<()> {
-        let part = std::mem::take(&mut evacuation.part);
-        if part.entries.is_empty() {
+    fn move_parts(&self, evacuation: &mut Evacuation) -> Result<()> {
+        let parts = std::mem::take(&mut evacuation.full);
+        evacuation.full_bytes = 0;
+        if parts.is_empty() {
             return Ok(());
         }
-        let copy = self.copy_part(&part)?;
-        self.verify_copy(&copy)?;
-        for LivingEntry { key, locator, .. } in &part.entries {
+        for copy in self.copy_parts(&parts)? {
+            self.verify_copy(&copy)?;
+        }
+        let moved = parts.iter().flat_map(|part| &part.entries);
+        for LivingEntry { key, locator, .. } in moved {
             let now = self.current(key)?;
             let now = now.as_ref().and_then(Record::locator);
             evacuation.is_referred_to |=
@@ -512,8 +539,22 @@ impl Store {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Copies entries into one frame.
-    fn copy_part(&self, part: &Part) -> Result<FrameRef> {
+    /// Copies entries, each part into a frame of its own.
+    fn copy_parts(&self, parts: &[Part]) -> Result<Vec<FrameRef>> {
+        let mut frames = Vec::with_capacity(parts.len());
+        for part in parts {
+            frames.push(self.read_part(part)?);
+        }
+        self.append_all_and_wait(frames.into_iter().map(|(entries, payloads)| {
+            move |done| {
+                let what = (Kind::Moved, Stream::Moved, Class::Reclamation);
+                self.background(what, entries, payloads, done)
+            }
+        }))
+    }
+
+    /// The entries of a part as they are to stand in its frame, and their payloads.
+    fn read_part(&self, part: &Part) -> Result<(Vec<FrameEntry>, Vec<Vec<u8>>)> {
         let mut entries = Vec::with_capacity(part.entries.len());
         let mut payloads = Vec::with_capacity(part.entries.len());
         let mut payload_offset = 0;
@@ -540,16 +581,8 @@ impl Store {
             payloads.push(payload);
             payload_offset += payload_len;
         }
-        self.append_moved(entries, payloads)
-    }
-
-    fn append_moved(&self, entries: Vec<FrameEntry>, payloads: Vec<Vec<u8>>) -> Result<FrameRef> {
-        let bytes: usize = payloads.iter().map(Vec::len).sum();
-        Counters::add(&self.counters.bytes_evacuated, bytes as u64);
-        self.append_and_wait(|done| {
-            let what = (Kind::Moved, Stream::Moved, Class::Reclamation);
-            self.background(what, entries, payloads, done)
-        })
+        Counters::add(&self.counters.bytes_evacuated, u64::from(payload_offset));
+        Ok((entries, payloads))
     }
 
     /// Copies living table chunks and makes the index refer to the copies.

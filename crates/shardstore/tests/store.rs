@@ -224,6 +224,68 @@ fn a_full_disk_gives_back_what_a_reader_held() {
     }
 }
 
+/// Each frame of moved entries once began on a fresh page, in a group of its own, so that copies
+/// of entries of 12 KiB took a third more than what they were copies of. On a full disk
+/// evacuation then used up the reserve instead of giving space back, and deletes were refused for
+/// good.
+#[test]
+fn what_is_moved_on_a_full_disk_takes_no_more_than_it_did() {
+    const EXTENT_BYTES: usize = 68 * 1024;
+    let geometry = Geometry {
+        extent_bytes: EXTENT_BYTES as u32,
+        payload_bytes_max: 17 * 1024,
+    };
+    let options = Options {
+        memtable_bytes: 8 * 1024,
+        cache_bytes: 8 * 1024,
+        table_bytes: 1024,
+        tail_bytes_max: 34 * 1024,
+        group_bytes_max: 68 * 1024,
+        ..Options::default()
+    };
+    let key = |number: usize| Key::plain(format!("k{:02}/{number:03}", number / 8));
+    for (large, small) in [(2, 43), (2, 47), (3, 45), (20, 15), (0, 50)] {
+        let disk = MemoryDisk::new(1024 * 1024 + 16 * EXTENT_BYTES);
+        let identity = Identity {
+            disk: [3; 16],
+            set: [4; 16],
+        };
+        Store::format(&*disk, identity, geometry).unwrap();
+        let store = Store::open(disk, options.clone()).unwrap();
+        let payloads = [vec![17_407; large], vec![12_196; small]].concat();
+        // Several at a time, so that they are packed as tightly as can be.
+        for (number, len) in payloads.into_iter().enumerate() {
+            let batch = Batch::new().put_with_payload(key(number), [3; 12], vec![1; len]);
+            store.submit(batch).unwrap();
+            if number % 5 == 4 {
+                settle(&store);
+            }
+        }
+        let maintain = || {
+            for _ in 0..30 {
+                let _ = store.compact();
+                let _ = store.reclaim(None);
+                let _ = store.checkpoint();
+            }
+        };
+        maintain();
+        let numbers: Vec<usize> = (0..large + small).collect();
+        for numbers in numbers.chunks(16) {
+            let delete = || {
+                let batch = Batch::new().frees_space();
+                let batch = numbers.iter().fold(batch, |batch, n| batch.delete(key(*n)));
+                let delete = store.submit(batch).unwrap();
+                settle(&store);
+                delete.wait().is_ok()
+            };
+            if !delete() {
+                maintain();
+                assert!(delete(), "{large} and {small}: {:?}", store.space());
+            }
+        }
+    }
+}
+
 #[test]
 fn random_operations_agree_with_a_map() {
     let (disk, mut store) = open_new(24);
