@@ -257,6 +257,11 @@ impl World {
             );
             // No room under the disk is an honest fault as well.
             let typed = typed || matches!(error, Error::OutOfSpace) && self.book.permits(error);
+            // A flush that lied between the two copies of the superblock, and one that failed
+            // behind them, may leave neither whole. Whoever formats disks looks whether anything
+            // else stands on them.
+            let has_lost_both = self.book.lied() && self.book.damaged();
+            let typed = typed || matches!(error, Error::NotFormatted) && has_lost_both;
             self.say(|| format!("   {detail}"));
             if !typed {
                 return violated(property::TYPED, detail);
