@@ -40,12 +40,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .args
         .disk_capacity
         .map_or(CAPACITY_BYTES, |size| size.0);
-    cullet::server::run_with(server.args, &move |directory| {
+    cullet::server::run_with(server.args, &move |directory, create| {
+        let path = directory.join("volatile.disk");
+        if !create && !path.exists() {
+            return Ok(None);
+        }
         std::fs::create_dir_all(directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
-        let path = directory.join("volatile.disk");
         let disk = VolatileDisk::open(&path, capacity, seed, lying);
         let disk = disk.with_context(|| format!("cannot open {}", path.display()))?;
-        Ok(Arc::new(disk) as Arc<dyn Disk>)
+        Ok(Some(Arc::new(disk) as Arc<dyn Disk>))
     })
 }

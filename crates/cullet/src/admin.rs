@@ -82,9 +82,9 @@ impl From<AccountsError> for Refused {
             AccountsError::Store(Error::InsufficientStorage) => {
                 (StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage")
             }
-            AccountsError::Store(Error::SlowDown(_) | Error::DiskFailed(_) | Error::Closed) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable")
-            }
+            AccountsError::Store(
+                Error::SlowDown(_) | Error::DiskFailed(_) | Error::DisksMissing(_) | Error::Closed,
+            ) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             AccountsError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
         };
         if status.is_server_error() {

@@ -7,12 +7,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use objects::Objects;
 use shardstore::Engine;
+use volume::Volume;
 
 /// Pause between two steps of the sweep while there is something to do.
 const SWEEP_PAUSE: Duration = Duration::from_millis(5);
 
 /// Pause of the sweep while there is nothing to do.
 const SWEEP_IDLE: Duration = Duration::from_secs(1);
+
+/// How often the disks are looked at while nobody asks for it.
+const KEEP_IDLE: Duration = Duration::from_millis(500);
+
+/// Pause after a failure to look after them; requests may wait for it.
+const KEEP_FAILURE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Pause after a failure.
 const FAILURE_PAUSE: Duration = Duration::from_secs(10);
@@ -29,15 +36,20 @@ impl Background {
     /// Starts the sweep, and the scrub unless `scrub_interval` is 0.
     pub(crate) fn start(
         objects: Objects,
-        engine: Engine,
+        volume: Volume,
+        engines: &[(String, Engine)],
         scrub_interval: Duration,
     ) -> anyhow::Result<Background> {
         let mut background = Background {
             threads: Vec::new(),
         };
         background.spawn("sweep", move |stop| sweep(&objects, stop))?;
-        if !scrub_interval.is_zero() {
-            background.spawn("scrub", move |stop| scrub(&engine, scrub_interval, stop))?;
+        background.spawn("keep", move |stop| keep(&volume, stop))?;
+        for (name, engine) in engines.iter().filter(|_| !scrub_interval.is_zero()) {
+            let (name, engine) = (name.clone(), engine.clone());
+            background.spawn("scrub", move |stop| {
+                scrub(&name, &engine, scrub_interval, stop);
+            })?;
         }
         Ok(background)
     }
@@ -87,8 +99,30 @@ fn sweep(objects: &Objects, stop: &Receiver<()>) {
     }
 }
 
+/// Looks after the disks of a set.
+fn keep(volume: &Volume, stop: &Receiver<()>) {
+    let mut next = Duration::ZERO;
+    while pause(stop, next) {
+        let kept = volume.keep();
+        for event in volume.take_events() {
+            tracing::error!("{event}");
+        }
+        next = match kept {
+            Ok(true) => Duration::ZERO,
+            Ok(false) => {
+                volume.wait_until_due(KEEP_IDLE);
+                Duration::ZERO
+            }
+            Err(error) => {
+                tracing::warn!(%error, "looking after the disks was interrupted");
+                KEEP_FAILURE_PAUSE
+            }
+        };
+    }
+}
+
 /// Reads and verifies one extent after the other, spread evenly over the interval.
-fn scrub(engine: &Engine, interval: Duration, stop: &Receiver<()>) {
+fn scrub(name: &str, engine: &Engine, interval: Duration, stop: &Receiver<()>) {
     let mut extent = 0;
     loop {
         let extents = engine.store().extents().max(1);
@@ -106,9 +140,11 @@ fn scrub(engine: &Engine, interval: Duration, stop: &Receiver<()>) {
         extent = if extent + 1 < extents { extent + 1 } else { 0 };
         match engine.store().scrub(extent) {
             Ok(damage) => damage.iter().for_each(|damage| {
-                tracing::error!(extent, %damage, "the scrub found damage");
+                tracing::error!(disk = name, extent, %damage, "the scrub found damage");
             }),
-            Err(error) => tracing::warn!(extent, %error, "the scrub could not read an extent"),
+            Err(error) => {
+                tracing::warn!(disk = name, extent, %error, "the scrub could not read an extent");
+            }
         }
     }
 }

@@ -158,7 +158,18 @@ pub struct ServerArgs {
     #[arg(long, value_name = "PATH")]
     pub access_log: Option<PathBuf>,
 
-    /// The data directory, or a block device. Created if it is not there.
+    /// Parity shards of each stripe of a new set of several disks: as many disks may be lost.
+    /// By default 1 on two or three disks, 2 on four to seven, 3 on eight to eleven, then 4.
+    #[arg(long, value_name = "M")]
+    pub parity: Option<u8>,
+
+    /// Start although so many disks are missing that the others may have taken writes without
+    /// these. What only they have is gone then; use it when they are lost for good.
+    #[arg(long)]
+    pub start_degraded: bool,
+
+    /// The data directories, or block devices, of one set: 1 to 16, in any order. All of them
+    /// new, they are created; otherwise those that are there are used.
     #[arg(value_name = "DISK", required = true)]
     pub disks: Vec<PathBuf>,
 }

@@ -220,18 +220,23 @@ pub(crate) struct Given {
 impl Given {
     /// # Errors
     /// [`UsageError`] for what cannot be used, and a sentence for files that cannot be read.
-    pub(crate) fn new(named: Option<&Path>, disk: &Path) -> anyhow::Result<Given> {
+    pub(crate) fn new(named: Option<&Path>, disks: &[PathBuf]) -> anyhow::Result<Given> {
         let root = from_environment()?;
         let master = match std::env::var_os(MASTER_VARIABLE) {
             Some(digits) => Some(master_from_variable(&digits)?),
             None => None,
         };
-        let place = Place::find(named)?.outside(disk)?;
+        let place = disks
+            .iter()
+            .try_fold(Place::find(named)?, |place, disk| place.outside(disk))?;
         let given = Given {
             root,
             master,
             place,
-            earlier: disk.join(EARLIER_FILE),
+            // Of a release that had sets of one disk only.
+            earlier: disks
+                .first()
+                .map_or_else(PathBuf::new, |d| d.join(EARLIER_FILE)),
         };
         let mut kept = given.read_earlier()?.is_some();
         if let Place::File(file) = &given.place {

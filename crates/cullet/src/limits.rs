@@ -6,6 +6,9 @@ use std::time::Duration;
 /// Least `--memory` that the server works with.
 pub const MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
+/// What each disk of a set but the first adds to that.
+pub const DISK_MEMORY_BYTES_MIN: u64 = 20 * 1024 * 1024;
+
 /// Least `--disk-capacity`.
 pub const DISK_CAPACITY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 

@@ -14,7 +14,7 @@ use objects::limits::{IDENTITIES_MAX, IDENTITY_BYTES};
 
 use crate::ByteSize;
 use crate::UsageError;
-use crate::limits::MEMORY_BYTES_MIN;
+use crate::limits::{DISK_MEMORY_BYTES_MIN, MEMORY_BYTES_MIN};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -31,6 +31,9 @@ const MEMTABLE_COPIES: u64 = 4;
 /// What each part of the server may use, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemorySplit {
+    /// Disks of the set. Each has of its own what is said of the engine below, but for the
+    /// stripes.
+    pub disks: u64,
     /// The process itself.
     pub base: u64,
     /// All connections.
@@ -54,40 +57,45 @@ pub struct MemorySplit {
 }
 
 impl MemorySplit {
-    /// Splits `total`.
+    /// Splits `total`, for a set of so many disks.
     ///
     /// # Errors
     /// [`UsageError`] if it is too little to work with.
-    pub fn new(total: ByteSize) -> Result<MemorySplit, UsageError> {
-        let total = total.0;
-        if total < MEMORY_BYTES_MIN {
+    pub fn new(total: ByteSize, disks: usize) -> Result<MemorySplit, UsageError> {
+        let (total, disks) = (total.0, disks.max(1) as u64);
+        let least = MEMORY_BYTES_MIN + (disks - 1) * DISK_MEMORY_BYTES_MIN;
+        if total < least {
             return Err(UsageError::new(format!(
-                "--memory {} is too little: the server needs at least {}",
+                "--memory {} is too little: with {disks} disks the server needs at least {}",
                 ByteSize(total),
-                ByteSize(MEMORY_BYTES_MIN)
+                ByteSize(least)
             )));
         }
         let base = BASE_BYTES + total / 8;
         let rest = total - base;
         let connections = rest / 6;
         let engine = rest * 9 / 20;
-        let memtable = (engine / 4 / MEMTABLE_COPIES).clamp(MIB, 64 * MIB);
+        // Stripes are on their way to all disks together; all else each disk has for itself.
         let in_flight = (engine / 5).clamp(4 * MIB, 64 * MIB);
-        let queue = in_flight + (engine / 10).clamp(MIB, 32 * MIB);
-        let waiting = (engine / 20).clamp(MIB, 8 * MIB);
-        let group = (engine / 20).clamp(MIB, 4 * MIB);
-        let table = (engine / 20).clamp(MIB, 8 * MIB);
-        let fixed = memtable * MEMTABLE_COPIES + queue + waiting + group + table;
-        let cache = engine.saturating_sub(fixed).max(MIB);
-        let requests = rest - connections - engine.max(fixed + cache);
+        let own = (engine - in_flight) / disks;
+        let memtable = (own * 5 / 16 / MEMTABLE_COPIES).clamp(MIB, 64 * MIB);
+        let metadata = (own / 8).clamp(MIB, 32 * MIB);
+        let waiting = (own / 16).clamp(MIB, 8 * MIB);
+        let group = (own / 16).clamp(MIB, 4 * MIB);
+        let table = (own / 16).clamp(MIB, 8 * MIB);
+        let fixed = memtable * MEMTABLE_COPIES + metadata + waiting + group + table;
+        let cache = own.saturating_sub(fixed).max(MIB);
+        let engines = in_flight + disks * (fixed + cache);
+        let requests = rest.saturating_sub(connections + engine.max(engines));
         Ok(MemorySplit {
+            disks,
             base,
             connections,
             requests,
             memtable,
             cache,
             in_flight,
-            queue,
+            queue: in_flight + metadata,
             waiting,
             group,
             table,
@@ -101,12 +109,14 @@ impl MemorySplit {
 
     /// All parts together.
     pub fn sum(&self) -> u64 {
-        self.base
-            + self.connections
-            + self.requests
-            + self.memtable * MEMTABLE_COPIES
+        self.base + self.connections + self.requests + self.in_flight + self.disks * self.disk()
+    }
+
+    /// What one disk has of its own.
+    fn disk(&self) -> u64 {
+        self.memtable * MEMTABLE_COPIES
             + self.cache
-            + self.queue
+            + (self.queue - self.in_flight)
             + self.waiting
             + self.group
             + self.table
@@ -118,14 +128,16 @@ impl fmt::Display for MemorySplit {
         let mib = |bytes: u64| bytes / MIB;
         write!(
             f,
-            "base {} MiB, connections {} MiB, requests {} MiB, memtables {} MiB, cache {} MiB, \
-             queue {} MiB, group {} MiB, table {} MiB",
+            "base {} MiB, connections {} MiB, requests {} MiB, stripes {} MiB, and for each of {} \
+             disks: memtables {} MiB, cache {} MiB, queue {} MiB, group {} MiB, table {} MiB",
             mib(self.base),
             mib(self.connections),
             mib(self.requests),
+            mib(self.in_flight),
+            self.disks,
             mib(self.memtable * MEMTABLE_COPIES),
             mib(self.cache),
-            mib(self.queue + self.waiting),
+            mib(self.queue - self.in_flight + self.waiting),
             mib(self.group),
             mib(self.table)
         )
@@ -144,9 +156,17 @@ mod tests {
 
     #[test]
     fn the_parts_never_exceed_the_whole() {
-        for mib in [64, 65, 96, 128, 200, 256, 512, 1_024, 4_096, 65_536] {
+        let sizes = [64, 65, 96, 128, 200, 256, 512, 1_024, 4_096, 65_536];
+        let sizes = sizes
+            .into_iter()
+            .flat_map(|mib| [1, 2, 6, 16].map(|disks| (mib, disks)));
+        for (mib, disks) in sizes {
             let total = mib * MIB;
-            let split = MemorySplit::new(ByteSize(total)).unwrap();
+            let least = MEMORY_BYTES_MIN + (disks as u64 - 1) * DISK_MEMORY_BYTES_MIN;
+            let Ok(split) = MemorySplit::new(ByteSize(total), disks) else {
+                assert!(total < least, "{mib} MiB, {disks} disks");
+                continue;
+            };
             assert!(split.sum() <= total, "{mib} MiB: {split}");
             assert!(split.requests >= 8 * MIB, "{mib} MiB: {split}");
             assert!(
@@ -161,7 +181,7 @@ mod tests {
 
     #[test]
     fn too_little_is_refused() {
-        let error = MemorySplit::new(ByteSize(63 * MIB)).unwrap_err();
+        let error = MemorySplit::new(ByteSize(63 * MIB), 1).unwrap_err();
         assert!(error.to_string().contains("64MiB"), "{error}");
     }
 }

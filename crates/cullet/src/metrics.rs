@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use s3::{MemoryBudget, Observer, RequestSummary};
+use volume::{DiskStats, MemberState, VolumeStats};
 
 use crate::access_log::AccessLog;
 use crate::tls::Tls;
@@ -244,114 +245,181 @@ impl Collector for StorageCollector {
             help,
             &gauge(stats.volume.in_flight_bytes),
         )?;
-        for (number, disk) in stats.volume.disks.iter().enumerate() {
-            encode_disk(encoder, number, disk)?;
+        let help = "Disks that belong to the set, here or not";
+        put(
+            encoder,
+            "set_disks",
+            help,
+            &gauge(stats.volume.members as u64),
+        )?;
+        let help = "1 if too many disks are missing for writes";
+        let refuses = u64::from(stats.volume.refusal.is_some());
+        put(encoder, "set_refuses_writes", help, &gauge(refuses))?;
+        if stats.volume.members > 1 {
+            encode_redundancy(encoder, &stats.volume)?;
         }
-        Ok(())
+        encode_disks(encoder, &stats.volume.disks)
     }
 }
 
-fn encode_disk(
+/// What the last walk over all stripes counted.
+fn encode_redundancy(
     encoder: &mut DescriptorEncoder<'_>,
-    number: usize,
-    disk: &volume::DiskStats,
+    stats: &VolumeStats,
 ) -> Result<(), std::fmt::Error> {
-    let labels = [("disk", number.to_string())];
-    let space = &disk.space;
-    let stats = &disk.stats;
-    let failed = u64::from(disk.failure.is_some());
-    let gauges = [
-        ("disk_failed", "1 if the disk takes no more writes", failed),
-        ("disk_capacity_bytes", "Bytes of the disk", space.capacity),
-        ("disk_live_bytes", "Bytes in use", space.live),
-        (
-            "disk_dead_bytes",
-            "Bytes that reclamation can free",
-            space.dead,
-        ),
-        ("disk_free_bytes", "Bytes in free extents", space.free),
-        (
-            "disk_reserve_bytes",
-            "Free bytes kept for deletes",
-            space.reserve,
-        ),
-        (
-            "engine_memtable_bytes",
-            "Index entries not written out yet",
-            stats.memtable_bytes,
-        ),
-        (
-            "engine_cache_bytes",
-            "Block cache of the index",
-            stats.cache_bytes,
-        ),
-        (
-            "engine_queue_bytes",
-            "Bytes waiting to be committed",
-            stats.queue_bytes,
-        ),
-        (
-            "engine_waiting_bytes",
-            "Bytes waiting for room in the commit queue",
-            stats.waiting_bytes,
-        ),
-        ("engine_tables", "Tables of the index", stats.tables),
-        ("engine_snapshots", "Views that pin space", stats.snapshots),
-        (
-            "engine_flush_us_max",
-            "Longest flush in microseconds",
-            stats.flush_us_max,
-        ),
-    ];
-    for (name, help, value) in gauges {
-        let metric = gauge(value);
-        let mut descriptor = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
-        metric.encode(descriptor.encode_family(&labels)?)?;
+    let ledger = &stats.ledger;
+    let help = "Stripes by how many of their shards are missing; too_many: they cannot be read";
+    let kind = gauge(0).metric_type();
+    let mut descriptor = encoder.encode_descriptor("stripes", help, None, kind)?;
+    let counted = ledger.stripes.iter().enumerate();
+    let counted = counted.map(|(missing, stripes)| (missing.to_string(), *stripes));
+    for (missing, stripes) in counted.chain([("too_many".to_owned(), ledger.lost)]) {
+        let labels = [("missing", missing)];
+        gauge(stripes).encode(descriptor.encode_family(&labels)?)?;
     }
-    let counters = [
-        (
-            "engine_flushes",
-            "Group commits, one flush each",
-            stats.groups,
-        ),
-        ("engine_frames", "Frames appended", stats.frames),
-        (
-            "engine_appended_bytes",
-            "Bytes appended",
-            stats.bytes_appended,
-        ),
-        (
-            "engine_flush_us",
-            "Microseconds spent in flushes",
-            stats.flush_us_total,
-        ),
-        ("engine_checkpoints", "Checkpoints", stats.checkpoints),
-        ("engine_compactions", "Compactions", stats.compactions),
-        (
-            "engine_extents_reclaimed",
-            "Extents reclaimed",
-            stats.extents_reclaimed,
-        ),
-        (
-            "engine_evacuated_bytes",
-            "Bytes moved by reclamation",
-            stats.bytes_evacuated,
-        ),
-        (
-            "engine_scrubbed_bytes",
-            "Bytes read and verified by the scrub",
-            stats.scrubbed_bytes,
-        ),
-        (
-            "engine_corruptions",
-            "Damage that reclamation and scrub found",
-            stats.corruptions,
-        ),
-    ];
-    for (name, help, value) in counters {
-        let metric = ConstCounter::new(value);
-        let mut descriptor = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
-        metric.encode(descriptor.encode_family(&labels)?)?;
+    let help = "Bytes of shards that are missing";
+    put(encoder, "owing_bytes", help, &gauge(ledger.bytes_owing))?;
+    let help = "1 if all stripes were looked at since anything changed";
+    let settled = u64::from(ledger.is_settled);
+    put(encoder, "redundancy_settled", help, &gauge(settled))?;
+    let help = "Shards that were rebuilt since the start";
+    put(
+        encoder,
+        "healed_shards",
+        help,
+        &ConstCounter::new(stats.shards_healed),
+    )?;
+    let help = "Entries of metadata that were copied to another disk since the start";
+    let copied = ConstCounter::new(stats.metadata_copied);
+    put(encoder, "copied_metadata_entries", help, &copied)
+}
+
+/// A figure of each disk: its name, what it says, and where it stands.
+type DiskFigure = (&'static str, &'static str, fn(&DiskStats) -> u64);
+
+const DISK_GAUGES: &[DiskFigure] = &[
+    (
+        "disk_failed",
+        "1 if the disk takes no more writes",
+        |disk| u64::from(disk.failure.is_some()),
+    ),
+    ("disk_live", "1 if the disk takes part in the set", |disk| {
+        u64::from(disk.state == MemberState::Live)
+    }),
+    ("disk_capacity_bytes", "Bytes of the disk", |disk| {
+        disk.space.capacity
+    }),
+    ("disk_live_bytes", "Bytes in use", |disk| disk.space.live),
+    (
+        "disk_dead_bytes",
+        "Bytes that reclamation can free",
+        |disk| disk.space.dead,
+    ),
+    ("disk_free_bytes", "Bytes in free extents", |disk| {
+        disk.space.free
+    }),
+    (
+        "disk_reserve_bytes",
+        "Free bytes kept for deletes",
+        |disk| disk.space.reserve,
+    ),
+    (
+        "engine_memtable_bytes",
+        "Index entries not written out yet",
+        |disk| disk.stats.memtable_bytes,
+    ),
+    ("engine_cache_bytes", "Block cache of the index", |disk| {
+        disk.stats.cache_bytes
+    }),
+    (
+        "engine_queue_bytes",
+        "Bytes waiting to be committed",
+        |disk| disk.stats.queue_bytes,
+    ),
+    (
+        "engine_waiting_bytes",
+        "Bytes waiting for room in the commit queue",
+        |disk| disk.stats.waiting_bytes,
+    ),
+    ("engine_tables", "Tables of the index", |disk| {
+        disk.stats.tables
+    }),
+    ("engine_snapshots", "Views that pin space", |disk| {
+        disk.stats.snapshots
+    }),
+    (
+        "engine_flush_us_max",
+        "Longest flush in microseconds",
+        |disk| disk.stats.flush_us_max,
+    ),
+];
+
+const DISK_COUNTERS: &[DiskFigure] = &[
+    ("engine_flushes", "Group commits, one flush each", |disk| {
+        disk.stats.groups
+    }),
+    ("engine_frames", "Frames appended", |disk| disk.stats.frames),
+    ("engine_appended_bytes", "Bytes appended", |disk| {
+        disk.stats.bytes_appended
+    }),
+    ("engine_flush_us", "Microseconds spent in flushes", |disk| {
+        disk.stats.flush_us_total
+    }),
+    ("engine_checkpoints", "Checkpoints", |disk| {
+        disk.stats.checkpoints
+    }),
+    ("engine_compactions", "Compactions", |disk| {
+        disk.stats.compactions
+    }),
+    ("engine_extents_reclaimed", "Extents reclaimed", |disk| {
+        disk.stats.extents_reclaimed
+    }),
+    (
+        "engine_evacuated_bytes",
+        "Bytes moved by reclamation",
+        |disk| disk.stats.bytes_evacuated,
+    ),
+    (
+        "engine_scrubbed_bytes",
+        "Bytes read and verified by the scrub",
+        |disk| disk.stats.scrubbed_bytes,
+    ),
+    (
+        "engine_corruptions",
+        "Damage that reclamation and scrub found",
+        |disk| disk.stats.corruptions,
+    ),
+];
+
+/// Each figure once, with a line for each disk.
+fn encode_disks(
+    encoder: &mut DescriptorEncoder<'_>,
+    disks: &[DiskStats],
+) -> Result<(), std::fmt::Error> {
+    for (name, help, value) in DISK_GAUGES {
+        encode_figure(encoder, (name, help), disks, |disk| gauge(value(disk)))?;
+    }
+    for (name, help, value) in DISK_COUNTERS {
+        let counter = |disk: &DiskStats| ConstCounter::new(value(disk));
+        encode_figure(encoder, (name, help), disks, counter)?;
+    }
+    Ok(())
+}
+
+fn encode_figure<M: EncodeMetric>(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    disks: &[DiskStats],
+    metric: impl Fn(&DiskStats) -> M,
+) -> Result<(), std::fmt::Error> {
+    let Some(first) = disks.first() else {
+        return Ok(());
+    };
+    let kind = metric(first).metric_type();
+    let mut descriptor = encoder.encode_descriptor(name, help, None, kind)?;
+    for disk in disks {
+        let labels = [("disk", disk.slot.to_string()), ("path", disk.name.clone())];
+        metric(disk).encode(descriptor.encode_family(&labels)?)?;
     }
     Ok(())
 }

@@ -12,6 +12,8 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::Full;
 use objects::Objects;
 use s3::new_request_id;
+use serde_json::json;
+use volume::MemberState;
 
 use crate::admin::ADMIN;
 use crate::metrics::Metrics;
@@ -26,6 +28,9 @@ const HEALTH: &str = "/_cullet/health";
 /// For Prometheus.
 pub(crate) const METRICS: &str = "/_cullet/metrics";
 
+/// How much of what is stored is there how often, as JSON.
+pub(crate) const REDUNDANCY: &str = "/_cullet/redundancy";
+
 /// Prometheus' text format.
 const METRICS_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -34,6 +39,7 @@ pub(crate) fn operation(path: &str) -> &'static str {
     match path {
         HEALTH => "Health",
         METRICS => "Metrics",
+        REDUNDANCY => "Redundancy",
         path if path.starts_with(ADMIN) => "Admin",
         _ => "Unknown",
     }
@@ -79,6 +85,12 @@ impl Pages {
                 response.headers_mut().insert(CONTENT_TYPE, format);
                 Page::Answer(response)
             }
+            REDUNDANCY if is_local(&request.headers, peer) => {
+                let mut response = text(StatusCode::OK, self.redundancy());
+                let json = HeaderValue::from_static("application/json");
+                response.headers_mut().insert(CONTENT_TYPE, json);
+                Page::Answer(response)
+            }
             // Only GET can be signed for.
             METRICS if request.method == Method::HEAD => {
                 Page::Answer(text(StatusCode::FORBIDDEN, String::new()))
@@ -91,10 +103,39 @@ impl Pages {
         }
     }
 
+    fn redundancy(&self) -> String {
+        let stats = self.objects.stats().volume;
+        let ledger = &stats.ledger;
+        let disks: Vec<_> = stats
+            .disks
+            .iter()
+            .map(|disk| {
+                json!({
+                    "slot": disk.slot,
+                    "path": disk.name,
+                    "live": disk.state == MemberState::Live,
+                    "failure": disk.failure,
+                })
+            })
+            .collect();
+        let document = json!({
+            "disks": disks,
+            "members": stats.members,
+            "refuses_writes": stats.refusal,
+            "settled": ledger.is_settled,
+            // By how many of their shards are missing.
+            "stripes": ledger.stripes,
+            "stripes_lost": ledger.lost,
+            "bytes_owing": ledger.bytes_owing,
+            "shards_healed": stats.shards_healed,
+        });
+        format!("{document:#}\n")
+    }
+
     fn health(&self, is_local: bool) -> (StatusCode, String) {
-        let disks = self.objects.stats().volume.disks;
-        let failure = disks.iter().find_map(|disk| disk.failure.as_deref());
-        health(self.stopping.load(Ordering::Relaxed), failure, is_local)
+        let failure = self.objects.failure();
+        let is_stopping = self.stopping.load(Ordering::Relaxed);
+        health(is_stopping, failure.as_deref(), is_local)
     }
 }
 

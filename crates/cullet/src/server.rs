@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
@@ -12,6 +11,7 @@ use s3::{Budgets, Credentials, Front, FrontOptions, MemoryBudget};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use volume::limits::DISKS_MAX;
 
 use crate::access_log::AccessLog;
 use crate::admin::{ADMIN, Administration};
@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::pages::{METRICS, Pages};
 use crate::places::Places;
 pub use crate::storage::OpenDisk;
-use crate::storage::{Storage, open_file_disk};
+use crate::storage::{SetOptions, Storage, open_file_disk};
 use crate::tls::Tls;
 use crate::{ByteSize, UsageError, logging, signals, storage};
 
@@ -54,7 +54,6 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
     if let Some(tls) = &plan.tls {
         tls.warn_if_invalid();
     }
-    let disk_path = only_disk(&args)?;
     let access_log = match &args.access_log {
         Some(path) => Some(AccessLog::start(path, args.log_format)?),
         None => None,
@@ -65,24 +64,22 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
     let stopping = signals::listen(&runtime, access_log.clone(), tls.clone())?;
     // Before the disk, so that a port in use is noticed before anything is touched.
     let listener = runtime.block_on(bind(&plan.addresses, &args.listen))?;
-    let disk = open(disk_path)?;
-    let (set, is_new) = storage::set_of(disk_path, &*disk)?;
-    let known = plan.given.look_up(&set, is_new)?;
-    let storage = storage::open(
-        disk_path,
-        disk,
-        set,
-        args.disk_capacity,
-        &args.region,
-        &plan.memory,
-    )?;
+    let found = storage::find(&args.disks, open)?;
+    let known = plan.given.look_up(&found.set, found.is_new)?;
+    let wanted = SetOptions {
+        capacity: args.disk_capacity,
+        parity: args.parity,
+        start_degraded: args.start_degraded,
+    };
+    let storage = storage::open(found, &wanted, &args.region, &plan.memory)?;
     let mut settled = known.settle()?;
     let keyring = Arc::new(Keyring::new(&mut settled));
     let accounts = open_accounts(&storage, keyring.clone())?;
     say(&settled.said)?;
     let background = Background::start(
         storage.objects.clone(),
-        storage.engine.clone(),
+        storage.volume.clone(),
+        &storage.engines,
         args.scrub_days,
     )?;
 
@@ -136,8 +133,8 @@ struct Plan {
 impl Plan {
     fn new(args: &ServerArgs) -> anyhow::Result<Plan> {
         let log = logging::filter(&args.log)?;
-        let memory = MemorySplit::new(args.memory)?;
-        let disk = only_disk(args)?;
+        check_disks(args)?;
+        let memory = MemorySplit::new(args.memory, args.disks.len())?;
         check_region(&args.region)?;
         s3::check_domains(&args.domain)
             .map_err(|sentence| UsageError::new(format!("--domain {sentence}")))?;
@@ -165,7 +162,7 @@ impl Plan {
             // The command line takes both or neither.
             _ => None,
         };
-        let given = Given::new(args.credentials.as_deref(), disk)?;
+        let given = Given::new(args.credentials.as_deref(), &args.disks)?;
         Ok(Plan {
             log,
             memory,
@@ -188,18 +185,40 @@ fn check_region(region: &str) -> Result<(), UsageError> {
     )))
 }
 
-fn only_disk(args: &ServerArgs) -> Result<&Path, UsageError> {
-    match args.disks.as_slice() {
-        [disk] if disk.as_os_str() == "help" && !disk.exists() => Err(UsageError::new(
-            "`cullet help server` shows the options; for a data directory of the name help, \
-             write ./help",
-        )),
-        [disk] => Ok(disk),
-        disks => Err(UsageError::new(format!(
-            "{} disks were named, but sets of several disks are not there yet: name one",
+/// A set has as many disks as it can have, each of them once.
+fn check_disks(args: &ServerArgs) -> Result<(), UsageError> {
+    let disks = &args.disks;
+    if disks.len() > DISKS_MAX {
+        return Err(UsageError::new(format!(
+            "{} disks were named: a set has at most {DISKS_MAX}",
             disks.len()
-        ))),
+        )));
     }
+    for (at, disk) in disks.iter().enumerate() {
+        if disk.as_os_str() == "help" && !disk.exists() {
+            return Err(UsageError::new(
+                "`cullet help server` shows the options; for a data directory of the name help, \
+                 write ./help",
+            ));
+        }
+        if disks[..at].contains(disk) {
+            return Err(UsageError::new(format!(
+                "{} is named twice: each disk is one directory or device of its own",
+                disk.display()
+            )));
+        }
+    }
+    if let Some(parity) = args.parity
+        && volume::Scheme::for_set(disks.len(), Some(parity)).is_none()
+    {
+        let width = volume::Scheme::for_disks(disks.len()).map_or(1, volume::Scheme::width);
+        return Err(UsageError::new(format!(
+            "--parity {parity} cannot be had on {} disks: a stripe takes {width} of them, and \
+             one at least holds data",
+            disks.len()
+        )));
+    }
+    Ok(())
 }
 
 fn runtime() -> anyhow::Result<Runtime> {

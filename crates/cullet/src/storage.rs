@@ -1,26 +1,29 @@
-//! From a data directory to objects: disk, store, engine, volume.
+//! From data directories to objects: disks, stores, engines, a volume.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use objects::{Objects, ObjectsOptions};
-use shardstore::file_disk::FileDisk;
+use shardstore::file_disk::{FileDisk, OpenError};
 use shardstore::limits::{EXTENTS_START, PAGE};
 use shardstore::{Disk, Engine, Error, Geometry, Identity, Options, Read, Store};
-use volume::{Volume, VolumeOptions};
+use volume::{SetDisk, Volume, VolumeOptions};
 
 use crate::ByteSize;
 use crate::limits::IO_THREADS;
 use crate::memory::{MemorySplit, as_usize};
 use crate::random;
 
-/// Opens the disk in a directory.
-pub type OpenDisk = dyn Fn(&Path) -> anyhow::Result<Arc<dyn Disk>>;
+/// Opens the disk in a directory; the second argument says whether to make one of an empty or
+/// missing directory. `None`: there is none.
+pub type OpenDisk = dyn Fn(&Path, bool) -> anyhow::Result<Option<Arc<dyn Disk>>>;
 
 /// What the server runs on.
 pub(crate) struct Storage {
-    pub(crate) engine: Engine,
+    pub(crate) volume: Volume,
+    /// With the names of their disks.
+    pub(crate) engines: Vec<(String, Engine)>,
     pub(crate) objects: Objects,
 }
 
@@ -28,33 +31,113 @@ pub(crate) struct Storage {
 ///
 /// # Errors
 /// A sentence that says why the directory cannot be used.
-pub(crate) fn open_file_disk(path: &Path) -> anyhow::Result<Arc<dyn Disk>> {
-    Ok(Arc::new(FileDisk::open(path, true)?))
-}
-
-/// The set that a disk belongs to, and whether it is a new one, which formatting will give it.
-/// Nothing is written.
-pub(crate) fn set_of(path: &Path, disk: &dyn Disk) -> anyhow::Result<([u8; 16], bool)> {
-    match Store::identity_of(disk) {
-        Ok(identity) => Ok((identity.set, false)),
-        Err(Error::NotFormatted) => Ok((random_id()?, true)),
-        Err(error) => {
-            Err(error).with_context(|| format!("cannot open the disk {}", path.display()))
-        }
+pub(crate) fn open_file_disk(path: &Path, create: bool) -> anyhow::Result<Option<Arc<dyn Disk>>> {
+    match FileDisk::open(path, create) {
+        Ok(disk) => Ok(Some(Arc::new(disk))),
+        Err(OpenError::Missing { .. }) if !create => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
-/// Opens everything above a disk, formatting the disk as one of `set` if it is new.
+/// Disks that were found, before anything is written to any.
+pub(crate) struct FoundDisks {
+    disks: Vec<(PathBuf, Arc<dyn Disk>)>,
+    /// The set that they belong to, or are going to.
+    pub(crate) set: [u8; 16],
+    /// Whether none of them was in use before.
+    pub(crate) is_new: bool,
+}
+
+/// Looks at every disk that was named. Empty ones become disks only if none was in use before:
+/// beside others an empty directory is most likely one that is not mounted.
+///
+/// # Errors
+/// A sentence that says which path cannot be used. Of several disks, one that cannot be read
+/// counts as missing.
+pub(crate) fn find(paths: &[PathBuf], open: &OpenDisk) -> anyhow::Result<FoundDisks> {
+    let is_only = paths.len() == 1;
+    let (mut used, mut blank, mut set) = (Vec::new(), Vec::new(), None);
+    for path in paths {
+        let cannot_open = || format!("cannot open the disk {}", path.display());
+        let disk = match open(path, false) {
+            Ok(disk) => disk,
+            Err(error) if !is_only && is_unreadable(&error) => {
+                tracing::error!("{error:#}: going on without {}", path.display());
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(disk) = disk else {
+            blank.push(path.clone());
+            continue;
+        };
+        match Store::identity_of(disk.as_ref()) {
+            Ok(identity) => {
+                set.get_or_insert(identity.set);
+                used.push((path.clone(), disk));
+            }
+            Err(Error::NotFormatted) => blank.push(path.clone()),
+            Err(error) if is_only => return Err(error).with_context(cannot_open),
+            Err(error) => {
+                tracing::error!("{}: {error}: going on without it", cannot_open());
+            }
+        }
+    }
+    if let Some(set) = set {
+        for path in &blank {
+            tracing::error!(
+                "{} is empty: is it mounted? Going on without it; to add it to the set, use \
+                 `cullet disk add` while the server runs",
+                path.display()
+            );
+        }
+        return Ok(FoundDisks {
+            disks: used,
+            set,
+            is_new: false,
+        });
+    }
+    anyhow::ensure!(
+        blank.len() == paths.len(),
+        "no disk that was named can be read, and to begin anew all of them have to be empty"
+    );
+    let mut disks = Vec::new();
+    for path in blank {
+        let disk = open(&path, true)?;
+        let disk = disk.with_context(|| format!("cannot make a disk of {}", path.display()))?;
+        disks.push((path, disk));
+    }
+    Ok(FoundDisks {
+        disks,
+        set: random_id()?,
+        is_new: true,
+    })
+}
+
+/// Whether the system could not read what is there, as opposed to what should not be named.
+fn is_unreadable(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(OpenError::Io { .. }))
+}
+
+/// How the set is to be opened.
+pub(crate) struct SetOptions {
+    /// Most bytes of each disk.
+    pub(crate) capacity: Option<ByteSize>,
+    /// Parity shards of a new set.
+    pub(crate) parity: Option<u8>,
+    /// Start without disks that may know better.
+    pub(crate) start_degraded: bool,
+}
+
+/// Opens everything above the disks, formatting them if they are new.
 pub(crate) fn open(
-    path: &Path,
-    disk: Arc<dyn Disk>,
-    set: [u8; 16],
-    capacity: Option<ByteSize>,
+    found: FoundDisks,
+    wanted: &SetOptions,
     region: &str,
     memory: &MemorySplit,
 ) -> anyhow::Result<Storage> {
     let options = Options {
-        capacity_bytes: capacity.map(|size| size.0),
+        capacity_bytes: wanted.capacity.map(|size| size.0),
         memtable_bytes: as_usize(memory.memtable),
         cache_bytes: as_usize(memory.cache),
         group_bytes_max: as_usize(memory.group),
@@ -63,24 +146,71 @@ pub(crate) fn open(
         table_bytes: as_usize(memory.table),
         ..Options::default()
     };
-    let store = open_store(disk, set, options)
-        .with_context(|| format!("cannot open the disk {}", path.display()))?;
-    for damage in store.damage() {
-        tracing::error!(disk = %path.display(), "{damage}");
+    let is_only = found.disks.len() == 1;
+    let mut engines = Vec::new();
+    for (path, store) in open_stores(found, &options) {
+        let store = store.with_context(|| format!("cannot open the disk {}", path.display()));
+        let store = match store {
+            Ok(store) => store,
+            Err(error) if is_only => return Err(error),
+            Err(error) => {
+                tracing::error!("{error:#}: going on without it");
+                continue;
+            }
+        };
+        for damage in store.damage() {
+            tracing::error!(disk = %path.display(), "{damage}");
+        }
+        let engine = Engine::start(store, IO_THREADS).context("cannot start the engine")?;
+        engines.push((path.display().to_string(), engine));
     }
-    let engine = Engine::start(store, IO_THREADS).context("cannot start the engine")?;
     let volume_options = VolumeOptions {
         in_flight_bytes_max: as_usize(memory.in_flight),
+        parity: wanted.parity,
+        start_degraded: wanted.start_degraded,
         ..VolumeOptions::default()
     };
-    let volume = Volume::with_options(vec![engine.clone()], volume_options)
-        .context("cannot open the set of disks")?;
+    let disks = engines.iter().map(|(name, engine)| SetDisk {
+        name: name.clone(),
+        engine: engine.clone(),
+    });
+    let volume =
+        Volume::open(disks.collect(), volume_options).context("cannot open the set of disks")?;
+    for warning in volume.warnings() {
+        tracing::error!("{warning}");
+    }
     let objects_options = ObjectsOptions {
         region: region.to_owned(),
         ..Default::default()
     };
-    let objects = Objects::open(volume, objects_options).context("cannot open the objects")?;
-    Ok(Storage { engine, objects })
+    let objects =
+        Objects::open(volume.clone(), objects_options).context("cannot open the objects")?;
+    Ok(Storage {
+        volume,
+        engines,
+        objects,
+    })
+}
+
+/// Opens the stores of all disks at the same time: each may have to recover.
+fn open_stores(found: FoundDisks, options: &Options) -> Vec<(PathBuf, anyhow::Result<Store>)> {
+    let set = found.set;
+    std::thread::scope(|scope| {
+        let opening: Vec<_> = found
+            .disks
+            .into_iter()
+            .map(|(path, disk)| {
+                let opening = scope.spawn(move || open_store(disk, set, options.clone()));
+                (path, opening)
+            })
+            .collect();
+        let opened = opening.into_iter().map(|(path, opening)| {
+            let store = opening.join();
+            let panicked = |_| Err(anyhow::anyhow!("recovery ended in a panic"));
+            (path, store.unwrap_or_else(panicked))
+        });
+        opened.collect()
+    })
 }
 
 fn open_store(disk: Arc<dyn Disk>, set: [u8; 16], options: Options) -> anyhow::Result<Store> {

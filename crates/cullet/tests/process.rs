@@ -165,10 +165,7 @@ fn wrong_usage_ends_with_status_2() {
     };
     refused(&mut cullet(), &["Usage"]);
     refused(cullet().arg("server"), &["DISK"]);
-    refused(
-        cullet().args(["server", "a", "b"]),
-        &["several disks are not there yet"],
-    );
+    refused(cullet().args(["server", "a", "a"]), &["a is named twice"]);
     refused(
         server(&disk).args(["--memory", "1MiB"]),
         &["cannot be used multiple times"],

@@ -21,7 +21,6 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use volume::MetaBatch;
 use zeroize::Zeroizing;
 
-use crate::block_on::block_on;
 use crate::codec::counters;
 use crate::identity::{AccountRecord, KeyRecord};
 use crate::keys::{
@@ -36,6 +35,7 @@ use crate::objects::Inner;
 use crate::rescue::MetaKey;
 use crate::scan::Scan;
 use crate::{AccountId, Error, Objects, Timestamp};
+use volume::block_on;
 
 /// The name of the account that is always there.
 const ROOT_NAME: &str = "root";

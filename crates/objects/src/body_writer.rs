@@ -151,7 +151,7 @@ impl BodyWriter {
         match self.blob.take() {
             None => Ok(None),
             Some(blob) => {
-                let trailer = trailer(blob.blob())?;
+                let trailer = trailer(&blob.blob())?;
                 Ok(Some(blob.finish(trailer).await?))
             }
         }

@@ -150,7 +150,7 @@ impl Inner {
                     size: head.size,
                     modified: head.modified,
                     checksum: current.record.checksum,
-                    durable: self.volume.scheme().to_string(),
+                    durable: self.volume.metadata_receipt().to_string(),
                 })
             }
             _ => Err(upload.missing()),
@@ -227,7 +227,7 @@ impl Inner {
             let bytes = table.entries().len() as u64;
             let mut writer = self.volume.blob_writer(label.encode()?, Some(bytes))?;
             writer.write(table.entries()).await?;
-            let parts: PartsRef = table.finish(id, Some(writer.blob().clone()));
+            let parts: PartsRef = table.finish(id, Some(writer.blob()));
             record.body = Body::Parts(parts);
             blob = Some(writer.finish(record.encode()?).await?);
         }

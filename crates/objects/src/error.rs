@@ -165,6 +165,9 @@ pub enum Error {
     /// A disk failed; nothing can be written until it is replaced or reopened.
     #[error("a disk failed: {0}")]
     DiskFailed(String),
+    /// Too many disks of the set are missing or have failed, for this object or for writes.
+    #[error("too many disks are missing: {0}")]
+    DisksMissing(String),
     /// Stored bytes are not what was written, or were written by a newer release.
     #[error("{what} is damaged ({place}); `cullet rescue` reads what is still readable")]
     Corrupt {
@@ -200,6 +203,7 @@ impl From<VolumeError> for Error {
             // never says so.
             VolumeError::Busy | VolumeError::Conflict => Error::SlowDown(error.to_string()),
             VolumeError::Failed { reason } => Error::DiskFailed(reason),
+            VolumeError::NotHere { missing } => Error::DisksMissing(missing),
             VolumeError::Corrupt { what, why } => Error::Corrupt { what, place: why },
             VolumeError::Unreadable { what, reason } => Error::Unreadable { what, reason },
             VolumeError::Newer { what } => Error::Corrupt {
@@ -207,7 +211,7 @@ impl From<VolumeError> for Error {
                 place: "it was written by a newer cullet".to_owned(),
             },
             VolumeError::Closed => Error::Closed,
-            error @ (VolumeError::Disks { .. }
+            error @ (VolumeError::Set { .. }
             | VolumeError::Broken
             | VolumeError::TooLarge { .. }
             | VolumeError::NotOneSlice

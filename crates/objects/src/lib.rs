@@ -17,7 +17,6 @@
 mod account;
 mod account_buckets;
 mod accounts;
-mod block_on;
 mod body_writer;
 mod bucket;
 mod change;

@@ -1,11 +1,12 @@
 //! Every size of this crate, in one place, with their relations asserted at compile time.
 
 use volume::SliceId;
+use volume::limits::META_BATCH_ENTRIES_MAX;
 use volume::limits::{
     DELETIONS_MAX, LABEL_BYTES_MAX, META_PAGE_BYTES, META_PAGE_ENTRIES, PINNED_BLOBS_MAX,
     SHARD_BYTES_MAX, TRAILER_BYTES_MAX, WINDOW_STRIPES,
 };
-use volume::shardstore::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX};
+use volume::shardstore::limits::BATCH_BYTES_MAX;
 
 use crate::parts::CHUNK_ENTRIES;
 
@@ -44,7 +45,7 @@ pub const PART_TABLE_BYTES_INLINE_MAX: usize = 1_024;
 pub const UPLOAD_LOCKS: usize = 256;
 
 /// Bytes of keys and notes in one batch that clears an ended upload away.
-pub const WIPE_BATCH_BYTES: usize = 64 * 1024;
+pub const WIPE_BATCH_BYTES: usize = 56 * 1024;
 
 /// Parts or uploads that one such batch looks at.
 pub const WIPE_ENTRIES: usize = 256;
@@ -162,12 +163,13 @@ const _: () =
     assert!(2 + 64 + 8 * PARTS_MAX.div_ceil(CHUNK_ENTRIES) <= PART_TABLE_BYTES_INLINE_MAX);
 const _: () = assert!(PARTS_MAX <= u16::MAX as usize);
 // One key of the longest kind and one note fit in any case.
-const _: () = assert!(WIPE_BATCH_BYTES + META_KEY_BYTES_MAX + 256 <= BATCH_BYTES_MAX);
-const _: () = assert!(2 * WIPE_ENTRIES <= BATCH_ENTRIES_MAX);
+// The volume names the keys a second time.
+const _: () = assert!(2 * (WIPE_BATCH_BYTES + META_KEY_BYTES_MAX + 256) <= BATCH_BYTES_MAX);
+const _: () = assert!(2 * WIPE_ENTRIES <= META_BATCH_ENTRIES_MAX);
 // Readers alone never fill the list of notes, nor notes the volume's list of deletions.
 const _: () = assert!(PINNED_BLOBS_MAX < NOTES_MAX && NOTES_MAX < DELETIONS_MAX);
-const _: () = assert!(NOTES_PER_BATCH <= BATCH_ENTRIES_MAX);
-const _: () = assert!(INDEX_PER_BATCH < BATCH_ENTRIES_MAX);
+const _: () = assert!(NOTES_PER_BATCH <= META_BATCH_ENTRIES_MAX);
+const _: () = assert!(INDEX_PER_BATCH < META_BATCH_ENTRIES_MAX);
 const _: () = assert!(SliceId::BYTES + 1 + ACCESS_KEY_ID_BYTES_MAX <= META_KEY_BYTES_MAX);
 const _: () = assert!(LABEL_BYTES <= LABEL_BYTES_MAX);
 // Less by at least one, which is the volume's prefix.

@@ -127,7 +127,7 @@ impl Objects {
             .bucket(&*view, request.account, &request.bucket)
             .await?;
         let walk = Walk {
-            slice: object_slice(inner.meta.slices(), bucket.id, request.prefix.as_bytes()),
+            slice: object_slice(&inner.meta.slices(), bucket.id, request.prefix.as_bytes()),
             bucket: bucket.id,
             rollup: Rollup {
                 prefix: &request.prefix,
@@ -161,7 +161,7 @@ impl Objects {
             .bucket(&*view, request.account, &request.bucket)
             .await?;
         let walk = Walk {
-            slice: object_slice(inner.meta.slices(), bucket.id, request.prefix.as_bytes()),
+            slice: object_slice(&inner.meta.slices(), bucket.id, request.prefix.as_bytes()),
             bucket: bucket.id,
             rollup: Rollup {
                 prefix: &request.prefix,

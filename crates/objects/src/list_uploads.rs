@@ -76,7 +76,7 @@ impl Objects {
             .await?
             .id;
         let prefix = request.prefix.as_bytes();
-        let slice = object_slice(inner.meta.slices(), bucket, prefix);
+        let slice = object_slice(&inner.meta.slices(), bucket, prefix);
         let rollup = Rollup {
             prefix: &request.prefix,
             delimiter: request.delimiter.as_deref().filter(|d| !d.is_empty()),

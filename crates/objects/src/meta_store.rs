@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use volume::{
     Dependency, Key, MetaBatch, MetaEntry, MetaPage, SliceMap, Volume, VolumeError, VolumeSnapshot,
@@ -23,7 +24,7 @@ pub(crate) trait MetaStore: Send + Sync + 'static {
     fn view(&self) -> Box<dyn MetaView>;
 
     /// Which slice each key is to be in. A batch stays within one.
-    fn slices(&self) -> &SliceMap;
+    fn slices(&self) -> Arc<SliceMap>;
 
     /// Queues a batch; durable and visible once the dependency is persistent. Never waits. The
     /// batch is not written before everything in [`MetaBatch::comes_after`] is persistent. A
@@ -63,7 +64,7 @@ impl MetaStore for Volume {
         Box::new(self.snapshot())
     }
 
-    fn slices(&self) -> &SliceMap {
+    fn slices(&self) -> Arc<SliceMap> {
         Volume::slices(self)
     }
 
@@ -75,8 +76,8 @@ impl MetaStore for Volume {
         Ok(Volume::commit(self, batch)?)
     }
 
-    fn failure(&self, key: &[u8]) -> Result<Option<String>> {
-        Ok(self.meta_failure(key)?)
+    fn failure(&self, _key: &[u8]) -> Result<Option<String>> {
+        Ok(Volume::failure(self))
     }
 }
 

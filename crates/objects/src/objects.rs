@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use volume::{SliceId, Volume, VolumeStats};
 
 use crate::account_buckets;
-use crate::block_on::block_on;
 use crate::change::{Change, Current, Submission};
 use crate::commit::Commit;
 use crate::garbage::Notes;
@@ -18,6 +17,7 @@ use crate::meta_store::{MetaStore, MetaView};
 use crate::record::ObjectRecord;
 use crate::sweep::Sweep;
 use crate::{Error, Result};
+use volume::block_on;
 
 /// Knobs; every one may be chosen anew at each start.
 #[derive(Debug, Clone)]
@@ -172,7 +172,7 @@ impl Inner {
 
     /// The slice and the stem of an object.
     pub(crate) fn object_place(&self, bucket: BucketId, key: &str) -> (SliceId, Vec<u8>) {
-        let slice = object_slice(self.meta.slices(), bucket, key.as_bytes());
+        let slice = object_slice(&self.meta.slices(), bucket, key.as_bytes());
         (slice, object_stem(slice, bucket, key.as_bytes()))
     }
 

@@ -252,12 +252,16 @@ impl Inner {
         if let Some(current) = &current {
             head.modified = head.modified.max(current.record.head.modified);
         }
-        let outcome = PutOutcome {
+        let mut outcome = PutOutcome {
             etag: head.etag.clone(),
             size: head.size,
             modified: head.modified,
             checksum: new.record.checksum.clone(),
-            durable: self.volume.scheme().to_string(),
+            durable: String::new(),
+        };
+        let receipt = match &new.blob {
+            Some(blob) => blob.receipt(),
+            None => self.volume.metadata_receipt(),
         };
         let change = Change {
             slice: target.slice,
@@ -268,6 +272,7 @@ impl Inner {
             ending,
         };
         self.submit(change, guards)?.durable().await?;
+        outcome.durable = receipt.to_string();
         Ok(outcome)
     }
 }

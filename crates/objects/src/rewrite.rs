@@ -73,7 +73,7 @@ impl Objects {
             size: head.size,
             modified: head.modified,
             checksum: record.checksum.clone(),
-            durable: inner.volume.scheme().to_string(),
+            durable: inner.volume.metadata_receipt().to_string(),
         };
         let new = NewVersion {
             record,

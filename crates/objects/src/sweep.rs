@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, TryLockError};
 
 use volume::{BlobFrame, BlobId, Deletion, MetaBatch};
 
-use crate::block_on::block_on;
 use crate::garbage::{Garbage, NOTES_SLICE};
 use crate::keys::{after_prefix, garbage_key, garbage_range, part_key, setting_key};
 use crate::limits::{
@@ -27,6 +26,7 @@ use crate::scan::Scan;
 use crate::upload::UploadId;
 use crate::wipe::Wipe;
 use crate::{Error, Objects, Result};
+use volume::block_on;
 
 /// Holds the last epoch whose blobs need no walk any more: u64, little-endian.
 const SWEPT: &str = "swept";

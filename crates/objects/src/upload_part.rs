@@ -223,12 +223,13 @@ impl PartWriter {
         if let Some(noted) = noted {
             inner.release(&noted, vec![dependency.clone()]);
         }
+        let receipt = blob.receipt();
         Commit::new(dependency, guards, Some(blob))
             .durable()
             .await?;
         Ok(PartOutcome {
             part: PartSummary::of(number, &record),
-            durable: inner.volume.scheme().to_string(),
+            durable: receipt.to_string(),
         })
     }
 }

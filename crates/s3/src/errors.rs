@@ -42,7 +42,9 @@ pub(crate) fn from_objects(error: Error) -> S3Error {
         Error::AccessDenied => S3ErrorCode::AccessDenied,
         Error::SlowDown(_) => S3ErrorCode::SlowDown,
         Error::InsufficientStorage => return insufficient_storage(message),
-        Error::DiskFailed(_) | Error::Closed => S3ErrorCode::ServiceUnavailable,
+        Error::DiskFailed(_) | Error::DisksMissing(_) | Error::Closed => {
+            S3ErrorCode::ServiceUnavailable
+        }
         Error::Corrupt { .. } | Error::Unreadable { .. } | Error::Internal(_) => {
             S3ErrorCode::InternalError
         }
@@ -57,7 +59,7 @@ fn log(error: &Error) {
         Error::Corrupt { .. } | Error::Unreadable { .. } | Error::Internal(_) => {
             tracing::error!(%error, "a request failed")
         }
-        Error::DiskFailed(_) | Error::InsufficientStorage => {
+        Error::DiskFailed(_) | Error::DisksMissing(_) | Error::InsufficientStorage => {
             let now = Timestamp::now().as_millis() / SAID_AGAIN_AFTER_MS;
             if LAST_SAID.swap(now, Ordering::Relaxed) != now {
                 tracing::error!(%error, "requests fail");
@@ -273,6 +275,7 @@ mod tests {
             (Error::SlowDown("x".into()), 503, "SlowDown"),
             (Error::InsufficientStorage, 507, "InsufficientStorage"),
             (Error::DiskFailed("x".into()), 503, "ServiceUnavailable"),
+            (Error::DisksMissing("x".into()), 503, "ServiceUnavailable"),
             (Error::Closed, 503, "ServiceUnavailable"),
             (Error::Internal("x".into()), 500, "InternalError"),
         ];

@@ -2,7 +2,8 @@
 //! [`Future`] of any runtime.
 //!
 //! A [`Completion`] is set exactly once and its result taken once. A [`Dependency`] is a completion of durability; it
-//! says `Ok` only after the flush that made its frame durable has returned.
+//! says `Ok` only after the flush that made its frame durable has returned. Whoever sets one
+//! wakes whoever waits, on its own thread, and holds no lock that submitting takes.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -172,6 +173,13 @@ impl Dependency {
     pub fn persistent() -> Dependency {
         let (completer, dependency) = Dependency::pair();
         completer.complete(Ok(()));
+        dependency
+    }
+
+    /// What has failed already.
+    pub fn failed(error: Error) -> Dependency {
+        let (completer, dependency) = Dependency::pair();
+        completer.complete(Err(error));
         dependency
     }
 

@@ -90,6 +90,12 @@ pub trait Disk: Send + Sync + 'static {
     /// Makes every write that has returned durable.
     fn flush(&self) -> Result<(), DiskError>;
 
+    /// Why what was opened is not reached by its name any more, although it still can be read and
+    /// written: whatever is written to it would not be found again.
+    fn vanished(&self) -> Option<String> {
+        None
+    }
+
     /// Makes sure that the medium has room for everything below `end`, without writing it, as far
     /// as it can promise that.
     fn reserve(&self, end: u64) -> Result<(), DiskError> {

@@ -395,6 +395,10 @@ impl Inner {
         if store.failure().is_some() {
             return Ok(false);
         }
+        if let Some(reason) = store.shared.medium.disk.vanished() {
+            store.give_up(&reason);
+            return Ok(false);
+        }
         store.refresh_capacity();
         let reclaim_first: [Step; 3] = [Store::reclaim_step, Store::prepare_ahead, Store::compact];
         let compact_first: [Step; 3] = [Store::prepare_ahead, Store::compact, Store::reclaim_step];

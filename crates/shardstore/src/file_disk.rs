@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{IoSlice, IoSliceMut, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FlockOperation, OFlags};
@@ -73,6 +73,8 @@ pub struct FileDisk {
     /// one must not take the error that belongs to a commit's flush.
     ahead: Option<File>,
     direct: Option<File>,
+    /// Of a file that is written to: its path, to see whether it still leads there.
+    path: Option<PathBuf>,
     /// Bytes of what cannot grow: a block device, or a disk that is only read.
     fixed_bytes: Option<u64>,
     /// The first failed flush. Held over a flush, so that of two at the same time both fail.
@@ -162,6 +164,7 @@ impl FileDisk {
             file,
             ahead: Some(ahead),
             direct,
+            path: (!is_device).then_some(file_path),
             fixed_bytes,
             flush_failure: Mutex::new(None),
         })
@@ -195,6 +198,7 @@ impl FileDisk {
             file,
             ahead: None,
             direct: None,
+            path: None,
             fixed_bytes: Some(len),
             flush_failure: Mutex::new(None),
         })
@@ -306,6 +310,19 @@ impl Disk for FileDisk {
                 .map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
             has.saturating_add(free)
         })
+    }
+
+    /// The file was deleted or replaced, or its file system was unmounted beneath its path.
+    fn vanished(&self) -> Option<String> {
+        let path = self.path.as_ref()?;
+        let opened = self.file.metadata().ok()?;
+        let is_same =
+            |found: &std::fs::Metadata| (found.dev(), found.ino()) == (opened.dev(), opened.ino());
+        match path.metadata() {
+            Ok(found) if is_same(&found) => None,
+            Ok(_) => Some(format!("another file stands at {}", path.display())),
+            Err(error) => Some(format!("{} is gone: {error}", path.display())),
+        }
     }
 
     fn read(&self, offset: u64, buf: &mut [u8], how: Read) -> Result<(), DiskError> {

@@ -79,7 +79,7 @@ impl Store {
     /// thread of it), then batches in order, up to the group's size.
     fn take_group(&self) -> Vec<Append> {
         let mut queue = lock(&self.queue);
-        unblock(&mut queue);
+        let failed = unblock(&mut queue);
         queue.admit_waiting(self.options.queue_bytes_max);
         let mut group: Vec<Append> = queue.background.drain(..).collect();
         let mut bytes: usize = 0;
@@ -92,6 +92,10 @@ impl Store {
         }
         queue.bytes -= bytes;
         queue.admit_waiting(self.options.queue_bytes_max);
+        drop(queue);
+        for (append, error) in failed {
+            append.fail(error);
+        }
         group
     }
 
@@ -135,6 +139,8 @@ impl Store {
         let mut in_group = [false; Stream::COUNT];
         let mut group = group.into_iter();
         let mut rest = Vec::new();
+        // Told without the log's lock: whoever hears of it may submit something else.
+        let mut refused: Vec<(Append, Error)> = Vec::new();
         while let Some(append) = group.next() {
             if append.class == Class::Normal {
                 let refusal = match &starved {
@@ -143,7 +149,7 @@ impl Store {
                     None => Some(Error::OutOfSpace),
                 };
                 if let Some(error) = refusal {
-                    append.fail(error);
+                    refused.push((append, error));
                     continue;
                 }
             }
@@ -171,13 +177,13 @@ impl Store {
                         if mutants::on(Mutant::M23) {
                             self.apply_refused(&log, &append);
                         }
-                        append.fail(error);
+                        refused.push((append, error));
                         continue;
                     }
                 }
             }
             let Some((extent, offset)) = fit else {
-                append.fail(Error::OutOfSpace);
+                refused.push((append, Error::OutOfSpace));
                 continue;
             };
             if append.class == Class::FreesSpace {
@@ -188,6 +194,9 @@ impl Store {
         }
         drop(log);
         self.put_back(rest);
+        for (append, error) in refused {
+            append.fail(error);
+        }
         placed
     }
 
@@ -576,9 +585,10 @@ impl Store {
     }
 }
 
-/// Moves blocked appends whose dependencies are decided.
-fn unblock(queue: &mut Queue) {
+/// Moves blocked appends whose dependencies are decided; returns those of which one failed.
+fn unblock(queue: &mut Queue) -> Vec<(Append, Error)> {
     let blocked = std::mem::take(&mut queue.blocked);
+    let mut unblocked = Vec::new();
     for mut append in blocked {
         let mut failed = None;
         append
@@ -593,13 +603,14 @@ fn unblock(queue: &mut Queue) {
             });
         if let Some(error) = failed {
             queue.bytes -= append.memory();
-            append.fail(error);
+            unblocked.push((append, error));
         } else if append.after.is_empty() {
             queue.foreground.push_back(append);
         } else {
             queue.blocked.push(append);
         }
     }
+    unblocked
 }
 
 fn is_same_put(record: &Record, seq: u64) -> bool {

@@ -21,6 +21,7 @@ use crate::version::Version;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     key: Box<[u8]>,
+    stem_len: u16,
     seq: u64,
     value: Arc<[u8]>,
     locator: Option<Locator>,
@@ -28,10 +29,11 @@ pub struct Found {
 
 impl Found {
     fn new(key: Box<[u8]>, record: Record) -> Option<Found> {
-        let seq = record.seq;
+        let (seq, stem_len) = (record.seq, record.stem_len);
         match record.settled().content {
             Content::Put { value, locator } => Some(Found {
                 key,
+                stem_len,
                 seq,
                 value,
                 locator,
@@ -43,6 +45,12 @@ impl Found {
     /// The whole key.
     pub fn key(&self) -> &[u8] {
         &self.key
+    }
+
+    /// The key as it was put, with its stem.
+    pub fn to_key(&self) -> Key {
+        let stem_len = usize::from(self.stem_len).min(self.key.len());
+        Key::with_stem(&self.key[..], stem_len)
     }
 
     /// The value; of a merged key its counters as little-endian `i64`s.

@@ -601,6 +601,18 @@ impl Store {
         }
     }
 
+    /// Whether new data may be put on this disk now: it has not failed, and is not full. Cheap.
+    pub fn takes_data(&self) -> bool {
+        let log = lock(&self.log);
+        log.failure.is_none() && !log.closed && log.extents.may_open(Class::Normal)
+    }
+
+    /// Bytes of all extents that the disk may have. Cheap; see [`space`](Store::space).
+    pub fn capacity_bytes(&self) -> u64 {
+        let extents = lock(&self.log).extents.count();
+        u64::from(extents) * u64::from(self.geometry().extent_bytes)
+    }
+
     /// Counters and sizes for metrics.
     pub fn stats(&self) -> Stats {
         let index = read(&self.index);
@@ -692,6 +704,15 @@ impl Store {
         let wanted = self.options.capacity_bytes(&*medium.disk);
         let (wanted, has) = (medium.extents_below(wanted), medium.extents_below(has));
         lock(&self.log).extents.limit_to(wanted, has);
+    }
+
+    /// Fails the disk for a reason that no read or write has met: nothing is written any more.
+    pub(crate) fn give_up(&self, reason: &str) {
+        let reason = {
+            let mut log = lock(&self.log);
+            log.failure.get_or_insert_with(|| reason.to_owned()).clone()
+        };
+        self.fail_queue(&Error::Failed { reason });
     }
 
     /// Fails the disk: nothing is written any more. The first reason stays.

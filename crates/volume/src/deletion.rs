@@ -4,15 +4,17 @@
 //! `pins`). Stripes go from the last to the first, so that as long as anything of a blob remains, its
 //! first frame says what it was.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use shardstore::{Batch, Dependency};
+use shardstore::{Batch, Dependency, Read, Snapshot};
 
 use crate::blob::shard_key;
 use crate::limits::{DELETIONS_MAX, DELETIONS_PER_STEP};
+use crate::pins::Pins;
 use crate::volume::lock;
-use crate::{BlobId, Result, Volume, VolumeError};
+use crate::{BlobId, Result, Volume, VolumeError, join, placement};
 
 /// A blob's deletion that was asked for. Clones share it; dropping it changes nothing.
 #[derive(Clone)]
@@ -33,6 +35,8 @@ struct State {
     given_up: bool,
     /// Nobody reads the blob, and nothing of it was to be deleted.
     unread: bool,
+    /// A disk that fails meanwhile is taken out of the set, and the others go on.
+    outlives_disks: bool,
 }
 
 /// How far a deletion is.
@@ -45,7 +49,13 @@ enum Progress {
 }
 
 impl Deletion {
-    fn new(blob: BlobId, stripes: u32, width: u8, after: Vec<Dependency>) -> Deletion {
+    fn new(
+        blob: BlobId,
+        stripes: u32,
+        width: u8,
+        after: Vec<Dependency>,
+        outlives_disks: bool,
+    ) -> Deletion {
         Deletion(Arc::new(Mutex::new(State {
             blob,
             width,
@@ -55,6 +65,7 @@ impl Deletion {
             before_last: stripes,
             given_up: false,
             unread: false,
+            outlives_disks,
         })))
     }
 
@@ -78,6 +89,7 @@ impl Deletion {
             Progress::Ready => {}
             Progress::UnderWay => return Ok(Advance::Later),
             Progress::Settled(outcome) => {
+                volume.pins().settle(state.blob);
                 let failed = outcome.is_err() && state.is_wanted();
                 return Ok(Advance::Settled { failed });
             }
@@ -87,6 +99,7 @@ impl Deletion {
             return Ok(Advance::Parked);
         }
         if state.last.is_none() && state.remaining == 0 {
+            volume.pins().settle(state.blob);
             state.unread = true;
             return Ok(Advance::Settled { failed: false });
         }
@@ -100,18 +113,7 @@ impl Deletion {
         let stripes = (volume.delete_shards_max() / usize::from(state.width)).max(1);
         // At most DELETE_SHARDS_MAX, so it fits.
         let next = state.remaining.saturating_sub(stripes as u32);
-        let mut batch = Batch::new().frees_space();
-        for stripe in (next..state.remaining).rev() {
-            for shard in 0..state.width {
-                batch = batch.delete(shard_key(state.blob, stripe, shard));
-            }
-        }
-        let disk = volume.shard_disk(state.blob, next, 0);
-        match volume
-            .engine(disk)?
-            .submit(batch)
-            .map_err(VolumeError::from)
-        {
+        match submit_tombstones(volume, state.blob, next..state.remaining, state.width) {
             Ok(dependency) => {
                 state.last = Some(dependency.clone());
                 state.before_last = state.remaining;
@@ -122,6 +124,63 @@ impl Deletion {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Submits the tombstones of some stripes' shards, to whichever disks may hold any.
+fn submit_tombstones(
+    volume: &Volume,
+    blob: BlobId,
+    stripes: Range<u32>,
+    width: u8,
+) -> Result<Dependency> {
+    let table = volume.table();
+    if table.is_single() {
+        let mut batch = Batch::new().frees_space();
+        for stripe in stripes.rev() {
+            for shard in 0..width {
+                batch = batch.delete(shard_key(blob, stripe, shard));
+            }
+        }
+        return Ok(table.engine(0)?.submit(batch)?);
+    }
+    // What nobody can refer to any more must not go while it is not known whether that is so.
+    if table.refusal().is_some() {
+        return Err(VolumeError::Busy);
+    }
+    let places = table.places_here();
+    let mut disks: BTreeMap<usize, (Snapshot, Batch)> = BTreeMap::new();
+    for slot in table.live() {
+        let snapshot = table.engine(slot)?.snapshot();
+        disks.insert(slot, (snapshot, Batch::new().frees_space()));
+    }
+    for stripe in stripes.rev() {
+        let order = placement::order(blob, stripe, &places);
+        for (shard, at) in (0..width).zip(0..) {
+            let key = shard_key(blob, stripe, shard);
+            for (slot, (snapshot, batch)) in &mut disks {
+                // Where it is expected it is as a rule; elsewhere it is asked, as far as memory
+                // knows, because a disk may have been full or away.
+                let is_expected = order.get(at) == Some(slot);
+                let holds = || !matches!(snapshot.get(&key, Read::Nowait), Ok(None));
+                if is_expected || holds() {
+                    *batch = std::mem::take(batch).delete(key.clone());
+                }
+            }
+        }
+    }
+    let mut dependencies: Vec<Dependency> = volume.note_gone(&table, blob).into_iter().collect();
+    for (slot, (_, batch)) in disks {
+        if !batch.entries().is_empty() {
+            let submitted = table.engine(slot)?.submit(batch);
+            dependencies.push(match submitted {
+                Ok(dependency) => dependency,
+                // The disk is about to be taken out of the set.
+                Err(shardstore::Error::Failed { .. }) => return Err(VolumeError::Busy),
+                Err(error) => return Err(error.into()),
+            });
+        }
+    }
+    Ok(join::all(dependencies))
 }
 
 /// What became of an attempt to go on.
@@ -167,6 +226,9 @@ impl State {
             Some(Some(Err(shardstore::Error::OutOfSpace | shardstore::Error::Busy))) => {
                 Progress::Ready
             }
+            Some(Some(Err(shardstore::Error::Failed { .. }))) if self.outlives_disks => {
+                Progress::Ready
+            }
             Some(Some(Err(error))) => Progress::Settled(Err(error.into())),
             Some(Some(Ok(()))) if self.remaining == 0 => Progress::Settled(Ok(())),
             Some(Some(Ok(()))) | None => Progress::Ready,
@@ -201,7 +263,8 @@ impl Deletions {
         width: u8,
         after: Vec<Dependency>,
     ) -> Deletion {
-        let deletion = Deletion::new(blob, stripes, width, after);
+        let outlives_disks = !volume.table().is_single();
+        let deletion = Deletion::new(blob, stripes, width, after, outlives_disks);
         {
             // In the list before anything is submitted: a deletion that counts nowhere would
             // let a clean end be noted that is none.
@@ -222,8 +285,10 @@ impl Deletions {
 
     /// Leaves all of it to a later step. Takes no lock that is held while anything is
     /// submitted.
-    pub(crate) fn start_later(&self, blob: BlobId, stripes: u32, width: u8) {
-        lock(&self.later).push(Deletion::new(blob, stripes, width, Vec::new()));
+    pub(crate) fn start_later(&self, volume: &Volume, blob: BlobId, stripes: u32, width: u8) {
+        let outlives_disks = !volume.table().is_single();
+        let deletion = Deletion::new(blob, stripes, width, Vec::new(), outlives_disks);
+        lock(&self.later).push(deletion);
     }
 
     /// Takes deletions up again whose blobs nobody reads any more.
@@ -272,12 +337,14 @@ impl Deletions {
         match submitted.map(|submitted| submitted.wait()) {
             None => Ok(false),
             Some(Ok(()) | Err(shardstore::Error::OutOfSpace | shardstore::Error::Busy)) => Ok(true),
+            // Looked at again with the next step.
+            Some(Err(shardstore::Error::Failed { .. })) if !volume.table().is_single() => Ok(true),
             Some(Err(error)) => Err(error.into()),
         }
     }
 
     /// Unsettled ones, and those that failed since the start.
-    pub(crate) fn counts(&self) -> (u64, u64) {
+    pub(crate) fn counts(&self, pins: &Pins) -> (u64, u64) {
         let later = lock(&self.later).len();
         let mut list = lock(&self.list);
         // Those at the front only: the list may be long, and this is asked for metrics.
@@ -286,6 +353,7 @@ impl Deletions {
                 break;
             };
             let failed = outcome.is_err() && lock(&front.0).is_wanted();
+            pins.settle(lock(&front.0).blob);
             list.failed += u64::from(failed);
             list.unsettled.pop_front();
         }

@@ -5,11 +5,17 @@ use shardstore::DiskError;
 /// Why an operation on a volume did not happen.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum VolumeError {
-    /// Not a number of disks that this release can use as a set.
-    #[error("{disks} disks: this release uses sets of exactly one disk")]
-    Disks {
-        /// How many were given.
-        disks: usize,
+    /// These disks are no set that can be used. Says why, and what to do.
+    #[error("{why}")]
+    Set {
+        /// A sentence, or several.
+        why: String,
+    },
+    /// What is asked for is on disks that are not here.
+    #[error("too many disks are missing: {missing}")]
+    NotHere {
+        /// Which disks are missing or have failed.
+        missing: String,
     },
     /// No room for new data. Deletes still work.
     #[error("the disks are full: delete something and wait for reclamation, or add capacity")]

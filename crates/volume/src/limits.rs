@@ -1,13 +1,30 @@
 //! Every size of this crate, in one place, with their relations asserted at compile time.
 
+use std::time::Duration;
+
 use shardstore::limits::{BATCH_ENTRIES_MAX, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// Most disks of a set.
 pub const DISKS_MAX: usize = 16;
 
+/// Disks that left the set and are remembered, so that they are refused by name.
+pub const RETIRED_KEPT_MAX: usize = 64;
+
 /// Bytes of a blob that one shard of a stripe holds; a stripe holds `k` times as many. Less
 /// on a disk that was formatted with a smaller payload limit.
 pub const SHARD_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of a stripe, at most, unless its data shards would be shorter than
+/// [`SHARD_BYTES_MIN`]: with many data shards they are shorter, so that a writer holds as much
+/// on a large set as on a small one.
+pub const STRIPE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of a full shard, at least: what one read of a disk is worth.
+pub const SHARD_BYTES_MIN: usize = 128 * 1024;
+
+/// Blobs of at most so many bytes are kept as copies, not cut into shards, so that one disk has
+/// all of one.
+pub const SMALL_BLOB_BYTES: usize = 64 * 1024;
 
 /// Stripes that one writer may have on their way to the disks.
 pub const WINDOW_STRIPES: usize = 4;
@@ -54,6 +71,7 @@ const _: () = assert!(SHARD_BYTES_MAX <= PAYLOAD_BYTES_MAX);
 const _: () = assert!(SHARD_KEY_BYTES <= KEY_BYTES_MAX);
 const _: () = assert!(DELETE_SHARDS_MAX <= BATCH_ENTRIES_MAX);
 const _: () = assert!(PINNED_BLOBS_MAX + DELETIONS_PER_STEP <= DELETIONS_MAX);
+const _: () = assert!(SHARD_BYTES_MIN <= STRIPE_BYTES_MAX && STRIPE_BYTES_MAX <= SHARD_BYTES_MAX);
 const _: () = assert!(WINDOW_STRIPES * SHARD_BYTES_MAX <= IN_FLIGHT_BYTES_DEFAULT);
 
 /// Most bytes of a metadata key with its one-byte prefix.
@@ -64,3 +82,41 @@ pub const META_PAGE_BYTES: usize = 128 * 1024;
 
 /// Entries that such a page fetches at once; it may pass its bytes by as many.
 pub const META_PAGE_ENTRIES: usize = 16;
+
+/// Batches of metadata that may be under way at a time on a set of several disks, roughly: one
+/// that changes many keys counts several times.
+pub const RING_PLACES: usize = 4_096;
+
+/// Bytes of keys that one place of the ring names; one more key may pass it.
+pub const RING_ENTRY_BYTES: usize = 8 * 1024;
+
+/// Entries of a batch of metadata; the ring's come besides.
+pub const META_BATCH_ENTRIES_MAX: usize = BATCH_ENTRIES_MAX - 24;
+
+/// Entries that are looked at, and written, at a time when metadata is copied between disks.
+pub const COPY_ENTRIES: usize = 256;
+
+/// Bytes that are written at a time then.
+pub const COPY_BATCH_BYTES: usize = 64 * 1024;
+
+/// Shards of one disk that one step of healing looks at.
+pub const HEAL_PAGE: usize = 64;
+
+/// Shards that one step of healing rebuilds, about.
+pub const HEAL_SHARDS_PER_STEP: usize = 8;
+
+/// How often all stripes are looked at while nothing is known to be missing.
+pub const HEAL_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+
+/// Between two walks, while something cannot be made up for yet.
+pub const HEAL_PAUSE: Duration = Duration::from_secs(30);
+
+/// How often a replica that refused what another one has is asked again before it is given up.
+pub const MEND_TRIES: u32 = 50;
+
+/// Between two such attempts.
+pub const MEND_PAUSE: Duration = Duration::from_millis(100);
+
+const _: () = assert!(RING_PLACES <= 1 << 16);
+const _: () = assert!(2 + RING_ENTRY_BYTES + KEY_BYTES_MAX + 16 <= VALUE_BYTES_MAX);
+const _: () = assert!(COPY_ENTRIES <= BATCH_ENTRIES_MAX);

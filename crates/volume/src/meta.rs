@@ -68,7 +68,7 @@ pub struct MetaBatch {
     pub(crate) batch: Batch,
     pub(crate) expectations: Vec<Expectation>,
     freeing: bool,
-    after: Vec<Dependency>,
+    pub(crate) after: Vec<Dependency>,
 }
 
 /// The engine's form of a key.
@@ -126,8 +126,8 @@ impl MetaBatch {
 
     /// The batch is written only after this is persistent.
     pub fn after(mut self, dependency: Dependency) -> MetaBatch {
-        self.after.push(dependency.clone());
-        self.map(|batch| batch.after(dependency))
+        self.after.push(dependency);
+        self
     }
 
     /// What must be persistent before the batch is written.

@@ -9,11 +9,14 @@
 //! - a deletion begins only after the batch that ended the record is persistent, and looks
 //!   for pins then.
 //!
+//! Whoever heals a blob holds it in the same way, but only if no deletion has begun: a shard
+//! that came back behind its tombstone would stay for ever.
+//!
 //! So either the second look shows that the record is gone, or the pin was there before the
 //! deletion looked: it is parked until the last reader goes. A crash forgets parked deletions;
 //! whoever asked for them has them noted durably.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -24,7 +27,14 @@ use crate::{BlobId, BlobReader, BlobRef, Result, Volume, VolumeError};
 
 /// The blobs that are being read.
 #[derive(Default)]
-pub(crate) struct Pins(Mutex<HashMap<BlobId, Pinned>>);
+pub(crate) struct Pins(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    pinned: HashMap<BlobId, Pinned>,
+    /// Blobs whose deletion has begun, or which are being written.
+    doomed: HashSet<BlobId>,
+}
 
 #[derive(Default)]
 struct Pinned {
@@ -34,7 +44,7 @@ struct Pinned {
 
 impl Pins {
     fn pin(&self, blob: BlobId) -> Result<()> {
-        let mut pins = lock(&self.0);
+        let pins = &mut lock(&self.0).pinned;
         if pins.len() >= PINNED_BLOBS_MAX && !pins.contains_key(&blob) {
             return Err(VolumeError::Busy);
         }
@@ -42,9 +52,29 @@ impl Pins {
         Ok(())
     }
 
+    /// Pins a blob unless it is being written or deleted.
+    pub(crate) fn hold(&self, blob: BlobId) -> bool {
+        let mut inner = lock(&self.0);
+        if inner.doomed.contains(&blob) {
+            return false;
+        }
+        inner.pinned.entry(blob).or_default().readers += 1;
+        true
+    }
+
+    /// Nobody may heal the blob from now on: it is being written.
+    pub(crate) fn doom(&self, blob: BlobId) {
+        lock(&self.0).doomed.insert(blob);
+    }
+
+    /// It is there as a whole now, or gone.
+    pub(crate) fn settle(&self, blob: BlobId) {
+        lock(&self.0).doomed.remove(&blob);
+    }
+
     /// What was parked, if that was the last reader.
     fn unpin(&self, blob: BlobId) -> Vec<Deletion> {
-        let mut pins = lock(&self.0);
+        let pins = &mut lock(&self.0).pinned;
         let Some(pinned) = pins.get_mut(&blob) else {
             return Vec::new();
         };
@@ -56,22 +86,27 @@ impl Pins {
             .map_or_else(Vec::new, |pinned| pinned.parked)
     }
 
-    /// Leaves a deletion to the blob's last reader. `false`: nobody reads it.
+    /// Leaves a deletion to the blob's last reader. `false`: nobody reads it, and the deletion
+    /// begins.
     pub(crate) fn park(&self, blob: BlobId, deletion: &Deletion) -> bool {
-        match lock(&self.0).get_mut(&blob) {
+        let mut inner = lock(&self.0);
+        match inner.pinned.get_mut(&blob) {
             Some(pinned) => {
                 if !pinned.parked.iter().any(|parked| parked.is(deletion)) {
                     pinned.parked.push(deletion.clone());
                 }
                 true
             }
-            None => false,
+            None => {
+                inner.doomed.insert(blob);
+                false
+            }
         }
     }
 
     /// Blobs that are being read, and deletions that wait for it.
     pub(crate) fn counts(&self) -> (u64, u64) {
-        let pins = lock(&self.0);
+        let pins = &lock(&self.0).pinned;
         let parked: usize = pins.values().map(|pinned| pinned.parked.len()).sum();
         (pins.len() as u64, parked as u64)
     }
@@ -108,6 +143,27 @@ impl BlobPin {
 
     pub(crate) fn volume(&self) -> &Volume {
         &self.volume
+    }
+}
+
+/// Keeps a blob from being deleted while it is healed.
+pub(crate) struct Held {
+    volume: Volume,
+    blob: BlobId,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let parked = self.volume.pins().unpin(self.blob);
+        self.volume.unpark(parked);
+    }
+}
+
+impl Volume {
+    /// Keeps a blob from being deleted; `None`: it is being written or deleted.
+    pub(crate) fn hold_blob(&self, blob: BlobId) -> Option<Held> {
+        let volume = self.clone();
+        self.pins().hold(blob).then_some(Held { volume, blob })
     }
 }
 

@@ -1,4 +1,5 @@
-//! Reading a blob: stripes in, verified pieces out.
+//! Reading a blob: stripes in, verified pieces out, from as few disks as have it, and from others
+//! where one cannot be read.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -7,29 +8,33 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use shardstore::Completion;
+use shardstore::{Batch, Completion};
 
 use crate::blob::shard_key;
 use crate::limits::READ_AHEAD_STRIPES;
-use crate::{BlobPin, BlobRef, Result, VolumeError};
+use crate::placement;
+use crate::stripe::Cut;
+use crate::{BlobId, BlobPin, BlobRef, Result, Volume, VolumeError};
 
-/// What one read of a stripe found.
+/// What one read of a shard found.
 enum Piece {
     Bytes(Vec<u8>),
     Missing,
     WrongLength(u32),
 }
 
+type Read = Pin<Box<dyn Future<Output = Result<Vec<u8>>> + Send>>;
+
 /// Yields a range of a blob, piece by piece. Keeps a pin, and holds at most
-/// `1 + READ_AHEAD_STRIPES` stripes. Each stripe is read under a snapshot of its own, so that
+/// `1 + READ_AHEAD_STRIPES` stripes. Each shard is read under a snapshot of its own, so that
 /// a client that takes its time keeps nothing of the disk but this blob.
 pub struct BlobReader {
     pin: Arc<BlobPin>,
     blob: BlobRef,
     /// What has not been asked for yet, in plain bytes.
     rest: Range<u64>,
-    /// Asked for already, in order, with the stripe's number.
-    ahead: VecDeque<(u32, Completion<Piece>)>,
+    /// Asked for already, in order.
+    ahead: VecDeque<Read>,
     /// Whether the last piece had to wait for the disk. Pieces that memory holds are not
     /// asked for ahead: copying them early would only delay the one that is wanted now.
     cold: bool,
@@ -60,19 +65,15 @@ impl BlobReader {
     }
 
     async fn try_next(&mut self) -> Result<Option<Vec<u8>>> {
-        let blob = &self.blob;
-        // This release writes neither transforms nor stripes of several data shards.
-        if !blob.transforms.is_empty() || blob.scheme.k > 1 {
+        // This release writes no transforms.
+        if !self.blob.transforms.is_empty() {
             return Err(VolumeError::Newer {
-                what: format!("blob {}", blob.id),
+                what: format!("blob {}", self.blob.id),
             });
         }
-        if self.ahead.is_empty() {
-            self.ask()?;
-        }
-        let Some(&(stripe, _)) = self.ahead.front() else {
+        if self.ahead.is_empty() && !self.ask()? {
             return Ok(None);
-        };
+        }
         let at_once = poll_fn(|context| Poll::Ready(self.poll_front(context))).await;
         self.cold |= at_once.is_pending();
         while self.cold && self.ahead.len() <= READ_AHEAD_STRIPES && self.ask()? {}
@@ -82,14 +83,13 @@ impl BlobReader {
             Poll::Pending => poll_fn(|context| self.poll_front(context)).await,
         };
         self.ahead.pop_front();
-        let piece = piece.map_err(|error| self.name(stripe, error))?;
-        self.check(stripe, piece).map(Some)
+        piece.map(Some)
     }
 
-    fn poll_front(&mut self, context: &mut Context<'_>) -> Poll<shardstore::Result<Piece>> {
+    fn poll_front(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<u8>>> {
         match self.ahead.front_mut() {
-            Some((_, read)) => Pin::new(read).poll(context),
-            None => Poll::Ready(Err(shardstore::Error::Closed)),
+            Some(read) => read.as_mut().poll(context),
+            None => Poll::Ready(Err(VolumeError::Closed)),
         }
     }
 
@@ -98,19 +98,106 @@ impl BlobReader {
         if self.rest.is_empty() {
             return Ok(false);
         }
-        let (blob, volume) = (&self.blob, self.pin.volume());
+        let blob = &self.blob;
         let stripe_bytes = blob.stripe_bytes();
         let number = self.rest.start / stripe_bytes;
         let begin = number * stripe_bytes;
         let end = (begin + stripe_bytes).min(blob.stored_len);
         let until = self.rest.end.min(end);
-        // Both are offsets within one stripe, of at most 16 MiB.
-        let range = (self.rest.start - begin) as u32..(until - begin) as u32;
-        let expected = (end - begin) as u32;
-        let number = number as u32;
-        let key = shard_key(blob.id, number, 0);
-        let disk = volume.shard_disk(blob.id, number, 0);
-        let read = volume.snapshot().on_disk(disk, move |snapshot, how| {
+        let stripe = Stripe {
+            volume: self.pin.volume().clone(),
+            blob: blob.id,
+            // As many as a `u32` counts, of at most 16 MiB each.
+            number: number as u32,
+            cut: Cut {
+                scheme: blob.scheme,
+                len: (end - begin) as usize,
+            },
+        };
+        let range = (self.rest.start - begin) as usize..(until - begin) as usize;
+        self.rest.start = until;
+        self.ahead.push_back(stripe.read(range)?);
+        Ok(true)
+    }
+}
+
+/// A stripe that is read.
+pub(crate) struct Stripe {
+    pub volume: Volume,
+    pub blob: BlobId,
+    pub number: u32,
+    pub cut: Cut,
+}
+
+impl Stripe {
+    /// Reads a range of the stripe: from the data shards where they are expected, which are
+    /// asked before this returns; from wherever they or others are, if one cannot be had.
+    fn read(self, range: Range<usize>) -> Result<Read> {
+        let order = self.order();
+        let k = usize::from(self.cut.scheme.k);
+        let mut parts = Vec::new();
+        for shard in 0..k {
+            let part = self.cut.part_of(shard, &range);
+            if !part.is_empty() {
+                // A disk that cannot be asked is like one that has nothing.
+                let slot = order.get(shard).copied();
+                let asked = slot.map(|slot| self.ask(slot, shard, &part));
+                let asked = asked.unwrap_or_else(|| Ok(Completion::ready(Ok(Piece::Missing))));
+                parts.push((shard, part, slot.unwrap_or(0), asked));
+            }
+        }
+        Ok(Box::pin(async move {
+            let mut bytes = Vec::new();
+            let (mut lost, mut found) = (Vec::new(), Vec::new());
+            let is_only = parts.len() == 1;
+            for (shard, part, slot, asked) in parts {
+                let first = match asked {
+                    Ok(asked) => self.check((shard, slot), asked.await),
+                    Err(error) => Err(error),
+                };
+                match first {
+                    // All of it is in one shard as a rule: nothing is copied then.
+                    Ok(Some(piece)) if is_only => return Ok(piece),
+                    Ok(Some(piece)) => found.push((shard, part, Some(piece))),
+                    Ok(None) => {
+                        lost.push(VolumeError::Corrupt {
+                            what: self.name(),
+                            why: "a shard is not where it was put".to_owned(),
+                        });
+                        found.push((shard, part, None));
+                    }
+                    Err(error) => {
+                        lost.push(error);
+                        found.push((shard, part, None));
+                    }
+                }
+            }
+            if !lost.is_empty() {
+                self.recover(&order, &mut found, lost).await?;
+            }
+            for (_, _, piece) in &mut found {
+                bytes.append(&mut piece.take().unwrap_or_default());
+            }
+            Ok(bytes)
+        }))
+    }
+
+    /// The disks that are here, in the order in which the stripe prefers them.
+    fn order(&self) -> Vec<usize> {
+        let table = self.volume.table();
+        if table.is_single() {
+            return vec![0];
+        }
+        placement::order(self.blob, self.number, &table.places_here())
+    }
+
+    /// Asks one disk for a part of a shard.
+    fn ask(&self, slot: usize, shard: usize, part: &Range<usize>) -> Result<Completion<Piece>> {
+        // Shards are counted in a byte, their bytes in a `u32`.
+        let key = shard_key(self.blob, self.number, shard as u8);
+        let expected = self.cut.stored_len(shard) as u32;
+        let range = part.start as u32..part.end as u32;
+        self.volume.read_disk(slot, move |snapshot, how| {
             let Some(found) = snapshot.get(&key, how)? else {
                 return Ok(Piece::Missing);
             };
@@ -120,32 +207,165 @@ impl BlobReader {
             snapshot
                 .read_payload(&found, range.clone(), how)
                 .map(Piece::Bytes)
-        })?;
-        self.rest.start = until;
-        self.ahead.push_back((number, read));
-        Ok(true)
+        })
     }
 
-    /// Says which stripe it was that could not be read.
-    fn name(&self, stripe: u32, error: shardstore::Error) -> VolumeError {
-        match VolumeError::from(error) {
-            VolumeError::Unreadable { reason, .. } => VolumeError::Unreadable {
-                what: format!("stripe {stripe} of blob {}", self.blob.id),
-                reason,
+    /// What a disk answered. A shard that is damaged there is going to be written again.
+    fn check(
+        &self,
+        (shard, slot): (usize, usize),
+        read: shardstore::Result<Piece>,
+    ) -> Result<Option<Vec<u8>>> {
+        let checked = self.understand(shard, read);
+        if let Err(error @ (VolumeError::Corrupt { .. } | VolumeError::Unreadable { .. })) =
+            &checked
+        {
+            self.volume.request_repair(self, shard, slot, error);
+        }
+        checked
+    }
+
+    fn understand(&self, shard: usize, read: shardstore::Result<Piece>) -> Result<Option<Vec<u8>>> {
+        match read {
+            Ok(Piece::Bytes(bytes)) => Ok(Some(bytes)),
+            Ok(Piece::Missing) => Ok(None),
+            Ok(Piece::WrongLength(len)) => Err(VolumeError::Corrupt {
+                what: self.name(),
+                why: format!("shard {shard} has a wrong length, {len} bytes"),
+            }),
+            Err(error) => match VolumeError::from(error) {
+                VolumeError::Unreadable { reason, .. } => Err(VolumeError::Unreadable {
+                    what: self.name(),
+                    reason,
+                }),
+                error => Err(error),
             },
-            error => error,
         }
     }
 
-    fn check(&self, stripe: u32, piece: Piece) -> Result<Vec<u8>> {
-        let corrupt = |why: String| {
-            let what = format!("stripe {stripe} of blob {}", self.blob.id);
-            Err(VolumeError::Corrupt { what, why })
+    /// All of the stripe.
+    pub(crate) async fn read_whole(self) -> Result<Vec<u8>> {
+        let len = self.cut.len;
+        self.read(0..len)?.await
+    }
+
+    /// Writes a shard again to a disk that has it, from the others. `false`: it is not there any
+    /// more.
+    pub(crate) async fn write_again(self, shard: u8, slot: usize) -> Result<bool> {
+        let (volume, cut) = (self.volume.clone(), self.cut);
+        let key = shard_key(self.blob, self.number, shard);
+        let wanted = key.clone();
+        let found = volume.read_disk(slot, move |snapshot, how| snapshot.get(&wanted, how))?;
+        let Some(found) = found.await? else {
+            return Ok(false);
         };
-        match piece {
-            Piece::Bytes(bytes) => Ok(bytes),
-            Piece::Missing => corrupt("it is not on the disk".to_owned()),
-            Piece::WrongLength(len) => corrupt(format!("it has a wrong length, {len} bytes")),
+        let number = usize::from(shard);
+        let again = self.ask(slot, number, &(0..cut.stored_len(number)))?;
+        if matches!(self.understand(number, again.await), Ok(Some(_))) {
+            // Written again since, or it was the read that went wrong.
+            return Ok(false);
+        }
+        let bytes = self.read_whole().await?;
+        let mut shards = cut.shards(&bytes);
+        let payload = shards.swap_remove(number.min(shards.len() - 1));
+        let batch = Batch::new().put_with_payload(key, found.value(), payload);
+        let table = volume.table();
+        table.engine(slot)?.submit(batch)?.await?;
+        Ok(true)
+    }
+
+    pub(crate) fn name(&self) -> String {
+        format!("stripe {} of blob {}", self.number, self.blob)
+    }
+
+    /// Fills the pieces that are `None`: from other disks that have the shard, or from other
+    /// shards. `lost` says why they are not there.
+    async fn recover(
+        &self,
+        order: &[usize],
+        found: &mut [(usize, Range<usize>, Option<Vec<u8>>)],
+        mut lost: Vec<VolumeError>,
+    ) -> Result<()> {
+        // Nobody knows better: no disk was reached at all.
+        if matches!(lost.first(), Some(VolumeError::Busy | VolumeError::Closed)) {
+            return Err(lost.remove(0));
+        }
+        if order.len() > 1 {
+            for (shard, part, piece) in found.iter_mut().filter(|found| found.2.is_none()) {
+                *piece = self.seek(order, *shard, part).await;
+            }
+        }
+        let missing = || found.iter().filter(|found| found.2.is_none());
+        let Some(from) = missing().map(|(_, part, _)| part.start).min() else {
+            return Ok(());
+        };
+        let to = missing().map(|(_, part, _)| part.end).max().unwrap_or(from);
+        let (k, width) = (
+            usize::from(self.cut.scheme.k),
+            usize::from(self.cut.scheme.width()),
+        );
+        let missing: Vec<usize> = missing().map(|(shard, ..)| *shard).collect();
+        let mut shards: Vec<Option<Vec<u8>>> = vec![None; width];
+        let mut count = 0;
+        for shard in (0..width).filter(|shard| !missing.contains(shard)) {
+            if count == k {
+                break;
+            }
+            let len = self.cut.stored_len(shard);
+            let part = from.min(len)..to.min(len);
+            // Behind the end of a short shard there are zeros, which no disk has to say.
+            shards[shard] = match part.is_empty() {
+                true => Some(Vec::new()),
+                false => self.seek(order, shard, &part).await,
+            };
+            count += usize::from(shards[shard].is_some());
+        }
+        // The lengths differ where a shard is short; the longest is that of all.
+        if let Some(shard) = shards.iter_mut().flatten().next() {
+            shard.resize(shard.len().max(to - from), 0);
+        }
+        if !self.cut.rebuild(&mut shards) {
+            return Err(self.too_few(lost));
+        }
+        for (shard, part, piece) in found.iter_mut().filter(|found| found.2.is_none()) {
+            let rebuilt = shards[*shard].take().unwrap_or_default();
+            *piece = rebuilt
+                .get(part.start - from..part.end - from)
+                .map(<[u8]>::to_vec);
+        }
+        match found.iter().all(|found| found.2.is_some()) {
+            true => Ok(()),
+            false => Err(self.too_few(lost)),
+        }
+    }
+
+    /// A part of a shard from whichever disk has it, the likeliest first.
+    async fn seek(&self, order: &[usize], shard: usize, part: &Range<usize>) -> Option<Vec<u8>> {
+        let likely = order.get(shard).into_iter();
+        let others = order.iter().enumerate().filter(|(at, _)| *at != shard);
+        for slot in likely.chain(others.map(|(_, slot)| slot)) {
+            if let Ok(asked) = self.ask(*slot, shard, part)
+                && let Ok(Some(bytes)) = self.check((shard, *slot), asked.await)
+            {
+                return Some(bytes);
+            }
+        }
+        None
+    }
+
+    /// Why a stripe cannot be read: disks are missing, or what they have is damaged.
+    fn too_few(&self, mut lost: Vec<VolumeError>) -> VolumeError {
+        let table = self.volume.table();
+        let is_whole = table.here().count() == table.membership.active().count();
+        let failed = |slot: usize| {
+            let disk = table.disk(slot);
+            disk.is_some_and(|disk| disk.engine.store().failure().is_some())
+        };
+        if table.is_single() || (is_whole && !table.here().any(failed)) {
+            return lost.remove(0);
+        }
+        VolumeError::NotHere {
+            missing: table.missing(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! How a stripe is spread over disks.
 
+use crate::codec::PARITY_MAX;
 use crate::limits::DISKS_MAX;
 
 /// `k` data shards and `m` parity shards, each on a disk of its own: any `m` of the disks
@@ -35,10 +36,28 @@ impl Scheme {
         Some(Scheme { k, m })
     }
 
+    /// The scheme for new blobs on a set of this many disks, with `parity` shards of parity in
+    /// place of the default: as wide, with fewer data shards or more. `None` if there can be no
+    /// such set: several disks have parity, and one data shard at least.
+    pub fn for_set(disks: usize, parity: Option<u8>) -> Option<Scheme> {
+        let scheme = Scheme::for_disks(disks)?;
+        let Some(m) = parity else {
+            return Some(scheme);
+        };
+        let k = scheme.width().checked_sub(m)?;
+        Scheme::new(k, m).filter(|_| (m > 0) == (disks > 1))
+    }
+
     /// `None` if no set could hold it.
     pub fn new(k: u8, m: u8) -> Option<Scheme> {
         let width = usize::from(k) + usize::from(m);
-        (k >= 1 && width <= DISKS_MAX).then_some(Scheme { k, m })
+        let possible = k >= 1 && usize::from(m) <= PARITY_MAX && width <= DISKS_MAX;
+        possible.then_some(Scheme { k, m })
+    }
+
+    /// Copies that survive the loss of as many disks.
+    pub(crate) fn copies(self) -> Scheme {
+        Scheme { k: 1, m: self.m }
     }
 
     /// Shards of one stripe.
@@ -71,5 +90,19 @@ mod tests {
         }
         assert_eq!(Scheme::new(0, 1), None);
         assert_eq!(Scheme::new(255, 255), None);
+        assert_eq!(Scheme::new(2, 5), None);
+    }
+
+    #[test]
+    fn parity_can_be_chosen_within_the_width() {
+        let scheme = |disks, parity| Scheme::for_set(disks, Some(parity)).map(|s| (s.k, s.m));
+        assert_eq!(scheme(6, 1), Some((4, 1)));
+        assert_eq!(scheme(6, 3), Some((2, 3)));
+        assert_eq!(scheme(6, 4), Some((1, 4)));
+        assert_eq!(scheme(2, 1), Some((1, 1)));
+        assert_eq!(scheme(6, 0), None, "several disks without parity");
+        assert_eq!(scheme(6, 5), None, "no data");
+        assert_eq!(scheme(1, 1), None, "parity without a disk for it");
+        assert_eq!(scheme(1, 0), Some((1, 0)));
     }
 }

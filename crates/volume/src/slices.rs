@@ -73,7 +73,7 @@ pub struct SliceMap {
 }
 
 impl SliceMap {
-    /// One slice for everything, on the first disk: the only map that this release uses.
+    /// One slice for everything, on the first disk.
     pub fn single() -> SliceMap {
         SliceMap {
             version: 1,
@@ -103,12 +103,6 @@ impl SliceMap {
     pub fn slices(&self) -> impl Iterator<Item = SliceId> {
         let ids: std::collections::BTreeSet<_> = self.ranges.iter().map(|r| r.slice).collect();
         ids.into_iter()
-    }
-
-    /// The first of the disks that hold a slice; `None`: there is no such slice.
-    pub(crate) fn disk_of(&self, slice: SliceId) -> Option<usize> {
-        let range = self.ranges.iter().find(|range| range.slice == slice)?;
-        range.disks.first().copied().map(usize::from)
     }
 
     /// Its bytes.
@@ -168,48 +162,61 @@ impl SliceMap {
         Some(SliceMap { version, ranges })
     }
 
+    /// The disks that each hold all of the metadata, the one that is read first; for the sets of
+    /// this release, which have one slice.
+    pub(crate) fn disks(&self) -> &[u8] {
+        self.ranges.first().map_or(&[], |range| &range.disks)
+    }
+
+    /// The next version, with the metadata on these disks.
+    pub(crate) fn with_disks(&self, disks: &[usize]) -> SliceMap {
+        let mut next = SliceMap::single();
+        next.version = self.version + 1;
+        // Slots are below `DISKS_MAX`.
+        next.ranges[0].disks = disks.iter().map(|disk| *disk as u8).collect();
+        next
+    }
+
     /// Says why this release cannot work with a map that it can read.
     fn check_usable(&self) -> Result<()> {
-        let single = SliceMap::single();
-        if *self == single {
-            Ok(())
-        } else if self.version > single.version {
-            Err(newer())
-        } else {
-            Err(corrupt(
-                "it is older than any map, or another than the first",
-            ))
+        match self.ranges.as_slice() {
+            [only] if only.slice == SliceId::ROOT && self.version > 0 => Ok(()),
+            _ => Err(newer()),
         }
     }
 
-    /// The map that stands on a set's disks. On a set that holds nothing yet it is written,
-    /// and durable when this returns.
-    pub(crate) fn load(engines: &[Engine]) -> Result<SliceMap> {
-        for engine in engines {
-            let key = Key::plain(map_key());
-            let snapshot = engine.snapshot();
-            let map = match snapshot.get(&key, Read::Blocking)? {
-                Some(found) => SliceMap::decode(found.value())?,
-                None => {
-                    let held = snapshot.scan(&[META_PREFIX], &[SET_PREFIX], 1, Read::Blocking)?;
-                    if !held.entries.is_empty() {
-                        return Err(corrupt("it is not there, although other data is"));
-                    }
-                    let map = SliceMap::single();
-                    engine.submit(Batch::new().put(key, map.encode()))?.wait()?;
-                    map
+    /// The map that stands on a disk; `None`: the disk holds none, and nothing else.
+    pub(crate) fn read(engine: &Engine) -> Result<Option<SliceMap>> {
+        let snapshot = engine.snapshot();
+        match snapshot.get(&map_key(), Read::Blocking)? {
+            Some(found) => {
+                let map = SliceMap::decode(found.value())?;
+                map.check_usable()?;
+                Ok(Some(map))
+            }
+            None => {
+                let held = snapshot.scan(&[META_PREFIX], &[SET_PREFIX], 1, Read::Blocking)?;
+                match held.entries.is_empty() {
+                    true => Ok(None),
+                    false => Err(corrupt("it is not there, although other data is")),
                 }
-            };
-            map.check_usable()?;
+            }
         }
-        Ok(SliceMap::single())
+    }
+
+    /// Adds the map to a batch.
+    pub(crate) fn add_to(&self, batch: Batch) -> Batch {
+        batch.put(map_key(), self.encode())
     }
 }
 
-fn map_key() -> Vec<u8> {
-    let mut key = vec![SET_PREFIX];
-    key.extend_from_slice(b"slices");
-    key
+fn map_key() -> Key {
+    set_key(b"slices")
+}
+
+/// The engine key of something that belongs to the set itself.
+pub(crate) fn set_key(name: &[u8]) -> Key {
+    Key::plain([&[SET_PREFIX], name].concat())
 }
 
 fn corrupt(why: &str) -> VolumeError {
@@ -248,8 +255,6 @@ mod tests {
         assert_eq!(map.slice_of(b"lzzz"), SliceId(0));
         assert_eq!(map.slice_of(b"m"), SliceId(7));
         assert_eq!(map.slice_of(b"\xff"), SliceId(0));
-        assert_eq!(map.disk_of(SliceId(7)), Some(1));
-        assert_eq!(map.disk_of(SliceId(8)), None);
         assert_eq!(map.slices().collect::<Vec<_>>(), [SliceId(0), SliceId(7)]);
     }
 
@@ -277,18 +282,21 @@ mod tests {
     #[test]
     fn other_maps_are_refused_by_name() {
         assert!(SliceMap::single().check_usable().is_ok());
-        let newer = map(2, &[(b"", 0, &[0]), (b"m", 7, &[1])]);
-        assert!(matches!(
-            newer.check_usable(),
-            Err(VolumeError::Newer { .. })
-        ));
-        let older = map(0, &[(b"", 0, &[0])]);
-        assert!(matches!(
-            older.check_usable(),
-            Err(VolumeError::Corrupt { .. })
-        ));
-        let other = map(1, &[(b"", 3, &[0])]);
-        assert!(other.check_usable().is_err());
+        let moved = SliceMap::single().with_disks(&[2, 5]);
+        assert!(moved.check_usable().is_ok());
+        assert_eq!((moved.version(), moved.disks()), (2, [2, 5].as_slice()));
+        let several = map(2, &[(b"", 0, &[0]), (b"m", 7, &[1])]);
+        for newer in [
+            several,
+            map(0, &[(b"", 0, &[0])]),
+            map(1, &[(b"", 3, &[0])]),
+        ] {
+            let refused = newer.check_usable();
+            assert!(
+                matches!(refused, Err(VolumeError::Newer { .. })),
+                "{newer:?}"
+            );
+        }
         let mut bytes = SliceMap::single().encode();
         bytes[0] = 2;
         assert!(matches!(

@@ -4,13 +4,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use shardstore::limits::SCAN_WORK;
-use shardstore::{Found, Key, Read, Snapshot, Step};
+use shardstore::{Engine, Found, Key, Read, Snapshot, Step};
 
 use crate::blob::{SHARD_PREFIX, shard_key_bytes};
 use crate::limits::{META_PAGE_BYTES, META_PAGE_ENTRIES, SCAN_SHARDS};
 use crate::meta::{META_PREFIX, MetaEntry, MetaPage, raw_bytes, raw_key};
 use crate::shard::{RawKey, ShardValue};
 use crate::slices::SET_PREFIX;
+use crate::table::Table;
 use crate::turns::let_others_go_first;
 use crate::{BlobId, Result, Volume, VolumeError};
 
@@ -19,7 +20,13 @@ use crate::{BlobId, Result, Volume, VolumeError};
 #[derive(Clone)]
 pub struct VolumeSnapshot {
     volume: Volume,
-    snapshots: Arc<Vec<Snapshot>>,
+    view: Arc<View>,
+}
+
+struct View {
+    table: Arc<Table>,
+    /// Where metadata is read, and the view of it; `None`: that disk is not here.
+    primary: Option<(Engine, Snapshot)>,
 }
 
 /// A shard that a scan over blobs came upon: the first of its blob that is on the disk.
@@ -36,54 +43,69 @@ pub struct BlobFrame {
 }
 
 impl VolumeSnapshot {
-    pub(crate) fn new(volume: Volume, snapshots: Vec<Snapshot>) -> VolumeSnapshot {
-        VolumeSnapshot {
-            volume,
-            snapshots: Arc::new(snapshots),
-        }
+    pub(crate) fn new(volume: Volume, table: Arc<Table>) -> VolumeSnapshot {
+        let engine = table.primary().and_then(|slot| table.engine(slot)).ok();
+        let primary = engine.map(|engine| (engine.clone(), engine.snapshot()));
+        let view = Arc::new(View { table, primary });
+        VolumeSnapshot { volume, view }
     }
 
-    /// Runs `f` on one disk's snapshot: at once if memory has the answer, else on one of the
-    /// disk's threads. The read is under way when this returns.
-    pub(crate) fn on_disk<T: Send + 'static>(
+    /// Runs `f` on a view of the metadata: of the disk that is read first; if that cannot read
+    /// what is asked for, of another one that has it too. That one's view is taken then: it
+    /// shows what was acknowledged when this was taken, and may show more.
+    async fn on_metadata<T: Send + 'static>(
         &self,
-        disk: usize,
-        mut f: impl FnMut(&Snapshot, Read) -> shardstore::Result<T> + Send + 'static,
-    ) -> Result<shardstore::Completion<T>> {
-        let disks = self.snapshots.len();
-        if disk >= disks {
-            return Err(VolumeError::Disks { disks });
+        f: impl FnMut(&Snapshot, Read) -> shardstore::Result<T> + Clone + Send + 'static,
+    ) -> Result<T> {
+        let others = self.view.table.slices.disks();
+        let others = others.get(1..).unwrap_or_default();
+        let again = (!others.is_empty()).then(|| f.clone());
+        let first = match &self.view.primary {
+            Some((engine, _)) => {
+                let (view, mut f) = (self.view.clone(), f);
+                let read = engine.read(move |_, how| match &view.primary {
+                    Some((_, snapshot)) => f(snapshot, how),
+                    None => Err(shardstore::Error::Closed),
+                });
+                match read.await {
+                    Ok(read) => return Ok(read),
+                    Err(error) => VolumeError::from(error),
+                }
+            }
+            None => VolumeError::NotHere {
+                missing: self.view.table.missing(),
+            },
+        };
+        if matches!(first, VolumeError::Busy | VolumeError::Closed) {
+            return Err(first);
         }
-        let snapshots = self.snapshots.clone();
-        Ok(self
-            .volume
-            .engine(disk)?
-            .read(move |_, how| match snapshots.get(disk) {
-                Some(snapshot) => f(snapshot, how),
-                None => Err(shardstore::Error::Closed),
-            }))
+        for slot in others {
+            if let Some(again) = again.clone()
+                && let Ok(read) = self.volume.read_disk(usize::from(*slot), again)
+                && let Ok(read) = read.await
+            {
+                return Ok(read);
+            }
+        }
+        Err(first)
     }
 
     /// The entry of a metadata key, whose stem is the one that it was put with.
     pub async fn meta_get(&self, key: &Key) -> Result<Option<MetaEntry>> {
         let raw = raw_key(key);
-        let disk = self.volume.meta_disk(key.as_bytes())?;
-        let found = self
-            .on_disk(disk, move |snapshot, how| snapshot.get(&raw, how))?
-            .await?;
-        Ok(found.map(MetaEntry::from))
+        let found = self.on_metadata(move |snapshot, how| snapshot.get(&raw, how));
+        Ok(found.await?.map(MetaEntry::from))
     }
 
     /// The entry of the first live metadata key that has this stem.
     pub async fn meta_first(&self, stem: &[u8]) -> Result<Option<MetaEntry>> {
         let raw = raw_bytes(stem);
-        let disk = self.volume.meta_disk(stem)?;
         let mut from = raw.clone();
         loop {
             let stem = raw.clone();
-            let step = self.on_disk(disk, move |snapshot, how| {
+            let step = self.on_metadata(move |snapshot, how| {
                 snapshot.first_step(&stem, &from, SCAN_WORK, how)
-            })?;
+            });
             match step.await? {
                 Step::Done(found) => return Ok(found.map(MetaEntry::from)),
                 Step::GoOn(next) => from = next,
@@ -98,10 +120,9 @@ impl VolumeSnapshot {
     /// is given a bounded amount.
     pub async fn meta_scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<MetaPage> {
         let (raw_from, raw_to) = (raw_bytes(from), raw_bytes(to));
-        let disk = self.volume.meta_disk(from)?;
-        let page = self.on_disk(disk, move |snapshot, how| {
+        let page = self.on_metadata(move |snapshot, how| {
             scan_bounded(snapshot, &raw_from, &raw_to, limit, how)
-        })?;
+        });
         let (page, work_left) = page.await?;
         if work_left == 0 {
             let_others_go_first().await;
@@ -113,32 +134,43 @@ impl VolumeSnapshot {
     /// out. `None`: no such entry.
     pub async fn meta_body(&self, key: &Key, range: Range<u32>) -> Result<Option<Vec<u8>>> {
         let raw = raw_key(key);
-        let disk = self.volume.meta_disk(key.as_bytes())?;
-        let read = self.on_disk(disk, move |snapshot, how| {
+        let read = self.on_metadata(move |snapshot, how| {
             let Some(found) = snapshot.get(&raw, how)? else {
                 return Ok(None);
             };
             snapshot.read_payload(&found, range.clone(), how).map(Some)
-        })?;
-        Ok(read.await?)
+        });
+        read.await
     }
 
     /// The first shard on the disks at or behind `from`, in the order of blob ids: walks
     /// over all blobs, for the sweep. Ask again from the next id.
     pub async fn blob_at_or_after(&self, from: BlobId) -> Result<Option<BlobFrame>> {
-        let mut from = shard_key_bytes(from, 0, 0).to_vec();
-        loop {
-            let scan = self.on_disk(0, move |snapshot, how| {
-                snapshot.scan_step(&from, &[SHARD_PREFIX + 1], 1, &mut { SCAN_WORK }, how)
-            })?;
-            let page = scan.await?;
-            match (page.entries.first(), page.next) {
-                (Some(found), _) => return frame_of(found).map(Some),
-                (None, Some(next)) => from = next,
-                (None, None) => return Ok(None),
+        let mut first: Option<BlobFrame> = None;
+        for slot in self.view.table.here() {
+            let mut from = shard_key_bytes(from, 0, 0).to_vec();
+            let found = loop {
+                let scan = self.volume.read_disk(slot, move |snapshot, how| {
+                    snapshot.scan_step(&from, &[SHARD_PREFIX + 1], 1, &mut { SCAN_WORK }, how)
+                })?;
+                let page = scan.await?;
+                match (page.entries.first(), page.next) {
+                    (Some(found), _) => break Some(frame_of(found)?),
+                    (None, Some(next)) => from = next,
+                    (None, None) => break None,
+                }
+                let_others_go_first().await;
+            };
+            let place = |frame: &BlobFrame| (frame.blob, frame.stripe, frame.shard);
+            if let Some(found) = found
+                && first
+                    .as_ref()
+                    .is_none_or(|first| place(&found) < place(first))
+            {
+                first = Some(found);
             }
-            let_others_go_first().await;
         }
+        Ok(first)
     }
 
     /// How many stripes reach from 0 to the last one on the disks, and shards per stripe.
@@ -147,25 +179,28 @@ impl VolumeSnapshot {
             Some(next) => shard_key_bytes(next, 0, 0).to_vec(),
             None => vec![SHARD_PREFIX + 1],
         };
-        let mut from = shard_key_bytes(blob, 0, 0).to_vec();
         let (mut stripes, mut width) = (0, 0);
-        loop {
-            let to = end.clone();
-            let scan = self.on_disk(0, move |snapshot, how| {
-                snapshot.scan_step(&from, &to, SCAN_SHARDS, &mut { SCAN_WORK }, how)
-            })?;
-            let page = scan.await?;
-            for found in &page.entries {
-                let frame = frame_of(found)?;
-                stripes = frame.stripe.saturating_add(1);
-                width = width.max(frame.shard.saturating_add(1));
+        for slot in self.view.table.here() {
+            let mut from = shard_key_bytes(blob, 0, 0).to_vec();
+            loop {
+                let to = end.clone();
+                let scan = self.volume.read_disk(slot, move |snapshot, how| {
+                    snapshot.scan_step(&from, &to, SCAN_SHARDS, &mut { SCAN_WORK }, how)
+                })?;
+                let page = scan.await?;
+                for found in &page.entries {
+                    let frame = frame_of(found)?;
+                    stripes = frame.stripe.saturating_add(1).max(stripes);
+                    width = width.max(frame.shard.saturating_add(1));
+                }
+                match page.next {
+                    Some(next) => from = next,
+                    None => break,
+                }
+                let_others_go_first().await;
             }
-            match page.next {
-                Some(next) => from = next,
-                None => return Ok((stripes > 0).then_some((stripes, width))),
-            }
-            let_others_go_first().await;
         }
+        Ok((stripes > 0).then_some((stripes, width)))
     }
 }
 

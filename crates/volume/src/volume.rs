@@ -2,17 +2,26 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use shardstore::limits::BATCH_ENTRIES_MAX;
-use shardstore::{Batch, Dependency, Engine, Identity, Space, Stats};
+use shardstore::{Batch, Dependency, Engine, Identity, Read, Snapshot, Space, Stats};
 
 use crate::deletion::Deletions;
-use crate::limits::{IN_FLIGHT_BYTES_DEFAULT, SHARD_BYTES_MAX};
+use crate::keep::Keeping;
+use crate::limits::{IN_FLIGHT_BYTES_DEFAULT, SHARD_BYTES_MAX, SHARD_BYTES_MIN, STRIPE_BYTES_MAX};
+use crate::membership::MemberState;
 use crate::meta::MetaBatch;
+use crate::mirror::Mirror;
 use crate::pins::{BlobPin, Pins};
-use crate::slices::{SliceId, SliceMap};
-use crate::{BlobId, BlobRef, BlobWriter, Deletion, Result, Scheme, VolumeError, VolumeSnapshot};
+use crate::placement::Place;
+use crate::slices::SliceMap;
+use crate::start::{Started, start};
+use crate::table::{SetDisk, Table};
+use crate::{
+    BlobId, BlobRef, BlobWriter, Deletion, Ledger, Receipt, Result, Scheme, VolumeError,
+    VolumeSnapshot,
+};
 
 /// Knobs; every one may be chosen anew at each start.
 #[derive(Debug, Clone)]
@@ -23,6 +32,10 @@ pub struct VolumeOptions {
     pub in_flight_bytes_max: usize,
     /// Bytes of a full shard of new blobs; less where a disk allows less, never above 1 MiB.
     pub shard_bytes_max: u32,
+    /// Parity shards of each stripe of a new set of several disks, if not by default.
+    pub parity: Option<u8>,
+    /// Start although disks are missing that may know better; see `docs/operations.md`.
+    pub start_degraded: bool,
 }
 
 impl Default for VolumeOptions {
@@ -30,6 +43,8 @@ impl Default for VolumeOptions {
         VolumeOptions {
             in_flight_bytes_max: IN_FLIGHT_BYTES_DEFAULT,
             shard_bytes_max: SHARD_BYTES_MAX as u32,
+            parity: None,
+            start_degraded: false,
         }
     }
 }
@@ -37,14 +52,15 @@ impl Default for VolumeOptions {
 /// A set of disks. Clones share it.
 #[derive(Clone)]
 pub struct Volume {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    engines: Vec<Engine>,
-    slices: SliceMap,
-    scheme: Scheme,
-    shard_bytes: u32,
+pub(crate) struct Inner {
+    table: Arc<RwLock<Arc<Table>>>,
+    pub(crate) mirror: Arc<Mirror>,
+    pub(crate) keeping: Arc<Keeping>,
+    shard_bytes_max: u32,
+    warnings: Vec<String>,
     epoch: u64,
     next_blob: AtomicU64,
     in_flight_bytes_max: usize,
@@ -72,9 +88,15 @@ impl InFlight {
     }
 }
 
-/// One disk of the set, for metrics.
+/// One disk of the set that is here, for metrics.
 #[derive(Debug, Clone)]
 pub struct DiskStats {
+    /// Its path.
+    pub name: String,
+    /// Its number in the set.
+    pub slot: usize,
+    /// What it is in the set.
+    pub state: MemberState,
     /// Who it is.
     pub identity: Identity,
     /// How full it is, in bytes.
@@ -88,8 +110,18 @@ pub struct DiskStats {
 /// The set, for metrics.
 #[derive(Debug, Clone, Default)]
 pub struct VolumeStats {
-    /// By their number in the set.
+    /// Those that are here, by their number in the set.
     pub disks: Vec<DiskStats>,
+    /// Disks that belong to the set.
+    pub members: usize,
+    /// Why nothing is written, if that is so.
+    pub refusal: Option<String>,
+    /// What the last walk over all stripes counted; of a set of several disks.
+    pub ledger: Ledger,
+    /// Shards that were rebuilt since the start.
+    pub shards_healed: u64,
+    /// Entries of metadata that were copied to another disk since the start.
+    pub metadata_copied: u64,
     /// Bytes of stripes on their way to the disks.
     pub in_flight_bytes: u64,
     /// Blobs that are being read.
@@ -107,35 +139,50 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Volume {
-    /// A set of these disks, with default options. Today exactly one.
+    /// A set of these disks, with default options and without names.
     pub fn new(engines: Vec<Engine>) -> Result<Volume> {
         Volume::with_options(engines, VolumeOptions::default())
     }
 
-    /// A set of these disks. Today exactly one; another number is [`VolumeError::Disks`].
-    /// Blocks while the map of slices is read, or, on a set that holds nothing yet, written.
+    /// A set of these disks, named by their numbers.
     pub fn with_options(engines: Vec<Engine>, options: VolumeOptions) -> Result<Volume> {
-        let disks = engines.len();
-        let (Some(scheme), 1) = (Scheme::for_disks(disks), disks) else {
-            return Err(VolumeError::Disks { disks });
+        let named = |(number, engine)| SetDisk {
+            name: format!("disk {number}"),
+            engine,
         };
-        let payload_bytes = engines
-            .iter()
-            .map(|e| e.store().geometry().payload_bytes_max);
-        let wanted = options.shard_bytes_max.clamp(1, SHARD_BYTES_MAX as u32);
-        let shard_bytes = payload_bytes.fold(wanted, u32::min);
-        // A disk's epoch counts the runs in which it was opened, so that the largest has never
-        // been seen before. It belongs to the set: with several disks it is made durable on
-        // each of them before anything is served, else the loss of the disk that was opened
-        // most often would take it back, and blob ids and commit sequences with it.
-        let epoch = engines.iter().map(|e| e.store().epoch()).fold(0, u64::max);
-        let slices = SliceMap::load(&engines)?;
+        let disks = engines.into_iter().enumerate().map(named).collect();
+        Volume::open(disks, options)
+    }
+
+    /// Makes a set of disks usable: a new one of disks that hold nothing, or one that was there
+    /// before, of which disks may be missing. Blocks while a few records are read and written.
+    ///
+    /// # Errors
+    /// [`VolumeError::Set`] says why these disks are no set that can be used, and what to do.
+    pub fn open(disks: Vec<SetDisk>, options: VolumeOptions) -> Result<Volume> {
+        let Started {
+            table,
+            epoch,
+            warnings,
+        } = start(disks, &options)?;
+        let (replicas, refusal) = (table.replicas(), table.refusal());
+        let table = Arc::new(RwLock::new(Arc::new(table)));
+        let keeping = Arc::new(Keeping::default());
+        let (engines, waking) = (table.clone(), keeping.clone());
+        let mirror = Arc::new(Mirror::new(
+            epoch,
+            replicas.clone(),
+            Box::new(move |slot| Some(current(&engines).engine(slot).ok()?.clone())),
+            Box::new(move || waking.wake()),
+        ));
+        mirror.set_replicas(replicas, refusal);
         Ok(Volume {
             inner: Arc::new(Inner {
-                engines,
-                slices,
-                scheme,
-                shard_bytes,
+                table,
+                mirror,
+                keeping,
+                shard_bytes_max: options.shard_bytes_max.clamp(1, SHARD_BYTES_MAX as u32),
+                warnings,
                 epoch,
                 next_blob: AtomicU64::new(0),
                 in_flight_bytes_max: options.in_flight_bytes_max,
@@ -146,27 +193,105 @@ impl Volume {
         })
     }
 
+    /// What whoever runs the set should know of its start.
+    pub fn warnings(&self) -> &[String] {
+        &self.inner.warnings
+    }
+
+    /// The set as it is now.
+    pub(crate) fn table(&self) -> Arc<Table> {
+        current(&self.inner.table)
+    }
+
+    /// Replaces the table, and says so to whoever commits metadata.
+    pub(crate) fn install(&self, table: Table) {
+        let (replicas, refusal) = (table.replicas(), table.refusal());
+        *self
+            .inner
+            .table
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        self.inner.mirror.set_replicas(replicas, refusal);
+        self.inner.keeping.request_heal();
+    }
+
     /// The number of this run: grows with every start, crash or not, and with nothing else.
-    /// It is the set's: the largest of its disks', durable on all of them before anything is
-    /// served.
+    /// On a set of several disks it is durable on all that are here before anything is served.
     pub fn epoch(&self) -> u64 {
         self.inner.epoch
     }
 
-    /// The scheme that new blobs are written with.
+    /// The scheme that new blobs are written with when all disks are there.
     pub fn scheme(&self) -> Scheme {
-        self.inner.scheme
+        self.table().scheme()
     }
 
-    /// Bytes of a full shard of new blobs.
-    pub fn shard_bytes(&self) -> u32 {
-        self.inner.shard_bytes
+    /// Bytes of a full shard of a new blob.
+    pub(crate) fn shard_bytes(&self, scheme: Scheme) -> u32 {
+        let engines = self.table();
+        let engines = engines.disks.iter().flatten().map(|disk| &disk.engine);
+        let payload = engines.map(|engine| engine.store().geometry().payload_bytes_max);
+        let share = STRIPE_BYTES_MAX / usize::from(scheme.k);
+        let share = share.next_multiple_of(SHARD_BYTES_MIN).min(SHARD_BYTES_MAX);
+        // At most `SHARD_BYTES_MAX`.
+        payload.fold(self.inner.shard_bytes_max.min(share as u32), u32::min)
     }
 
     /// A consistent view of metadata and blobs.
     pub fn snapshot(&self) -> VolumeSnapshot {
-        let snapshots = self.inner.engines.iter().map(Engine::snapshot).collect();
-        VolumeSnapshot::new(self.clone(), snapshots)
+        VolumeSnapshot::new(self.clone(), self.table())
+    }
+
+    /// Runs `f` on a fresh snapshot of one disk: at once if memory has the answer, else on one
+    /// of the disk's threads. The read is under way when this returns.
+    pub(crate) fn read_disk<T: Send + 'static>(
+        &self,
+        slot: usize,
+        mut f: impl FnMut(&Snapshot, Read) -> shardstore::Result<T> + Send + 'static,
+    ) -> Result<shardstore::Completion<T>> {
+        let table = self.table();
+        let engine = table.engine(slot)?;
+        let snapshot = engine.snapshot();
+        Ok(engine.read(move |_, how| f(&snapshot, how)))
+    }
+
+    /// The scheme of a new blob: that of the whole set if the disks that are there can hold it
+    /// with all of its parity but one shard missing; else as many copies as it would survive
+    /// losses.
+    pub(crate) fn plan(&self) -> Result<Scheme> {
+        let table = self.table();
+        let scheme = table.scheme();
+        if table.is_single() {
+            // The engine says itself whether it has room.
+            return Ok(scheme);
+        }
+        let places = self.places()?.len();
+        Ok(match places > usize::from(scheme.k) {
+            true => scheme,
+            false => scheme.copies(),
+        })
+    }
+
+    /// The disks that shards may go to now.
+    pub(crate) fn places(&self) -> Result<Vec<Place>> {
+        let table = self.table();
+        if table.is_single() {
+            return Ok(table.places_here());
+        }
+        if table.refusal().is_some() {
+            return Err(VolumeError::NotHere {
+                missing: table.missing(),
+            });
+        }
+        Ok(table.places())
+    }
+
+    /// How metadata is on stable storage: in copies.
+    pub fn metadata_receipt(&self) -> Receipt {
+        let copies = self.table().slices.disks().len();
+        // As many as a set has disks.
+        let m = u8::try_from(copies.saturating_sub(1)).unwrap_or(u8::MAX);
+        Receipt::whole(Scheme { k: 1, m })
     }
 
     /// Begins a blob. `label` stands in its first frame, for rescue and for the sweep of
@@ -231,7 +356,7 @@ impl Volume {
         let width = blob.scheme.width();
         self.inner
             .deletions
-            .start_later(blob.id, blob.stripes(), width);
+            .start_later(self, blob.id, blob.stripes(), width);
     }
 
     /// Deletes a blob of which only the id is known. `None`: no frame of it is there.
@@ -258,12 +383,12 @@ impl Volume {
         // A deletion may move from one table to the other in between, so the first is looked
         // at twice.
         let nobody_waits = || self.inner.pins.counts().1 == 0;
-        nobody_waits() && self.inner.deletions.counts() == (0, 0) && nobody_waits()
+        nobody_waits() && self.inner.deletions.counts(&self.inner.pins) == (0, 0) && nobody_waits()
     }
 
     /// Which slice a metadata key is to be in.
-    pub fn slices(&self) -> &SliceMap {
-        &self.inner.slices
+    pub fn slices(&self) -> Arc<SliceMap> {
+        self.table().slices.clone()
     }
 
     /// Queues a batch of metadata, all of whose keys are in one slice. Its entries are visible
@@ -271,37 +396,23 @@ impl Volume {
     /// bounded time and is then told to come again, through the dependency.
     pub fn commit(&self, batch: MetaBatch) -> Result<Dependency> {
         let slice = batch.slice().ok_or(VolumeError::NotOneSlice)?;
-        let disk = self.inner.slices.disk_of(slice);
-        let disk = disk.ok_or(VolumeError::NotOneSlice)?;
-        Ok(self.engine(disk)?.submit(batch.batch)?)
-    }
-
-    /// The disk that holds a metadata key.
-    pub(crate) fn meta_disk(&self, key: &[u8]) -> Result<usize> {
-        let slice = SliceId::split(key).and_then(|(slice, _)| self.inner.slices.disk_of(slice));
-        slice.ok_or(VolumeError::NotOneSlice)
-    }
-
-    /// The disk that holds a shard. One disk holds all.
-    pub(crate) fn shard_disk(&self, _blob: BlobId, _stripe: u32, _shard: u8) -> usize {
-        0
-    }
-
-    pub(crate) fn engine(&self, disk: usize) -> Result<&Engine> {
-        let disks = self.inner.engines.len();
-        self.inner
-            .engines
-            .get(disk)
-            .ok_or(VolumeError::Disks { disks })
+        let table = self.table();
+        if table.slices.slices().all(|known| known != slice) {
+            return Err(VolumeError::NotOneSlice);
+        }
+        let MetaBatch { batch, after, .. } = batch;
+        if table.is_single() {
+            let batch = after.into_iter().fold(batch, Batch::after);
+            return Ok(table.engine(table.primary()?)?.submit(batch)?);
+        }
+        Ok(self.inner.mirror.commit(batch, after))
     }
 
     /// Most shards of one deleting batch.
     pub(crate) fn delete_shards_max(&self) -> usize {
-        let bytes = self
-            .inner
-            .engines
-            .iter()
-            .map(|e| e.store().geometry().batch_bytes_max());
+        let table = self.table();
+        let disks = table.disks.iter().flatten();
+        let bytes = disks.map(|disk| disk.engine.store().geometry().batch_bytes_max());
         let bytes = bytes.fold(usize::MAX, usize::min);
         let by_bytes = bytes / crate::limits::SHARD_KEY_BYTES;
         by_bytes
@@ -312,7 +423,7 @@ impl Volume {
     /// Submits a stripe's batch when the bytes in flight allow it.
     pub(crate) async fn submit_admitted(
         &self,
-        disk: usize,
+        slot: usize,
         batch: Batch,
         bytes: usize,
     ) -> Result<Dependency> {
@@ -330,7 +441,7 @@ impl Volume {
                     Some(oldest) => oldest,
                     None => {
                         let batch = batch.take().unwrap_or_default();
-                        let dependency = self.engine(disk)?.submit(batch)?;
+                        let dependency = self.table().engine(slot)?.submit(batch)?;
                         in_flight.stripes.push_back((dependency.clone(), bytes));
                         in_flight.bytes += bytes;
                         return Ok(dependency);
@@ -344,21 +455,34 @@ impl Volume {
 
     /// For metrics and health.
     pub fn stats(&self) -> VolumeStats {
-        let disks = self.inner.engines.iter().map(|engine| DiskStats {
-            identity: engine.store().identity(),
-            space: engine.store().space(),
-            stats: engine.store().stats(),
-            failure: engine.store().failure(),
-        });
+        let table = self.table();
+        let stats = |slot: usize| {
+            let disk = table.disk(slot)?;
+            let store = disk.engine.store();
+            Some(DiskStats {
+                name: disk.name.clone(),
+                slot,
+                state: table.membership.at(slot)?.state,
+                identity: store.identity(),
+                space: store.space(),
+                stats: store.stats(),
+                failure: store.failure(),
+            })
+        };
         let in_flight_bytes = {
             let mut in_flight = lock(&self.inner.in_flight);
             in_flight.forget_settled();
             in_flight.bytes as u64
         };
         let (pinned, parked) = self.inner.pins.counts();
-        let (unsettled, failed) = self.inner.deletions.counts();
+        let (unsettled, failed) = self.inner.deletions.counts(&self.inner.pins);
         VolumeStats {
-            disks: disks.collect(),
+            disks: table.here().filter_map(stats).collect(),
+            members: table.membership.active().count(),
+            refusal: table.refusal(),
+            ledger: self.inner.keeping.ledger(),
+            shards_healed: self.inner.keeping.healed(),
+            metadata_copied: self.inner.keeping.copied(),
             in_flight_bytes,
             blobs_pinned: pinned,
             deletions_unsettled: unsettled + parked,
@@ -366,24 +490,30 @@ impl Volume {
         }
     }
 
-    /// The first failure of a disk, if one has failed.
+    /// Why nothing can be written, if that is so: the only disk has failed, or too many have.
     pub fn failure(&self) -> Option<String> {
-        self.inner
-            .engines
-            .iter()
-            .find_map(|engine| engine.store().failure())
+        let table = self.table();
+        if !table.is_single() {
+            return table.refusal();
+        }
+        let mut disks = table.disks.iter().flatten();
+        disks.find_map(|disk| disk.engine.store().failure())
     }
 
-    /// The failure of the disk that holds a metadata key, if it has failed.
-    pub fn meta_failure(&self, key: &[u8]) -> Result<Option<String>> {
-        Ok(self.engine(self.meta_disk(key)?)?.store().failure())
-    }
-
-    /// Commits what is queued, checkpoints, and stops the engines.
+    /// Commits what is queued, checkpoints, and stops the engines. What failed before does not
+    /// keep the others from it.
     pub fn close(&self) -> Result<()> {
-        self.inner
-            .engines
-            .iter()
-            .try_for_each(|engine| engine.close().map_err(VolumeError::from))
+        let table = self.table();
+        let close = |disk: &SetDisk| disk.engine.close();
+        let closed: Vec<_> = table.disks.iter().flatten().map(close).collect();
+        if table.is_single() || table.refusal().is_some() {
+            return Ok(closed.into_iter().collect::<shardstore::Result<()>>()?);
+        }
+        Ok(())
     }
+}
+
+fn current(table: &RwLock<Arc<Table>>) -> Arc<Table> {
+    let table = table.read().unwrap_or_else(PoisonError::into_inner);
+    table.clone()
 }

@@ -5,13 +5,18 @@
 //! up to `WINDOW_STRIPES` on their way to the disks.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use shardstore::{Batch, Dependency};
 
 use crate::blob::shard_key;
-use crate::limits::{LABEL_BYTES_MAX, WINDOW_STRIPES};
+use crate::join::when_decided;
+use crate::limits::{LABEL_BYTES_MAX, SMALL_BLOB_BYTES, WINDOW_STRIPES};
+use crate::placement;
 use crate::shard::{ShardValue, Trailer};
-use crate::{BlobId, BlobRef, Result, Volume, VolumeError};
+use crate::stripe::Cut;
+use crate::{BlobId, BlobRef, Result, Scheme, Volume, VolumeError};
 
 /// A blob that is being written. Dropped before [`finish`](BlobWriter::finish) has
 /// returned, it deletes what it wrote.
@@ -27,6 +32,7 @@ pub struct BlobWriter {
     submitted: u32,
     /// Those of them that may not be durable yet, oldest first.
     window: VecDeque<Dependency>,
+    receipt: Receipt,
     /// Set while a call is under way: a call that failed or was cancelled leaves it set.
     broken: bool,
 }
@@ -37,7 +43,43 @@ pub struct FinishedBlob {
     volume: Volume,
     blob: BlobRef,
     dependencies: Vec<Dependency>,
+    receipt: Receipt,
     kept: bool,
+}
+
+/// How something came to be on stable storage, once its dependencies are persistent: as data
+/// and parity shards, `4+2`, or as copies, `1+2`.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    scheme: Scheme,
+    /// Shards that the weakest stripe has.
+    shards: Arc<AtomicU8>,
+}
+
+impl Receipt {
+    /// For what has a scheme, until something is found missing.
+    pub(crate) fn whole(scheme: Scheme) -> Receipt {
+        Receipt {
+            scheme,
+            shards: Arc::new(AtomicU8::new(u8::MAX)),
+        }
+    }
+
+    fn note(&self, shards: usize) {
+        let shards = u8::try_from(shards).unwrap_or(u8::MAX);
+        self.shards.fetch_min(shards, Ordering::SeqCst);
+    }
+}
+
+impl std::fmt::Display for Receipt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shards = self.shards.load(Ordering::SeqCst).min(self.scheme.width());
+        let scheme = Scheme {
+            k: self.scheme.k,
+            m: shards.saturating_sub(self.scheme.k),
+        };
+        scheme.fmt(f)
+    }
 }
 
 impl BlobWriter {
@@ -55,13 +97,14 @@ impl BlobWriter {
                 limit: LABEL_BYTES_MAX,
             });
         }
+        let scheme = volume.plan()?;
         let blob = BlobRef {
             id,
             plain_len: 0,
             stored_len: 0,
             transforms: Vec::new(),
-            scheme: volume.scheme(),
-            shard_bytes: volume.shard_bytes(),
+            scheme,
+            shard_bytes: volume.shard_bytes(scheme),
         };
         Ok(BlobWriter {
             volume,
@@ -71,13 +114,24 @@ impl BlobWriter {
             size_hint,
             submitted: 0,
             window: VecDeque::new(),
+            receipt: Receipt::whole(scheme),
             broken: false,
         })
     }
 
-    /// What the blob would be if it were finished now.
-    pub fn blob(&self) -> &BlobRef {
-        &self.blob
+    /// What the blob would be if it were finished now. A small one is kept as copies, so that one
+    /// disk has all of it.
+    pub fn blob(&self) -> BlobRef {
+        let mut blob = self.blob.clone();
+        if self.submitted == 0 {
+            let copies = blob.scheme.copies();
+            let shard_bytes = self.volume.shard_bytes(copies);
+            let limit = (SMALL_BLOB_BYTES as u64).min(u64::from(shard_bytes));
+            if blob.stored_len <= limit {
+                (blob.scheme, blob.shard_bytes) = (copies, shard_bytes);
+            }
+        }
+        blob
     }
 
     /// Appends bytes; waits while too many are on their way to the disks. If the future is
@@ -112,6 +166,7 @@ impl BlobWriter {
             volume: self.volume.clone(),
             blob: self.blob.clone(),
             dependencies: std::mem::take(&mut self.window).into(),
+            receipt: self.receipt.clone(),
             kept: false,
         })
     }
@@ -145,6 +200,14 @@ impl BlobWriter {
             }
             self.window.pop_front();
         }
+        let places = self.volume.places()?;
+        if self.submitted == 0 && trailer.is_some() {
+            self.blob = self.blob();
+            self.receipt = Receipt::whole(self.blob.scheme);
+        }
+        if self.submitted == 0 && self.blob.scheme.width() > 1 {
+            self.volume.pins().doom(self.blob.id);
+        }
         let number = self.submitted;
         let Some(count) = number.checked_add(1) else {
             let (what, limit) = ("the number of stripes of a blob", u32::MAX as usize);
@@ -167,16 +230,72 @@ impl BlobWriter {
             }),
         };
         let value = value.encode()?;
-        let payload = std::mem::take(&mut self.stripe);
-        let bytes = payload.len();
-        // With more than one disk the stripe is cut into k shards here, and m are computed.
-        let key = shard_key(self.blob.id, number, 0);
-        let batch = Batch::new().put_with_payload(key, value, payload);
-        let disk = self.volume.shard_disk(self.blob.id, number, 0);
-        let dependency = self.volume.submit_admitted(disk, batch, bytes).await?;
+        let stripe = std::mem::take(&mut self.stripe);
+        let cut = Cut {
+            scheme: self.blob.scheme,
+            len: stripe.len(),
+        };
+        let shards = match self.blob.scheme.width() {
+            1 => vec![stripe],
+            _ => cut.shards(&stripe),
+        };
+        let slots = placement::order(self.blob.id, number, &places);
+        // One shard beyond those that are needed, so that a loss can follow.
+        let least = match shards.len() {
+            1 => 1,
+            _ => usize::from(self.blob.scheme.k) + 1,
+        };
+        if slots.len() < least {
+            return Err(VolumeError::OutOfSpace);
+        }
+        let mut parts = Vec::with_capacity(shards.len());
+        for ((shard, payload), slot) in (0..).zip(shards).zip(slots) {
+            let bytes = payload.len();
+            let key = shard_key(self.blob.id, number, shard);
+            let batch = Batch::new().put_with_payload(key, value.clone(), payload);
+            // From here on something of the stripe may be on a disk.
+            self.submitted = count;
+            let submitted = self.volume.submit_admitted(slot, batch, bytes).await;
+            parts.push(match submitted {
+                Ok(dependency) => dependency,
+                Err(VolumeError::Busy) => return Err(VolumeError::Busy),
+                Err(error) => Dependency::failed(shardstore::Error::Failed {
+                    reason: error.to_string(),
+                }),
+            });
+        }
+        let dependency = self.enough_of(parts, least);
         self.submitted = count;
         self.window.push_back(dependency);
         Ok(())
+    }
+}
+
+impl BlobWriter {
+    /// Persistent once all shards are decided and at least `least` of them are persistent.
+    fn enough_of(&self, mut parts: Vec<Dependency>, least: usize) -> Dependency {
+        if least == 1
+            && let Some(only) = parts.pop()
+        {
+            return only;
+        }
+        let (completer, dependency) = Dependency::pair();
+        let (receipt, volume) = (self.receipt.clone(), self.volume.clone());
+        when_decided(parts, move |results| {
+            let durable = results.iter().filter(|result| result.is_ok()).count();
+            receipt.note(durable);
+            let failed = results.into_iter().find_map(|result| result.err());
+            match failed {
+                Some(error) if durable < least => completer.complete(Err(error)),
+                failed => {
+                    if failed.is_some() {
+                        volume.look_for_missing_shards();
+                    }
+                    completer.complete(Ok(()));
+                }
+            }
+        });
+        dependency
     }
 }
 
@@ -202,15 +321,21 @@ impl FinishedBlob {
         &self.dependencies
     }
 
+    /// How the blob is on stable storage, once its dependencies are persistent.
+    pub fn receipt(&self) -> Receipt {
+        self.receipt.clone()
+    }
+
     /// Something refers to the blob now: it stays.
     pub fn keep(mut self) -> BlobRef {
         self.kept = true;
+        self.volume.pins().settle(self.blob.id);
         self.blob.clone()
     }
 
     /// Nothing came to refer to the blob: it is deleted by
     /// [`Volume::housekeep`], not at once. Unlike dropping it, this may be called by whoever
-    /// decides a dependency, who may hold a lock of the engine.
+    /// decides a dependency.
     pub fn discard_later(mut self) {
         self.kept = true;
         self.volume.delete_blob_later(&self.blob);

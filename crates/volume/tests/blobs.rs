@@ -62,6 +62,7 @@ fn open(disk: &Arc<SimDisk>) -> Volume {
     let options = VolumeOptions {
         in_flight_bytes_max: 3 * STRIPE,
         shard_bytes_max: STRIPE as u32,
+        ..VolumeOptions::default()
     };
     Volume::with_options(vec![engine], options).unwrap()
 }
@@ -518,7 +519,7 @@ fn the_map_of_slices_is_written_once_and_read_at_every_start() {
     let disk = formatted(4 << 20);
     open(&disk).close().unwrap();
     let volume = open(&disk);
-    assert_eq!(volume.slices(), &SliceMap::single());
+    assert_eq!(*volume.slices(), SliceMap::single());
     volume.close().unwrap();
     let mut newer = SliceMap::single().encode();
     newer[1] += 1;
@@ -537,7 +538,7 @@ fn the_map_of_slices_is_written_once_and_read_at_every_start() {
 fn a_set_is_of_one_disk() {
     assert!(matches!(
         Volume::new(Vec::new()),
-        Err(VolumeError::Disks { disks: 0 })
+        Err(VolumeError::Set { .. })
     ));
 }
 

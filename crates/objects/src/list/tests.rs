@@ -2,9 +2,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::block_on::block_on;
 use crate::model::Model;
 use crate::random::Random;
+use volume::block_on;
 
 const BUCKET: BucketId = BucketId(5);
 

@@ -120,6 +120,7 @@ impl World {
         let options = VolumeOptions {
             in_flight_bytes_max: 8 * STRIPE,
             shard_bytes_max: STRIPE as u32,
+            ..VolumeOptions::default()
         };
         let volume = Volume::with_options(vec![engine.clone()], options).unwrap();
         let options = ObjectsOptions {

@@ -15,7 +15,7 @@ impl Wake for Unpark {
 }
 
 /// Blocks until the future is ready. Must not be called from a task of a runtime.
-pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     let mut future = pin!(future);

@@ -1,0 +1,135 @@
+//! Blobs that were deleted while members of the set were away: what these have of them is deleted
+//! when they are back, and until then it is noted.
+//!
+//! ```text
+//! engine key   04 | "gone" | 16 bytes of the blob's id, on the replicas of the metadata
+//! value        u16 LE: a bit for each slot whose disk has not heard of it
+//! ```
+//! What must always hold: a deletion counts as done only when its note is durable.
+
+use shardstore::{Batch, Key, Read};
+
+use crate::blob::shard_key_bytes;
+use crate::limits::{DELETE_SHARDS_MAX, SCAN_SHARDS};
+use crate::table::Table;
+use crate::{BlobId, Dependency, Result, Volume};
+
+/// What the keys begin with, and what is behind all of them.
+pub(crate) const PREFIX: &[u8] = b"\x04gone";
+pub(crate) const END: &[u8] = b"\x04gonf";
+
+/// Notes that one step looks at.
+const NOTES_PER_STEP: usize = 64;
+
+/// How far the notes were looked through, for the members that are here now.
+#[derive(Default)]
+pub(crate) struct Walk {
+    /// The generation that they were, or are being, looked through for.
+    generation: u64,
+    /// The next note; `None`: all were seen.
+    next: Option<Vec<u8>>,
+}
+
+fn key_of(blob: BlobId) -> Key {
+    Key::plain([PREFIX, &blob.to_bytes()].concat())
+}
+
+fn blob_of(key: &[u8]) -> Option<BlobId> {
+    let id = key.strip_prefix(PREFIX)?.first_chunk()?;
+    Some(BlobId::from_bytes(*id))
+}
+
+/// A bit for each member that is not live.
+fn away(table: &Table) -> u16 {
+    let live: Vec<usize> = table.live().collect();
+    let slots = table
+        .membership
+        .active()
+        .map(|member| usize::from(member.slot));
+    let absent = slots.filter(|slot| !live.contains(slot));
+    absent.fold(0, |bits, slot| bits | 1 << slot)
+}
+
+impl Volume {
+    /// Notes a blob's deletion for the members that are away; `None`: nobody is.
+    pub(crate) fn note_gone(&self, table: &Table, blob: BlobId) -> Option<Dependency> {
+        let away = away(table);
+        (away != 0).then(|| {
+            let note = Batch::new().put(key_of(blob), away.to_le_bytes());
+            self.inner.mirror.commit(note.frees_space(), Vec::new())
+        })
+    }
+
+    /// Deletes from the members that are here what was deleted while they were away: a few blobs
+    /// of it. `false`: there is nothing of that kind.
+    pub(crate) fn clear_gone(&self, walk: &mut Walk) -> Result<bool> {
+        let table = self.table();
+        if table.refusal().is_some() {
+            return Ok(false);
+        }
+        if walk.generation != table.membership.generation {
+            *walk = Walk {
+                generation: table.membership.generation,
+                next: Some(PREFIX.to_vec()),
+            };
+        }
+        let Some(from) = walk.next.clone() else {
+            return Ok(false);
+        };
+        let snapshot = table.engine(table.primary()?)?.snapshot();
+        let page = snapshot.scan(&from, END, NOTES_PER_STEP, Read::Blocking)?;
+        drop(snapshot);
+        let still_away = away(&table);
+        for found in &page.entries {
+            let bits = found
+                .value()
+                .first_chunk()
+                .map(|bits| u16::from_le_bytes(*bits));
+            let (Some(blob), Some(bits)) = (blob_of(found.key()), bits) else {
+                continue;
+            };
+            for slot in table.live().filter(|slot| bits >> slot & 1 == 1) {
+                delete_from(&table, slot, blob)?;
+            }
+            let members = table
+                .membership
+                .active()
+                .fold(0, |all, member| all | 1 << member.slot);
+            let left: u16 = bits & still_away & members;
+            let note = match left {
+                0 => Batch::new().delete(found.to_key()),
+                left if left == bits => continue,
+                left => Batch::new().put(found.to_key(), left.to_le_bytes()),
+            };
+            // Not waited for: if a replica refuses it, that is mended by another step. A note that
+            // stays is looked at again in the next generation.
+            let _ = self.inner.mirror.commit(note.frees_space(), Vec::new());
+        }
+        walk.next = page.next;
+        Ok(true)
+    }
+}
+
+/// Deletes all that one disk has of a blob; durable when this returns.
+fn delete_from(table: &Table, slot: usize, blob: BlobId) -> Result<()> {
+    let engine = table.engine(slot)?;
+    let snapshot = engine.snapshot();
+    let mut from = shard_key_bytes(blob, 0, 0).to_vec();
+    let mut to = shard_key_bytes(blob, u32::MAX, u8::MAX).to_vec();
+    to.push(0);
+    loop {
+        let page = snapshot.scan(&from, &to, SCAN_SHARDS, Read::Blocking)?;
+        let keys = page.entries.iter().map(|found| found.to_key());
+        let batch = keys.fold(Batch::new().frees_space(), Batch::delete);
+        if !batch.entries().is_empty() {
+            engine.submit(batch)?.wait()?;
+        }
+        match page.next {
+            Some(next) => from = next,
+            None => return Ok(()),
+        }
+    }
+}
+
+const _: () = assert!(SCAN_SHARDS <= DELETE_SHARDS_MAX);
+const _: () = assert!(crate::limits::DISKS_MAX <= 16);

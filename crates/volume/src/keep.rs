@@ -1,0 +1,528 @@
+//! Looking after the set: disks that failed are taken out of it, batches that a replica refused
+//! are brought to an end, and missing replicas of the metadata are made up for.
+//!
+//! One step at a time ([`Volume::keep`]), so that a thread of its own or a check may take them.
+//!
+//! What must always hold:
+//! - a disk counts as gone only once a generation that says so is durable on all that are left;
+//!   what was written without it is acknowledged only after that;
+//! - a disk becomes a replica only after everything that the others have was copied to it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use shardstore::Error;
+
+use crate::copy::{copy_range, range_end};
+use crate::gone;
+use crate::heal::{HealStep, HealWalk};
+use crate::limits::{HEAL_INTERVAL, HEAL_PAUSE, MEND_PAUSE, MEND_TRIES};
+use crate::membership::MemberState;
+use crate::meta::META_PREFIX;
+use crate::mirror::Refused;
+use crate::reader::Stripe;
+use crate::start;
+use crate::stripe::Cut;
+use crate::table::Table;
+use crate::volume::lock;
+use crate::{BlobId, Ledger, Result, Volume, VolumeError, block_on};
+
+/// What the steps remember, and how they are woken.
+#[derive(Default)]
+pub(crate) struct Keeping {
+    due: Mutex<bool>,
+    signal: Condvar,
+    /// Held by whoever takes a step.
+    state: Mutex<State>,
+    /// Entries of metadata that were copied since the start.
+    copied: AtomicU64,
+    /// Shards that were rebuilt since the start.
+    healed: AtomicU64,
+    /// Whether all stripes are to be looked at.
+    heal_is_due: AtomicBool,
+    ledger: Mutex<Ledger>,
+    /// Shards that could not be read where they are, oldest first.
+    repairs: Mutex<VecDeque<Repair>>,
+    /// What happened, for whoever keeps a log.
+    events: Mutex<VecDeque<String>>,
+}
+
+/// A shard to be written again where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Repair {
+    blob: BlobId,
+    stripe: u32,
+    cut: Cut,
+    shard: u8,
+    slot: usize,
+}
+
+#[derive(Default)]
+struct State {
+    fill: Option<Fill>,
+    /// How often a part was submitted again, and when last.
+    mended: Option<(u64, usize, u32, Instant)>,
+    /// A disk that could not be filled, and why; another one is tried then.
+    unfit: Vec<usize>,
+    /// The highest generation that was ever written to any disk.
+    written: u64,
+    walk: Option<HealWalk>,
+    /// Where the walk over notes of deleted blobs is.
+    gone: gone::Walk,
+    /// When all stripes are looked at again, if nobody asks before.
+    next_walk: Option<Instant>,
+}
+
+impl State {
+    /// Makes a table the next generation. What an attempt left on some disks that failed must
+    /// never be taken for another one's: each has a number of its own.
+    fn write(&mut self, next: &mut Table) -> Result<()> {
+        self.written = self.written.max(next.membership.generation) + 1;
+        next.membership.generation = self.written;
+        start::write(next)
+    }
+}
+
+fn has_failed(table: &Table, slot: usize) -> bool {
+    let disk = table.disk(slot);
+    disk.is_some_and(|disk| disk.engine.store().failure().is_some())
+}
+
+/// A disk that is being made a replica.
+struct Fill {
+    slot: usize,
+    /// The batches from this number on are sent to it.
+    since: u64,
+    range: usize,
+    /// What lies before it is the same on both.
+    cursor: Vec<u8>,
+}
+
+/// All metadata that is mirrored, but for the ring.
+const RANGES: [(&[u8], &[u8]); 2] = [
+    (&[META_PREFIX], &[META_PREFIX + 1]),
+    (gone::PREFIX, gone::END),
+];
+
+impl Keeping {
+    pub(crate) fn wake(&self) {
+        *lock(&self.due) = true;
+        self.signal.notify_all();
+    }
+
+    /// Has all stripes looked at: something is missing, or a disk came or went.
+    pub(crate) fn request_heal(&self) {
+        lock(&self.ledger).is_settled = false;
+        self.heal_is_due.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    pub(crate) fn ledger(&self) -> Ledger {
+        lock(&self.ledger).clone()
+    }
+
+    pub(crate) fn healed(&self) -> u64 {
+        self.healed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn copied(&self) -> u64 {
+        self.copied.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_healed(&self, shards: usize) {
+        self.healed.fetch_add(shards as u64, Ordering::Relaxed);
+    }
+
+    /// Notes what happened. Of more than anybody takes, the oldest are forgotten.
+    pub(crate) fn say(&self, event: String) {
+        let mut events = lock(&self.events);
+        if events.len() >= EVENTS_MAX {
+            events.pop_front();
+        }
+        events.push_back(event);
+    }
+}
+
+/// Events that nobody has taken yet, and shards that wait to be written again.
+const EVENTS_MAX: usize = 256;
+const REPAIRS_MAX: usize = 1_024;
+
+impl Volume {
+    /// Shards may be missing somewhere.
+    pub(crate) fn look_for_missing_shards(&self) {
+        self.inner.keeping.request_heal();
+    }
+
+    /// A shard cannot be read where it is: it is to be written again from the others.
+    pub(crate) fn request_repair(
+        &self,
+        stripe: &Stripe,
+        shard: usize,
+        slot: usize,
+        why: &VolumeError,
+    ) {
+        if self.table().is_single() {
+            return;
+        }
+        let keeping = &self.inner.keeping;
+        let repair = Repair {
+            blob: stripe.blob,
+            stripe: stripe.number,
+            cut: stripe.cut,
+            // Shards are counted in a byte.
+            shard: shard as u8,
+            slot,
+        };
+        let mut repairs = lock(&keeping.repairs);
+        if repairs.len() < REPAIRS_MAX && !repairs.contains(&repair) {
+            repairs.push_back(repair);
+            drop(repairs);
+            let table = self.table();
+            let name = table.disk(slot).map_or("a disk", |disk| &disk.name);
+            keeping.say(format!("{name}: shard {shard} of {}: {why}", stripe.name()));
+            keeping.wake();
+        }
+    }
+
+    /// Damage that healing came upon.
+    pub(crate) fn report_damage(&self, error: &VolumeError) {
+        self.inner.keeping.say(error.to_string());
+    }
+
+    /// What happened to the set since this was asked last, in words.
+    pub fn take_events(&self) -> Vec<String> {
+        lock(&self.inner.keeping.events).drain(..).collect()
+    }
+
+    /// Blocks until a step is due, at most for `timeout`.
+    pub fn wait_until_due(&self, timeout: Duration) {
+        let keeping = &self.inner.keeping;
+        let mut due = lock(&keeping.due);
+        if !*due {
+            let waited = keeping.signal.wait_timeout(due, timeout);
+            due = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+        *due = false;
+    }
+
+    /// One step of looking after the disks of a set; blocks while it reads and writes. Run it on
+    /// a thread of its own, or by hand. `false`: nothing was due.
+    ///
+    /// # Errors
+    /// What a disk said. The next step tries again.
+    pub fn keep(&self) -> Result<bool> {
+        if self.table().is_single() {
+            return Ok(false);
+        }
+        let mut state = lock(&self.inner.keeping.state);
+        if let Some(slot) = self.failed_disk() {
+            self.retire(&mut state, slot)?;
+            return Ok(true);
+        }
+        if let Some(refused) = self.inner.mirror.refused().into_iter().next() {
+            return self.mend(&mut state, refused);
+        }
+        if self.repair()? {
+            return Ok(true);
+        }
+        if self.clear_gone(&mut state.gone)? {
+            return Ok(true);
+        }
+        if self.fill(&mut state)? {
+            return Ok(true);
+        }
+        self.heal(&mut state)
+    }
+
+    /// Writes one shard again that could not be read.
+    fn repair(&self) -> Result<bool> {
+        let Some(repair) = lock(&self.inner.keeping.repairs).pop_front() else {
+            return Ok(false);
+        };
+        let Some(_held) = self.hold_blob(repair.blob) else {
+            return Ok(true);
+        };
+        let stripe = Stripe {
+            volume: self.clone(),
+            blob: repair.blob,
+            number: repair.stripe,
+            cut: repair.cut,
+        };
+        let table = self.table();
+        let is_live = table.live().any(|slot| slot == repair.slot);
+        if is_live && block_on(stripe.write_again(repair.shard, repair.slot))? {
+            self.inner.keeping.count_healed(1);
+        }
+        Ok(true)
+    }
+
+    /// Looks at the next stripes, if all are to be looked at.
+    fn heal(&self, state: &mut State) -> Result<bool> {
+        let keeping = &self.inner.keeping;
+        let table = self.table();
+        if table.refusal().is_some() {
+            return Ok(false);
+        }
+        let walk = match &mut state.walk {
+            Some(walk) => walk,
+            none => {
+                let is_asked = keeping.heal_is_due.swap(false, Ordering::SeqCst);
+                let is_time = state.next_walk.is_none_or(|at| Instant::now() >= at);
+                if !is_asked && !is_time {
+                    return Ok(false);
+                }
+                none.insert(HealWalk::new())
+            }
+        };
+        let started = Instant::now();
+        match walk.step(self) {
+            Ok(HealStep::GoOn { rebuilt }) => {
+                keeping.count_healed(rebuilt);
+                // Half of the time is for everybody else.
+                if rebuilt > 0 {
+                    std::thread::sleep(started.elapsed().min(HEAL_REST_MAX));
+                }
+                Ok(true)
+            }
+            Ok(HealStep::Done {
+                ledger,
+                again,
+                rebuilt,
+            }) => {
+                keeping.count_healed(rebuilt);
+                state.walk = None;
+                let pause = match (again, ledger.owing()) {
+                    (true, _) => HEAL_AGAIN,
+                    (false, 0) => HEAL_INTERVAL,
+                    (false, _) => HEAL_PAUSE,
+                };
+                state.next_walk = Some(Instant::now() + pause);
+                *lock(&keeping.ledger) = ledger;
+                Ok(true)
+            }
+            Err(error) => {
+                state.walk = None;
+                state.next_walk = Some(Instant::now() + HEAL_AGAIN);
+                Err(error)
+            }
+        }
+    }
+
+    /// A live disk that takes no writes any more, if that can be noted.
+    fn failed_disk(&self) -> Option<usize> {
+        let table = self.table();
+        let failed = table.live().find(|slot| has_failed(&table, *slot))?;
+        // With too few left nothing may be written, and nothing is: the disks stay what they
+        // were.
+        let left = table
+            .live()
+            .filter(|slot| !has_failed(&table, *slot))
+            .count();
+        if left < table.membership.quorum() {
+            self.inner
+                .mirror
+                .set_replicas(table.replicas(), table.refusal());
+            return None;
+        }
+        Some(failed)
+    }
+
+    /// Takes a disk out of the live ones, and out of the replicas.
+    fn retire(&self, state: &mut State, slot: usize) -> Result<()> {
+        let table = self.table();
+        // All that have failed at once: the others must take what says so.
+        let is_left = |other: &usize| *other != slot && !has_failed(&table, *other);
+        let live: Vec<usize> = table.live().filter(is_left).collect();
+        let replicas: Vec<usize> = table.replicas().into_iter().filter(is_left).collect();
+        if replicas.is_empty() {
+            return Err(VolumeError::NotHere {
+                missing: table.missing(),
+            });
+        }
+        if state.fill.as_ref().is_some_and(|fill| fill.slot == slot) {
+            self.stop_filling(state);
+        }
+        let mut next = Table::clone(&table);
+        next.membership = table.membership.with_live(&live);
+        next.slices = Arc::new(table.slices.with_disks(&replicas));
+        state.write(&mut next)?;
+        for gone in table.live().filter(|slot| !live.contains(slot)) {
+            let disk = table.disk(gone);
+            let name = disk.map_or("a disk", |disk| &disk.name);
+            let why = disk.and_then(|disk| disk.engine.store().failure());
+            let why = why.unwrap_or_else(|| "it refused what the others took".to_owned());
+            let event = format!("{name} is out of the set: {why}");
+            self.inner.keeping.say(event);
+        }
+        self.install(next);
+        Ok(())
+    }
+
+    /// Submits a batch again that some replicas have and one refused; gives that one up if it
+    /// cannot take it.
+    fn mend(&self, state: &mut State, refused: Refused) -> Result<bool> {
+        let Refused {
+            number,
+            slot,
+            error,
+        } = refused;
+        let tries = match &state.mended {
+            Some((n, s, tries, _)) if (*n, *s) == (number, slot) => *tries,
+            _ => 0,
+        };
+        let is_final = matches!(
+            error,
+            Error::Failed { .. } | Error::Closed | Error::TooLarge { .. }
+        );
+        if is_final || tries >= MEND_TRIES {
+            if state.fill.as_ref().is_some_and(|fill| fill.slot == slot) {
+                state.unfit.push(slot);
+                self.stop_filling(state);
+            } else {
+                self.retire(state, slot)?;
+            }
+            return Ok(true);
+        }
+        if tries > 0 {
+            std::thread::sleep(MEND_PAUSE);
+        }
+        state.mended = Some((number, slot, tries + 1, Instant::now()));
+        // What it says now is seen in the next step.
+        let _ = self.inner.mirror.submit_again(number, slot);
+        Ok(true)
+    }
+
+    /// Copies the metadata to another disk while there are too few replicas: a range of it.
+    fn fill(&self, state: &mut State) -> Result<bool> {
+        let table = self.table();
+        let live: Vec<usize> = table.live().collect();
+        if live.len() < table.membership.quorum() {
+            return Ok(false);
+        }
+        if state
+            .fill
+            .as_ref()
+            .is_some_and(|fill| !live.contains(&fill.slot))
+        {
+            self.stop_filling(state);
+        }
+        let fill = match &mut state.fill {
+            Some(fill) => fill,
+            none => {
+                let replicas = table.replicas();
+                let is_fit = |slot: &&usize| {
+                    !replicas.contains(slot)
+                        && !state.unfit.contains(slot)
+                        && table
+                            .disk(**slot)
+                            .is_some_and(|disk| disk.engine.store().takes_data())
+                };
+                if replicas.len() >= table.replicas_wanted() {
+                    return Ok(false);
+                }
+                let Some(slot) = live.iter().find(is_fit) else {
+                    return Ok(false);
+                };
+                none.insert(Fill {
+                    slot: *slot,
+                    since: self.inner.mirror.set_filling(Some(*slot)),
+                    range: 0,
+                    cursor: RANGES[0].0.to_vec(),
+                })
+            }
+        };
+        let (truth, other) = (table.engine(table.primary()?)?, table.engine(fill.slot)?);
+        let end = RANGES[fill.range].1;
+        let to = range_end(truth, &fill.cursor, end)?;
+        let mirror = &self.inner.mirror;
+        mirror.gate(fill.cursor.clone(), to.clone());
+        // What changes these keys and began before: all of it has to be decided, or the disk
+        // that is filled would not get it, or get it after the copy.
+        let next = mirror.next();
+        let quiet_by = Instant::now() + GATE_MAX;
+        let mut is_quiet = mirror.is_quiet(next);
+        while !is_quiet && Instant::now() < quiet_by {
+            std::thread::sleep(GATE_PAUSE);
+            is_quiet = mirror.is_quiet(next);
+        }
+        let copied = match is_quiet {
+            true => copy_range(truth, other, &fill.cursor, &to).map(Some),
+            // Something there needs mending first.
+            false => Ok(None),
+        };
+        mirror.open_gate();
+        let differed = match copied {
+            Ok(Some(differed)) => differed,
+            Ok(None) => return Ok(true),
+            Err(error) => {
+                state.unfit.push(fill.slot);
+                self.stop_filling(state);
+                return Err(error);
+            }
+        };
+        let keeping = &self.inner.keeping;
+        keeping.copied.fetch_add(differed as u64, Ordering::Relaxed);
+        if to.as_slice() < end {
+            fill.cursor = to;
+            return Ok(true);
+        }
+        if let Some((from, _)) = RANGES.get(fill.range + 1) {
+            (fill.range, fill.cursor) = (fill.range + 1, from.to_vec());
+            return Ok(true);
+        }
+        let (slot, since) = (fill.slot, fill.since);
+        debug_assert!(mirror.next() >= since);
+        self.add_replica(state, slot)?;
+        Ok(true)
+    }
+
+    fn add_replica(&self, state: &mut State, slot: usize) -> Result<()> {
+        let table = self.table();
+        let mut replicas = table.replicas();
+        replicas.push(slot);
+        let mut next = Table::clone(&table);
+        next.slices = Arc::new(table.slices.with_disks(&replicas));
+        state.write(&mut next)?;
+        state.fill = None;
+        self.install(next);
+        Ok(())
+    }
+
+    fn stop_filling(&self, state: &mut State) {
+        state.fill = None;
+        self.inner.mirror.set_filling(None);
+    }
+
+    /// Whether each disk that belongs to the set is here and live, and metadata is on as many
+    /// as it is to be.
+    pub fn is_whole(&self) -> bool {
+        let table = self.table();
+        let members = table.membership.active();
+        let all_live = members.fold(true, |all, member| {
+            all && member.state == MemberState::Live
+                && table.disk(usize::from(member.slot)).is_some()
+        });
+        all_live && table.replicas().len() >= table.replicas_wanted()
+    }
+
+    /// Whether the last walk over all stripes found nothing missing, and nothing has changed
+    /// since.
+    pub fn is_healed(&self) -> bool {
+        let ledger = self.inner.keeping.ledger();
+        ledger.is_settled && ledger.owing() == 0
+    }
+}
+
+/// How long batches wait for a gate at most before it is opened again.
+const GATE_MAX: Duration = Duration::from_millis(200);
+
+/// Until another walk, after one that rebuilt or passed over something.
+const HEAL_AGAIN: Duration = Duration::from_millis(500);
+
+/// Longest rest after a step of healing.
+const HEAL_REST_MAX: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether those before it are decided.
+const GATE_PAUSE: Duration = Duration::from_micros(200);

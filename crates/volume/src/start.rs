@@ -1,0 +1,372 @@
+//! From disks to a set: who they are, whether they may be used, and what is written before they
+//! are.
+//!
+//! What must always hold:
+//! - nothing is served before the new generation is durable on every disk that is here;
+//! - a disk that is no member, or that was replaced, is refused by name, and nothing is written
+//!   to any of the disks then;
+//! - metadata is read from a replica that was one in the newest generation.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use shardstore::{Batch, Engine, Key, Read};
+
+use crate::blob::SHARD_PREFIX;
+use crate::copy::{copy_keys, ring_differences};
+use crate::limits::DISKS_MAX;
+use crate::membership::{Member, MemberState, Membership};
+use crate::meta::META_PREFIX;
+use crate::mirror::OWN_PREFIX;
+use crate::slices::{SliceMap, set_key};
+use crate::table::{SetDisk, Table, describe, uuid};
+use crate::volume::VolumeOptions;
+use crate::{Result, Scheme, VolumeError};
+
+/// What a start came to.
+pub(crate) struct Started {
+    pub table: Table,
+    pub epoch: u64,
+    /// What whoever runs the set should know.
+    pub warnings: Vec<String>,
+}
+
+fn refused<T>(why: String) -> Result<T> {
+    Err(VolumeError::Set { why })
+}
+
+/// Makes a set of disks usable. Blocks while a few records are read and written.
+pub(crate) fn start(disks: Vec<SetDisk>, options: &VolumeOptions) -> Result<Started> {
+    check_identities(&disks)?;
+    let mut found: Vec<(SetDisk, Option<Membership>)> = Vec::new();
+    for disk in disks {
+        let membership = read_membership(&disk.engine)?;
+        found.push((disk, membership));
+    }
+    let newest = found
+        .iter()
+        .filter_map(|(_, membership)| membership.as_ref());
+    let newest = newest
+        .max_by_key(|membership| membership.generation)
+        .cloned();
+    match newest {
+        Some(newest) => several(found, newest, options),
+        None => {
+            let disks: Vec<SetDisk> = found.into_iter().map(|(disk, _)| disk).collect();
+            match <[SetDisk; 1]>::try_from(disks) {
+                Ok([only]) => single(only),
+                Err(disks) => create(disks, options),
+            }
+        }
+    }
+}
+
+/// All disks are of one set, and none is there twice.
+fn check_identities(disks: &[SetDisk]) -> Result<()> {
+    let (Some(first), 1..=DISKS_MAX) = (disks.first(), disks.len()) else {
+        return refused(format!("{} disks: a set has 1 to {DISKS_MAX}", disks.len()));
+    };
+    let set = first.engine.store().identity().set;
+    for (at, disk) in disks.iter().enumerate() {
+        let identity = disk.engine.store().identity();
+        if identity.set != set {
+            return refused(format!(
+                "{} belongs to the set {}, and {} to the set {}: name the disks of one set only",
+                first.name,
+                uuid(&set),
+                disk.name,
+                uuid(&identity.set)
+            ));
+        }
+        let same = |other: &&SetDisk| other.engine.store().identity().disk == identity.disk;
+        if let Some(twin) = disks[..at].iter().find(same) {
+            return refused(format!(
+                "{} and {} are the same disk, {}: one is a copy of the other. Start without the \
+                 copy, and empty it before it is used for anything else",
+                twin.name,
+                disk.name,
+                uuid(&identity.disk)
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn membership_key() -> Key {
+    set_key(b"set")
+}
+
+fn read_membership(engine: &Engine) -> Result<Option<Membership>> {
+    let found = engine.snapshot().get(&membership_key(), Read::Blocking)?;
+    found
+        .map(|found| Membership::decode(found.value()))
+        .transpose()
+}
+
+/// Whether a disk holds nothing but what belongs to the set itself.
+fn is_empty(engine: &Engine) -> Result<bool> {
+    let snapshot = engine.snapshot();
+    for prefix in [META_PREFIX, SHARD_PREFIX, OWN_PREFIX] {
+        let page = snapshot.scan(&[prefix], &[prefix + 1], 1, Read::Blocking)?;
+        if !page.entries.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A set of one disk, which needs no list of members.
+fn single(disk: SetDisk) -> Result<Started> {
+    let slices = match SliceMap::read(&disk.engine)? {
+        Some(slices) => slices,
+        None => {
+            let slices = SliceMap::single();
+            disk.engine.submit(slices.add_to(Batch::new()))?.wait()?;
+            slices
+        }
+    };
+    if slices != SliceMap::single() {
+        return Err(VolumeError::Newer {
+            what: "the map of metadata slices".to_owned(),
+        });
+    }
+    let id = disk.engine.store().identity().disk;
+    let epoch = disk.engine.store().epoch();
+    let table = Table::new(Membership::first(&[id], None), slices, vec![Some(disk)]);
+    Ok(Started {
+        table,
+        epoch,
+        warnings: Vec::new(),
+    })
+}
+
+/// A new set of disks that hold nothing.
+fn create(disks: Vec<SetDisk>, options: &VolumeOptions) -> Result<Started> {
+    for disk in &disks {
+        if !is_empty(&disk.engine)? {
+            return refused(format!(
+                "{} is a set of its own, of one disk, and holds data. Start it alone, and add the \
+                 other disks to it with `cullet disk add`",
+                disk.name
+            ));
+        }
+    }
+    let count = disks.len();
+    if Scheme::for_set(count, options.parity).is_none() {
+        return refused(format!(
+            "--parity {} cannot be had with {count} disks, of which a stripe takes {}",
+            options.parity.unwrap_or(0),
+            Scheme::for_disks(count).map_or(0, Scheme::width)
+        ));
+    }
+    let ids: Vec<[u8; 16]> = disks
+        .iter()
+        .map(|disk| disk.engine.store().identity().disk)
+        .collect();
+    let membership = Membership::first(&ids, options.parity);
+    let mut table = Table::new(
+        membership,
+        SliceMap::single(),
+        disks.into_iter().map(Some).collect(),
+    );
+    let replicas: Vec<usize> = (0..table.replicas_wanted()).collect();
+    table.slices = Arc::new(table.slices.with_disks(&replicas));
+    let epoch = next_epoch(&table, 0);
+    table.membership.epoch = epoch;
+    write(&table)?;
+    Ok(Started {
+        table,
+        epoch,
+        warnings: Vec::new(),
+    })
+}
+
+/// Above every epoch that any of the disks was in.
+fn next_epoch(table: &Table, known: u64) -> u64 {
+    let disks = table.disks.iter().flatten();
+    disks
+        .map(|disk| disk.engine.store().epoch())
+        .fold(known + 1, u64::max)
+}
+
+/// A set that was there before.
+fn several(
+    found: Vec<(SetDisk, Option<Membership>)>,
+    newest: Membership,
+    options: &VolumeOptions,
+) -> Result<Started> {
+    check_members(&found, &newest)?;
+    let slots = newest
+        .active()
+        .map(|member| usize::from(member.slot) + 1)
+        .max();
+    let mut disks: Vec<Option<SetDisk>> = vec![None; slots.unwrap_or(0)];
+    // Those that were live in the newest generation: what they hold is not old.
+    let mut current = BTreeSet::new();
+    let mut slices = None;
+    let mut known_epoch = newest.epoch;
+    for (disk, membership) in found {
+        let id = disk.engine.store().identity().disk;
+        let Some(member) = newest.of(&id) else {
+            continue;
+        };
+        let slot = usize::from(member.slot);
+        known_epoch = known_epoch.max(membership.as_ref().map_or(0, |known| known.epoch));
+        if membership.as_ref() == Some(&newest) {
+            if slices.is_none() {
+                slices = SliceMap::read(&disk.engine)?;
+            }
+            if member.state == MemberState::Live {
+                current.insert(slot);
+            }
+        }
+        disks[slot] = Some(disk);
+    }
+    let here: Vec<usize> = (0..disks.len())
+        .filter(|slot| disks[*slot].is_some())
+        .collect();
+    let mut warnings = Vec::new();
+    let mut is_forced = false;
+    if let Err(absent) = newest.check_newest(&here) {
+        is_forced = force(&newest, &absent, options, &mut warnings)?;
+    }
+    let Some(slices) = slices else {
+        return refused("the map of metadata slices is gone from the newest disks".to_owned());
+    };
+    let listed = slices.disks().to_vec();
+    let replicas: Vec<usize> = listed
+        .iter()
+        .map(|slot| usize::from(*slot))
+        .filter(|slot| current.contains(slot))
+        .collect();
+    if replicas.is_empty() {
+        let holder = |slot: &u8| newest.at(usize::from(*slot)).map(describe);
+        let holders: Vec<String> = listed.iter().filter_map(holder).collect();
+        return refused(format!(
+            "none of the disks that hold the metadata is here; any one of these will do: {}",
+            holders.join(", ")
+        ));
+    }
+    let mut table = Table::new(newest.clone(), slices.with_disks(&replicas), disks);
+    for member in newest
+        .active()
+        .filter(|m| !here.contains(&usize::from(m.slot)))
+    {
+        warnings.push(format!("{} is not here", describe(member)));
+    }
+    if here.len() < newest.quorum() {
+        // Read only: nothing may be written, because others may be live without these.
+        let epoch = next_epoch(&table, known_epoch);
+        return Ok(Started {
+            table,
+            epoch,
+            warnings,
+        });
+    }
+    settle_replicas(&table, &replicas)?;
+    table.membership = newest.with_live(&here);
+    if is_forced {
+        table.membership.generation = (newest.generation >> FORCED_BITS) + 1 << FORCED_BITS;
+    }
+    let epoch = next_epoch(&table, known_epoch);
+    table.membership.epoch = epoch;
+    write(&table)?;
+    Ok(Started {
+        table,
+        epoch,
+        warnings,
+    })
+}
+
+/// A start that was forced begins a generation above all that anybody can have come to without
+/// it, so that disks which come back later are the old ones.
+const FORCED_BITS: u32 = 32;
+
+/// Every disk is a member that was not replaced.
+fn check_members(found: &[(SetDisk, Option<Membership>)], newest: &Membership) -> Result<()> {
+    for (disk, _) in found {
+        let id = disk.engine.store().identity().disk;
+        match newest.of(&id).map(|member| member.state) {
+            Some(MemberState::Live | MemberState::Away) => {}
+            Some(MemberState::Retired) => {
+                return refused(format!(
+                    "{} (disk {}) left the set: it was removed or replaced. Start without it; \
+                     to use it again, empty it and add it with `cullet disk add`",
+                    disk.name,
+                    uuid(&id)
+                ));
+            }
+            None => {
+                return refused(format!(
+                    "{} (disk {}) is not a member of the set. Start without it; to add it, empty \
+                     it and use `cullet disk add` while the server runs",
+                    disk.name,
+                    uuid(&id)
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Others may have gone on without these disks: whether to start all the same.
+fn force(
+    newest: &Membership,
+    absent: &[Member],
+    options: &VolumeOptions,
+    warnings: &mut Vec<String>,
+) -> Result<bool> {
+    let names: Vec<String> = absent.iter().map(describe).collect();
+    if !options.start_degraded {
+        return refused(format!(
+            "these disks are not here: {}. They are enough to have taken writes without the \
+             others, so that what is here may be old. Bring back as many that fewer than {} of \
+             {} are missing; or, if they are lost for good, start once with --start-degraded, \
+             and what they alone took is gone",
+            names.join(", "),
+            newest.quorum(),
+            newest.active().count()
+        ));
+    }
+    warnings.push(format!(
+        "started degraded: whatever was written while only these disks were there is missing, \
+         and what it replaced or deleted is back: {}",
+        names.join(", ")
+    ));
+    Ok(true)
+}
+
+/// Makes all replicas the same again: they differ in what was under way when the set stopped.
+fn settle_replicas(table: &Table, replicas: &[usize]) -> Result<()> {
+    let Some((first, others)) = replicas.split_first() else {
+        return Ok(());
+    };
+    let truth = table.engine(*first)?;
+    for other in others {
+        let other = table.engine(*other)?;
+        let keys = ring_differences(truth, other)?;
+        copy_keys(truth, other, &keys)?;
+    }
+    Ok(())
+}
+
+/// Writes members and map to every disk that is live; durable on all of them when this returns.
+pub(crate) fn write(table: &Table) -> Result<()> {
+    let mut dependencies = Vec::new();
+    for slot in table.live() {
+        let batch = Batch::new().put(membership_key(), table.membership.encode());
+        let batch = table.slices.add_to(batch).frees_space();
+        let submitted = table.engine(slot)?.submit(batch);
+        dependencies.push((slot, submitted));
+    }
+    for (slot, submitted) in dependencies {
+        let written = submitted.and_then(|dependency| dependency.wait());
+        if let Err(error) = written {
+            let name = table.disk(slot).map_or("", |disk| &disk.name);
+            return Err(VolumeError::Failed {
+                reason: format!("{name}: {error}"),
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,602 @@
+//! Sets of several disks on real engines over simulated disks: what survives when disks go.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use simdisk::{Crash, Fault, Image, Rng, SimDisk};
+use volume::shardstore::{Disk, Engine, Geometry, Options, Store};
+use volume::{
+    BlobRef, Identity, Key, MetaBatch, SetDisk, SliceId, Volume, VolumeError, VolumeOptions,
+};
+
+const GEOMETRY: Geometry = Geometry {
+    extent_bytes: 64 * 1024,
+    payload_bytes_max: 16 * 1024,
+};
+
+/// Bytes of a full shard.
+const SHARD: usize = 1024;
+
+const CAPACITY: u64 = 8 << 20;
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+fn bytes(len: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    Rng::new(seed).fill(&mut bytes);
+    bytes
+}
+
+/// Disks, which outlive the volumes that use them.
+struct Disks(Vec<Arc<SimDisk>>);
+
+/// A volume and the thread that looks after it.
+struct Set {
+    volume: Volume,
+    stop: Arc<AtomicBool>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Disks {
+    fn new(count: usize) -> Disks {
+        let disk = |number: usize| formatted([number as u8 + 1; 16], [2; 16]);
+        Disks((0..count).map(disk).collect())
+    }
+
+    /// What a power cut leaves of all of them.
+    fn crash(&mut self, seed: u64) {
+        let mut rng = Rng::new(seed);
+        for disk in &mut self.0 {
+            *disk = Arc::new(disk.crash(&mut rng, Crash::Sectors));
+        }
+    }
+
+    fn open(&self, slots: &[usize]) -> Result<Set, VolumeError> {
+        self.open_with(slots, VolumeOptions::default())
+    }
+
+    fn open_with(&self, slots: &[usize], options: VolumeOptions) -> Result<Set, VolumeError> {
+        let disks = slots.iter().map(|slot| SetDisk {
+            name: format!("/disk/{slot}"),
+            engine: engine(&self.0[*slot]),
+        });
+        let options = VolumeOptions {
+            shard_bytes_max: SHARD as u32,
+            ..options
+        };
+        let volume = Volume::open(disks.collect(), options)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (kept, stopped) = (volume.clone(), stop.clone());
+        let keeper = std::thread::spawn(move || {
+            while !stopped.load(Ordering::SeqCst) {
+                kept.wait_until_due(Duration::from_millis(5));
+                while matches!(kept.keep(), Ok(true)) {}
+            }
+        });
+        Ok(Set {
+            volume,
+            stop,
+            keeper: Some(keeper),
+        })
+    }
+
+    fn all(&self) -> Vec<usize> {
+        (0..self.0.len()).collect()
+    }
+}
+
+fn formatted(disk: [u8; 16], set: [u8; 16]) -> Arc<SimDisk> {
+    let image = Arc::new(SimDisk::new(Image::blank(CAPACITY, 512)));
+    Store::format(&*image, Identity { disk, set }, GEOMETRY).unwrap();
+    image
+}
+
+fn engine(disk: &Arc<SimDisk>) -> Engine {
+    let disk: Arc<dyn Disk> = disk.clone();
+    let store = Store::open(disk, Options::default()).unwrap();
+    Engine::start(store, 1).unwrap()
+}
+
+impl Set {
+    fn put(&self, body: &[u8]) -> Result<(BlobRef, String), VolumeError> {
+        block_on(async {
+            let mut writer = self.volume.blob_writer(b"label".to_vec(), None)?;
+            for piece in body.chunks(700) {
+                writer.write(piece).await?;
+            }
+            // What a record says of the blob is written before the blob is finished.
+            let promised = writer.blob();
+            let finished = writer.finish(b"trailer".to_vec()).await?;
+            assert_eq!(*finished.blob(), promised);
+            for dependency in finished.dependencies().to_vec() {
+                dependency.await?;
+            }
+            let durable = finished.receipt().to_string();
+            Ok((finished.keep(), durable))
+        })
+    }
+
+    fn read(&self, blob: &BlobRef) -> Result<Vec<u8>, VolumeError> {
+        block_on(async {
+            let mut reader = self.volume.pin_blob(blob)?.reader(0..u64::MAX);
+            let mut body = Vec::new();
+            while let Some(piece) = reader.next().await {
+                body.extend(piece?);
+            }
+            Ok(body)
+        })
+    }
+
+    fn set_meta(&self, key: &str, value: &[u8]) -> Result<(), VolumeError> {
+        let batch = MetaBatch::new().put(&meta_key(key), value.to_vec(), Vec::new());
+        Ok(block_on(self.volume.commit(batch)?)?)
+    }
+
+    fn meta(&self, key: &str) -> Option<Vec<u8>> {
+        let found = block_on(self.volume.snapshot().meta_get(&meta_key(key)));
+        found.unwrap().map(|entry| entry.value)
+    }
+
+    /// Waits until everything is as it is to be, or not.
+    fn wait(&self, what: impl Fn(&Volume) -> bool) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while !what(&self.volume) {
+            assert!(Instant::now() < until, "{:?}", self.volume.stats());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn close(mut self) {
+        self.end_keeper();
+        let _ = self.volume.close();
+    }
+
+    fn end_keeper(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(keeper) = self.keeper.take() {
+            keeper.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Set {
+    fn drop(&mut self) {
+        self.end_keeper();
+    }
+}
+
+fn meta_key(key: &str) -> Key {
+    let mut bytes = SliceId::ROOT.to_bytes().to_vec();
+    bytes.extend_from_slice(key.as_bytes());
+    Key::plain(bytes)
+}
+
+/// Stops an engine as a kill does: nothing of it reaches the disk any more.
+fn kill(set: Set, disks: &mut Disks, seed: u64) {
+    for disk in &disks.0 {
+        disk.cut_after(0);
+    }
+    set.close();
+    disks.crash(seed);
+}
+
+const SIZES: [usize; 7] = [
+    0,
+    1,
+    500,
+    3 * SHARD,
+    4 * SHARD + 1,
+    11 * SHARD + 7,
+    40 * SHARD,
+];
+
+#[test]
+fn everything_is_read_without_any_m_disks() {
+    for (count, lost) in [(2, 1), (3, 1), (4, 2), (6, 2), (8, 3)] {
+        let disks = Disks::new(count);
+        let set = disks.open(&disks.all()).unwrap();
+        let scheme = set.volume.scheme();
+        assert_eq!(usize::from(scheme.m), lost);
+        let blobs: Vec<_> = SIZES
+            .iter()
+            .map(|size| {
+                let body = bytes(*size, *size as u64);
+                let (blob, durable) = set.put(&body).unwrap();
+                assert_eq!(durable, blob.scheme.to_string());
+                (blob, body)
+            })
+            .collect();
+        set.set_meta("a", b"1").unwrap();
+        set.close();
+        // Each choice of so many disks, rotated.
+        for first in 0..count {
+            let left: Vec<usize> = (0..count - lost).map(|n| (first + n) % count).collect();
+            let set = match disks.open(&left) {
+                Ok(set) => set,
+                // Half of the disks cannot know what the other half did.
+                Err(VolumeError::Set { why }) => {
+                    assert!(count == 4 && why.contains("--start-degraded"), "{why}");
+                    continue;
+                }
+                Err(error) => panic!("{left:?} of {count}: {error}"),
+            };
+            for (blob, body) in &blobs {
+                let read = set.read(blob).unwrap();
+                assert!(read == *body, "{left:?} of {count}, {} bytes", body.len());
+            }
+            assert_eq!(set.meta("a"), Some(b"1".to_vec()));
+            set.close();
+            // The whole set, so that the next choice is not made of stale disks.
+            disks.open(&disks.all()).unwrap().close();
+        }
+    }
+}
+
+#[test]
+fn too_few_disks_say_which_are_missing() {
+    let disks = Disks::new(6);
+    let set = disks.open(&disks.all()).unwrap();
+    let (blob, _) = set.put(&bytes(40 * SHARD, 1)).unwrap();
+    set.close();
+    let set = disks.open(&[0, 1, 2, 3]).unwrap();
+    set.close();
+    let set = disks.open_with(
+        &[0, 1],
+        VolumeOptions {
+            start_degraded: true,
+            ..VolumeOptions::default()
+        },
+    );
+    let set = set.unwrap();
+    assert_eq!(
+        set.volume.warnings().len(),
+        5,
+        "{:?}",
+        set.volume.warnings()
+    );
+    let error = set.read(&blob).unwrap_err();
+    assert!(matches!(error, VolumeError::NotHere { .. }), "{error}");
+    assert!(error.to_string().contains("disk 5"), "{error}");
+    let refused = set.put(b"x").unwrap_err();
+    assert!(matches!(refused, VolumeError::NotHere { .. }), "{refused}");
+    assert!(set.set_meta("a", b"2").is_err());
+    set.close();
+}
+
+#[test]
+fn disks_come_in_any_order_and_strangers_do_not_come_in() {
+    let mut disks = Disks::new(3);
+    let set = disks.open(&[0, 1, 2]).unwrap();
+    let body = bytes(9 * SHARD, 3);
+    let (blob, _) = set.put(&body).unwrap();
+    set.close();
+    let set = disks.open(&[2, 0, 1]).unwrap();
+    assert_eq!(set.read(&blob).unwrap(), body);
+    set.close();
+    disks.0.push(formatted([9; 16], [2; 16]));
+    disks.0.push(formatted([9; 16], [3; 16]));
+    disks.0.push(Arc::new(SimDisk::new(disks.0[1].medium())));
+    for (slots, says) in [
+        (vec![0, 1, 2, 3], "not a member"),
+        (vec![0, 1, 2, 4], "one set only"),
+        (vec![0, 1, 2, 5], "the same disk"),
+        (vec![0], "--start-degraded"),
+    ] {
+        let refused = disks.open(&slots).map(drop).unwrap_err().to_string();
+        assert!(refused.contains(says), "{slots:?}: {refused}");
+    }
+}
+
+#[test]
+fn a_disk_that_fails_is_taken_out_and_writes_go_on() {
+    for (count, scheme) in [(3, "1+1"), (4, "2+1"), (6, "3+2"), (7, "4+2")] {
+        let disks = Disks::new(count);
+        let set = disks.open(&disks.all()).unwrap();
+        let before = bytes(40 * SHARD, 1);
+        let (first, _) = set.put(&before).unwrap();
+        disks.0[1].inject(Fault::FlushFails {
+            skip: 0,
+            seed: 1,
+            cached: false,
+        });
+        // Whatever is under way when it fails is acknowledged by the others, or fails.
+        let _ = set.put(&bytes(40 * SHARD, 2));
+        set.set_meta("b", b"2").unwrap();
+        set.wait(|volume| !volume.is_whole());
+        let body = bytes(40 * SHARD, 3);
+        let (blob, durable) = set.put(&body).unwrap();
+        assert_eq!(durable, scheme, "of {count} disks");
+        assert_eq!(set.read(&blob).unwrap(), body);
+        assert_eq!(set.read(&first).unwrap(), before);
+        set.close();
+        // What came after it is there without it.
+        let left: Vec<usize> = disks.all().into_iter().filter(|slot| *slot != 1).collect();
+        let set = disks.open(&left).unwrap();
+        assert_eq!(set.read(&blob).unwrap(), body);
+        assert_eq!(set.meta("b"), Some(b"2".to_vec()));
+        set.close();
+    }
+}
+
+#[test]
+fn a_disk_that_was_away_never_serves_what_is_old() {
+    let disks = Disks::new(4);
+    let set = disks.open(&disks.all()).unwrap();
+    set.set_meta("a", b"old").unwrap();
+    set.close();
+    // The primary of the metadata is away while the others go on.
+    let set = disks.open(&[1, 2, 3]).unwrap();
+    set.set_meta("a", b"new").unwrap();
+    set.set_meta("c", b"more").unwrap();
+    set.close();
+    let set = disks.open(&disks.all()).unwrap();
+    assert_eq!(set.meta("a"), Some(b"new".to_vec()));
+    set.wait(Volume::is_whole);
+    set.close();
+    // It has caught up: it may be the only one of them left with another.
+    let set = disks.open(&[0, 1, 2]).unwrap();
+    assert_eq!(set.meta("a"), Some(b"new".to_vec()));
+    set.close();
+    let set = disks.open(&[0, 3, 1]).unwrap();
+    assert_eq!(set.meta("c"), Some(b"more".to_vec()));
+    set.close();
+}
+
+/// Power cuts in the middle of metadata batches: what was acknowledged is there, on whichever
+/// disks are left, and all replicas agree on the rest.
+#[test]
+fn replicas_agree_after_power_cuts() {
+    for seed in 0..12 {
+        let mut disks = Disks::new(4);
+        let mut acknowledged: BTreeMap<String, u32> = BTreeMap::new();
+        let mut tried = acknowledged.clone();
+        for round in 0..3_u64 {
+            let set = disks.open(&disks.all()).unwrap();
+            let mut rng = Rng::new(seed * 100 + round);
+            let mut under_way = Vec::new();
+            for number in 0..60 {
+                let key = format!("k{}", rng.below(8));
+                let value = (round as u32) * 1000 + number;
+                let batch = MetaBatch::new()
+                    .put(&meta_key(&key), value.to_le_bytes().to_vec(), Vec::new())
+                    .merge(&meta_key("sum"), &[1]);
+                // One at a time for each key, as the locks above see to it.
+                under_way.retain(|(k, v, dependency): &(String, u32, volume::Dependency)| {
+                    match *k == key {
+                        true => {
+                            dependency.wait().unwrap();
+                            acknowledged.insert(k.clone(), *v);
+                            false
+                        }
+                        false => true,
+                    }
+                });
+                tried.insert(key.clone(), value);
+                under_way.push((key, value, set.volume.commit(batch).unwrap()));
+            }
+            for (key, value, dependency) in under_way {
+                if matches!(dependency.poll_now(), Some(Ok(()))) {
+                    acknowledged.insert(key, value);
+                }
+            }
+            kill(set, &mut disks, seed * 10 + round);
+            let mut views: Vec<BTreeMap<String, Vec<u8>>> = Vec::new();
+            for left in [
+                vec![0, 1, 2, 3],
+                vec![1, 2, 3],
+                vec![0, 2, 3],
+                vec![0, 1, 2, 3],
+            ] {
+                let set = disks.open(&left).unwrap();
+                set.wait(|volume| volume.is_whole() || left.len() < 4);
+                let keys = (0..8).map(|k| format!("k{k}")).chain(["sum".to_owned()]);
+                let view = keys.filter_map(|key| Some((key.clone(), set.meta(&key)?)));
+                views.push(view.collect());
+                set.close();
+            }
+            assert!(views.windows(2).all(|two| two[0] == two[1]), "{views:?}");
+            for (key, value) in &acknowledged {
+                let found = &views[0][key];
+                let found = u32::from_le_bytes(found[..].try_into().unwrap());
+                assert!(
+                    found == *value || found == tried[key],
+                    "{key} of seed {seed}"
+                );
+            }
+            for (key, value) in &views[0] {
+                if key != "sum" {
+                    let value = u32::from_le_bytes(value[..].try_into().unwrap());
+                    acknowledged.insert(key.clone(), value);
+                    tried.insert(key.clone(), value);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_lost_disk_had_is_made_up_for_on_the_others() {
+    let disks = Disks::new(6);
+    let set = disks.open(&disks.all()).unwrap();
+    let blobs: Vec<_> = SIZES
+        .iter()
+        .map(|size| {
+            let body = bytes(*size, *size as u64 + 1);
+            (set.put(&body).unwrap().0, body)
+        })
+        .collect();
+    set.set_meta("a", b"1").unwrap();
+    set.wait(Volume::is_healed);
+    assert_eq!(set.volume.stats().shards_healed, 0);
+    set.close();
+    // Without waiting for the disk: a stripe is five shards wide.
+    let set = disks.open(&[1, 2, 3, 4, 5]).unwrap();
+    set.wait(Volume::is_healed);
+    let stats = set.volume.stats();
+    assert!(stats.shards_healed > 0);
+    assert_eq!((stats.ledger.owing(), stats.ledger.bytes_owing), (0, 0));
+    set.close();
+    let set = disks.open(&[3, 4, 5]).unwrap();
+    for (blob, body) in &blobs {
+        assert_eq!(set.read(blob).unwrap(), *body);
+    }
+    assert_eq!(set.meta("a"), Some(b"1".to_vec()));
+    set.close();
+}
+
+#[test]
+fn what_was_written_without_a_disk_is_made_up_for_when_it_is_back() {
+    let disks = Disks::new(4);
+    disks.open(&disks.all()).unwrap().close();
+    let set = disks.open(&[0, 1, 3]).unwrap();
+    let body = bytes(30 * SHARD, 5);
+    let (blob, durable) = set.put(&body).unwrap();
+    assert_eq!(durable, "2+1");
+    set.wait(|volume| {
+        let ledger = volume.stats().ledger;
+        ledger.is_settled && ledger.stripes[1] > 0
+    });
+    let ledger = set.volume.stats().ledger;
+    assert!(
+        !set.volume.is_healed() && ledger.bytes_owing > 0,
+        "{ledger:?}"
+    );
+    set.close();
+    let set = disks.open(&disks.all()).unwrap();
+    set.wait(Volume::is_healed);
+    set.wait(Volume::is_whole);
+    set.close();
+    let set = disks.open(&[2, 0, 1]).unwrap();
+    set.close();
+    let degraded = VolumeOptions {
+        start_degraded: true,
+        ..VolumeOptions::default()
+    };
+    let set = disks.open_with(&[2, 3], degraded).unwrap();
+    assert_eq!(set.read(&blob).unwrap(), body);
+    set.close();
+}
+
+#[test]
+fn rot_is_read_past_and_mended() {
+    let disks = Disks::new(6);
+    let set = disks.open(&disks.all()).unwrap();
+    let body = bytes(3 * SHARD, 9);
+    let (blob, _) = set.put(&body).unwrap();
+    set.wait(Volume::is_healed);
+    let mut found = 0;
+    for disk in &disks.0 {
+        let medium = disk.medium().read(0, CAPACITY as usize);
+        // The middle of a data shard, wherever it lies.
+        for at in [SHARD / 2, SHARD + SHARD / 2] {
+            let part = &body[at..at + 64];
+            if let Some(offset) = medium.windows(64).position(|window| window == part) {
+                found += 1;
+                let offset = offset as u64;
+                disk.inject(Fault::BitFlip {
+                    offset,
+                    bit: 3,
+                    cached: false,
+                });
+            }
+        }
+        disk.chill();
+    }
+    assert_eq!(found, 2, "two data shards are damaged");
+    assert_eq!(set.read(&blob).unwrap(), body);
+    set.wait(|volume| volume.stats().shards_healed == 2);
+    let events = set.volume.take_events();
+    assert!(
+        events.iter().any(|event| event.contains("/disk/")),
+        "{events:?}"
+    );
+    for disk in &disks.0 {
+        disk.chill();
+    }
+    assert_eq!(set.read(&blob).unwrap(), body);
+    assert_eq!(set.volume.stats().shards_healed, 2);
+    set.close();
+}
+
+#[test]
+fn what_is_deleted_stays_deleted_while_disks_heal() {
+    let disks = Disks::new(6);
+    let set = disks.open(&disks.all()).unwrap();
+    let blobs: Vec<BlobRef> = (0..12)
+        .map(|n| set.put(&bytes(30 * SHARD, n)).unwrap().0)
+        .collect();
+    set.close();
+    let set = disks.open(&[0, 1, 2, 3, 4]).unwrap();
+    // While it heals.
+    let deletions: Vec<_> = blobs
+        .iter()
+        .map(|blob| set.volume.delete_blob(blob, Vec::new()))
+        .collect();
+    set.wait(|volume| {
+        let _ = volume.housekeep();
+        volume.deletions_settled()
+    });
+    for deletion in deletions {
+        deletion.outcome().unwrap().unwrap();
+    }
+    set.wait(Volume::is_healed);
+    let left = block_on(
+        set.volume
+            .snapshot()
+            .blob_at_or_after(volume::BlobId::FIRST),
+    );
+    assert_eq!(left.unwrap(), None);
+    set.close();
+}
+
+#[test]
+fn what_was_deleted_while_a_disk_was_away_is_deleted_there_when_it_is_back() {
+    let disks = Disks::new(4);
+    let set = disks.open(&disks.all()).unwrap();
+    let blobs: Vec<BlobRef> = (0..6)
+        .map(|n| set.put(&bytes(20 * SHARD, n)).unwrap().0)
+        .collect();
+    set.close();
+    let set = disks.open(&[0, 1, 2]).unwrap();
+    for blob in &blobs[1..] {
+        set.volume.delete_blob(blob, Vec::new());
+    }
+    set.wait(|volume| {
+        let _ = volume.housekeep();
+        volume.deletions_settled()
+    });
+    set.close();
+    let set = disks.open(&disks.all()).unwrap();
+    set.wait(Volume::is_healed);
+    assert_eq!(set.volume.stats().ledger.lost, 0);
+    let first = block_on(set.volume.snapshot().blob_at_or_after(volume::BlobId::FIRST));
+    assert_eq!(first.unwrap().map(|frame| frame.blob), Some(blobs[0].id));
+    let next = blobs[0].id.successor().unwrap();
+    let next = block_on(set.volume.snapshot().blob_at_or_after(next));
+    assert_eq!(next.unwrap(), None);
+    set.close();
+}

@@ -1,0 +1,175 @@
+"""Sets of several disks: what clients see when disks go."""
+
+import shutil
+import time
+
+import pytest
+from botocore.exceptions import ClientError
+
+from harness import KIB, MIB, body, code_of
+
+SIZES = [0, 1, 100, 8 * KIB, 8 * KIB + 1, 20_000, 64 * KIB, 70_000, MIB, 3 * MIB + 1]
+
+
+@pytest.fixture
+def new_set(own_server, tmp_path):
+    """A function that starts a server on so many new disks; `server.disks` are their directories."""
+
+    def start(count, *arguments):
+        disks = [tmp_path / f"disk{number}" for number in range(count)]
+        server = own_server("--disk-capacity", "1GiB", *arguments, *disks[1:], disk="disk0")
+        server.disks = disks
+        return server
+
+    return start
+
+
+def fill(s3, count=20, bucket="saved"):
+    s3.create_bucket(Bucket=bucket)
+    objects = {f"k{number}": body(SIZES[number % len(SIZES)], number) for number in range(count)}
+    for key, data in objects.items():
+        s3.put_object(Bucket=bucket, Key=key, Body=data)
+    return objects
+
+
+def check(s3, objects, bucket="saved"):
+    for key, data in objects.items():
+        assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == data, key
+    listed = {entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket).get("Contents", [])}
+    assert listed == set(objects)
+
+
+def durable(answer):
+    return answer["ResponseMetadata"]["HTTPHeaders"]["x-cullet-durable"]
+
+
+def metric(server, name):
+    import urllib.request
+
+    page = urllib.request.urlopen(f"{server.url}/_cullet/metrics", timeout=10).read().decode()
+    return {
+        line.split(" ")[0].partition("{")[2]: float(line.split(" ")[1])
+        for line in page.splitlines()
+        if line.startswith(name) and line[len(name)] in "{ "
+    }
+
+
+def wait_until_live(server, count):
+    deadline = time.monotonic() + 20
+    while sum(metric(server, "cullet_disk_live").values()) != count:
+        assert time.monotonic() < deadline, server.complaints()
+        time.sleep(0.1)
+
+
+def redundancy(server):
+    import json
+    import urllib.request
+
+    return json.load(urllib.request.urlopen(f"{server.url}/_cullet/redundancy", timeout=10))
+
+
+def wait_until_healed(server):
+    """Every stripe is as it is to be, as far as there are disks for it."""
+    deadline = time.monotonic() + 60
+    while True:
+        ledger = redundancy(server)
+        if ledger["settled"] and sum(ledger["stripes"][1:]) + ledger["stripes_lost"] == 0:
+            return ledger
+        assert time.monotonic() < deadline, ledger
+        time.sleep(0.1)
+
+
+def test_answers_say_how_they_are_kept(new_set):
+    s3 = new_set(6).client()
+    s3.create_bucket(Bucket="saved")
+    assert durable(s3.put_object(Bucket="saved", Key="inline", Body=b"x" * 100)) == "1+3"
+    assert durable(s3.put_object(Bucket="saved", Key="small", Body=b"x" * 20_000)) == "1+2"
+    assert durable(s3.put_object(Bucket="saved", Key="large", Body=b"x" * 200_000)) == "3+2"
+
+
+def test_parity_can_be_chosen(new_set):
+    s3 = new_set(4, "--parity", "1").client()
+    s3.create_bucket(Bucket="saved")
+    assert durable(s3.put_object(Bucket="saved", Key="large", Body=b"x" * 200_000)) == "3+1"
+
+
+def test_everything_reads_back_without_two_of_six(new_set):
+    server = new_set(6)
+    objects = fill(server.client())
+    server.kill()
+    for lost in [(0, 1), (2, 3), (4, 5)]:
+        for number in lost:
+            server.disks[number].rename(f"{server.disks[number]}.away")
+        server.restart()
+        s3 = server.client()
+        check(s3, objects)
+        key = f"after-{lost[0]}"
+        objects[key] = body(300_000, lost[0])
+        assert durable(s3.put_object(Bucket="saved", Key=key, Body=objects[key])) == "3+1"
+        s3.delete_object(Bucket="saved", Key="k9")
+        objects.pop("k9", None)
+        check(s3, objects)
+        assert server.stop() == 0
+        # All of them: what was written without them is made up for before others go.
+        for number in lost:
+            shutil.rmtree(server.disks[number], ignore_errors=True)
+            server.disks[number].with_name(server.disks[number].name + ".away").rename(server.disks[number])
+        server.restart()
+        check(server.client(), objects)
+        wait_until_healed(server)
+        server.kill()
+    server.restart()
+    check(server.client(), objects)
+
+
+def test_two_disks_vanish_while_it_serves(new_set):
+    server = new_set(6)
+    s3 = server.client()
+    objects = fill(s3)
+    shutil.rmtree(server.disks[0])
+    shutil.rmtree(server.disks[3])
+    wait_until_live(server, 4)
+    check(s3, objects)
+    objects["later"] = body(MIB, 77)
+    assert durable(s3.put_object(Bucket="saved", Key="later", Body=objects["later"])) == "3+1"
+    check(s3, objects)
+    server.kill()
+    server.restart()
+    check(server.client(), objects)
+    assert "is empty: is it mounted?" in server.complaints()
+
+
+def test_a_third_one_is_one_too_many_for_writes(new_set):
+    server = new_set(6)
+    s3 = server.client()
+    objects = fill(s3)
+    for number in (1, 2):
+        shutil.rmtree(server.disks[number])
+    wait_until_live(server, 4)
+    shutil.rmtree(server.disks[5])
+    deadline = time.monotonic() + 20
+    while metric(server, "cullet_set_refuses_writes") != {"": 1.0}:
+        assert time.monotonic() < deadline, server.complaints()
+        time.sleep(0.1)
+    with pytest.raises(ClientError) as refused:
+        s3.put_object(Bucket="saved", Key="more", Body=b"x" * 100_000)
+    assert code_of(refused) == (503, "ServiceUnavailable")
+    assert str(server.disks[5]) in str(refused.value)
+    # What one disk has, as it is, can be read as long as that one is there.
+    assert s3.get_object(Bucket="saved", Key="k2")["Body"].read() == objects["k2"]
+
+
+def test_a_set_that_may_be_old_is_refused(new_set):
+    server = new_set(4)
+    objects = fill(server.client(), 6)
+    assert server.stop() == 0
+    for number in (0, 1):
+        server.disks[number].rename(f"{server.disks[number]}.away")
+    with pytest.raises(AssertionError) as refused:
+        server.restart()
+    assert "--start-degraded" in str(refused.value)
+    for number in (0, 1):
+        shutil.rmtree(server.disks[number], ignore_errors=True)
+        server.disks[number].with_name(server.disks[number].name + ".away").rename(server.disks[number])
+    server.restart()
+    check(server.client(), objects)
