@@ -86,8 +86,7 @@ pub(crate) fn find(paths: &[PathBuf], open: &OpenDisk) -> anyhow::Result<FoundDi
     if let Some(set) = set {
         for path in &blank {
             tracing::error!(
-                "{} is empty: is it mounted? Going on without it; to add it to the set, use \
-                 `cullet disk add` while the server runs",
+                "{} is empty: is it mounted? Going on without it",
                 path.display()
             );
         }

@@ -103,7 +103,7 @@ impl Volume {
             };
             // Not waited for: if a replica refuses it, that is mended by another step. A note that
             // stays is looked at again in the next generation.
-            let _ = self.inner.mirror.commit(note.frees_space(), Vec::new());
+            drop(self.inner.mirror.commit(note.frees_space(), Vec::new()));
         }
         walk.next = page.next;
         Ok(true)

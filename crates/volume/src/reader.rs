@@ -23,6 +23,9 @@ enum Piece {
     WrongLength(u32),
 }
 
+/// Bytes of a shard, once they are there.
+type Part = Option<Vec<u8>>;
+
 type Read = Pin<Box<dyn Future<Output = Result<Vec<u8>>> + Send>>;
 
 /// Yields a range of a blob, piece by piece. Keeps a pin, and holds at most
@@ -283,7 +286,7 @@ impl Stripe {
     async fn recover(
         &self,
         order: &[usize],
-        found: &mut [(usize, Range<usize>, Option<Vec<u8>>)],
+        found: &mut [(usize, Range<usize>, Part)],
         mut lost: Vec<VolumeError>,
     ) -> Result<()> {
         // Nobody knows better: no disk was reached at all.

@@ -145,8 +145,8 @@ fn create(disks: Vec<SetDisk>, options: &VolumeOptions) -> Result<Started> {
     for disk in &disks {
         if !is_empty(&disk.engine)? {
             return refused(format!(
-                "{} is a set of its own, of one disk, and holds data. Start it alone, and add the \
-                 other disks to it with `cullet disk add`",
+                "{} is a set of its own, of one disk, and holds data: a set of several begins with \
+                 empty disks. Start it alone",
                 disk.name
             ));
         }
@@ -266,7 +266,7 @@ fn several(
     settle_replicas(&table, &replicas)?;
     table.membership = newest.with_live(&here);
     if is_forced {
-        table.membership.generation = (newest.generation >> FORCED_BITS) + 1 << FORCED_BITS;
+        table.membership.generation = ((newest.generation >> FORCED_BITS) + 1) << FORCED_BITS;
     }
     let epoch = next_epoch(&table, known_epoch);
     table.membership.epoch = epoch;
@@ -290,16 +290,14 @@ fn check_members(found: &[(SetDisk, Option<Membership>)], newest: &Membership) -
             Some(MemberState::Live | MemberState::Away) => {}
             Some(MemberState::Retired) => {
                 return refused(format!(
-                    "{} (disk {}) left the set: it was removed or replaced. Start without it; \
-                     to use it again, empty it and add it with `cullet disk add`",
+                    "{} (disk {}) left the set: it was removed or replaced. Start without it",
                     disk.name,
                     uuid(&id)
                 ));
             }
             None => {
                 return refused(format!(
-                    "{} (disk {}) is not a member of the set. Start without it; to add it, empty \
-                     it and use `cullet disk add` while the server runs",
+                    "{} (disk {}) is not a member of the set. Start without it",
                     disk.name,
                     uuid(&id)
                 ));

@@ -34,7 +34,7 @@ pub struct VolumeOptions {
     pub shard_bytes_max: u32,
     /// Parity shards of each stripe of a new set of several disks, if not by default.
     pub parity: Option<u8>,
-    /// Start although disks are missing that may know better; see `docs/operations.md`.
+    /// Start although disks are missing that may know better. What only they have is gone then.
     pub start_degraded: bool,
 }
 

@@ -593,7 +593,11 @@ fn what_was_deleted_while_a_disk_was_away_is_deleted_there_when_it_is_back() {
     let set = disks.open(&disks.all()).unwrap();
     set.wait(Volume::is_healed);
     assert_eq!(set.volume.stats().ledger.lost, 0);
-    let first = block_on(set.volume.snapshot().blob_at_or_after(volume::BlobId::FIRST));
+    let first = block_on(
+        set.volume
+            .snapshot()
+            .blob_at_or_after(volume::BlobId::FIRST),
+    );
     assert_eq!(first.unwrap().map(|frame| frame.blob), Some(blobs[0].id));
     let next = blobs[0].id.successor().unwrap();
     let next = block_on(set.volume.snapshot().blob_at_or_after(next));
