@@ -1,7 +1,9 @@
 """Sets of several disks: what clients see when disks go."""
 
+import json
 import shutil
 import time
+import urllib.request
 
 import pytest
 from botocore.exceptions import ClientError
@@ -44,8 +46,6 @@ def durable(answer):
 
 
 def metric(server, name):
-    import urllib.request
-
     page = urllib.request.urlopen(f"{server.url}/_cullet/metrics", timeout=10).read().decode()
     return {
         line.split(" ")[0].partition("{")[2]: float(line.split(" ")[1])
@@ -62,9 +62,6 @@ def wait_until_live(server, count):
 
 
 def redundancy(server):
-    import json
-    import urllib.request
-
     return json.load(urllib.request.urlopen(f"{server.url}/_cullet/redundancy", timeout=10))
 
 
@@ -173,3 +170,24 @@ def test_a_set_that_may_be_old_is_refused(new_set):
         server.disks[number].with_name(server.disks[number].name + ".away").rename(server.disks[number])
     server.restart()
     check(server.client(), objects)
+
+
+def test_the_disks_are_shown(new_set):
+    server = new_set(6)
+    fill(server.client(), 6)
+    wait_until_healed(server)
+    table = server.manage("disk", "list").stdout.splitlines()
+    assert [row.split()[0] for row in table] == ["DISK", "0", "1", "2", "3", "4", "5"]
+    assert all(" live " in row for row in table[1:])
+    said = server.manage("disk", "status").stdout
+    assert "6 of 6 disks are live" in said and "writes are taken" in said
+    assert "all stripes were looked at" in said and "short of" not in said
+    shutil.rmtree(server.disks[2])
+    wait_until_live(server, 5)
+    rows = [row for row in server.manage("disk", "list").stdout.splitlines() if str(server.disks[2]) in row]
+    assert len(rows) == 1 and "failed:" in rows[0] and "is gone" in rows[0]
+    assert "5 of 6 disks are live" in server.manage("disk", "status").stdout
+    server.kill()
+    server.restart()
+    document = json.loads(server.manage("disk", "list", "--json").stdout)
+    assert [disk["state"] for disk in document["disks"]].count("missing") == 1

@@ -10,6 +10,7 @@
 //! | `keys/rotate` | `key` | `key` with its secret, `note`? |
 //! | `keys/list` | `account`?, `after`? | `keys`, and `next` if there are more |
 //! | `keys/enable`, `disable`, `delete` | `key` | `key` |
+//! | `disks/list` | | what `/_cullet/redundancy` says |
 //!
 //! `account` in a request is an id or a name. A refusal answers `error`, a sentence, and
 //! `code`. A secret is in the one answer that made it and nowhere else: not in a log, not in a
@@ -18,7 +19,9 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use objects::{AccountId, AccountInfo, Accounts, AccountsError, Error, KeyInfo, NewKey, Secret};
+use objects::{
+    AccountId, AccountInfo, Accounts, AccountsError, Error, KeyInfo, NewKey, Objects, Secret,
+};
 use s3::{Admin, AdminAnswer, AdminRequest};
 use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
@@ -26,6 +29,7 @@ use tokio::sync::Mutex;
 use crate::keyring::{Keyring, Sealed};
 use crate::limits::ADMIN_PAGE_ENTRIES;
 use crate::random;
+use crate::redundancy;
 use crate::time_text::rfc3339_millis;
 
 /// The path that all of this is under.
@@ -39,6 +43,7 @@ pub(crate) struct Administration {
 }
 
 struct Work {
+    objects: Objects,
     accounts: Accounts,
     keyring: Arc<Keyring>,
 }
@@ -110,10 +115,18 @@ impl From<anyhow::Error> for Refused {
 }
 
 impl Administration {
-    /// Over the accounts of a store, whose secrets are sealed by `keyring`.
-    pub(crate) fn new(accounts: Accounts, keyring: Arc<Keyring>) -> Administration {
+    /// Over a store and its accounts, whose secrets are sealed by `keyring`.
+    pub(crate) fn new(
+        objects: Objects,
+        accounts: Accounts,
+        keyring: Arc<Keyring>,
+    ) -> Administration {
         Administration {
-            work: Arc::new(Work { accounts, keyring }),
+            work: Arc::new(Work {
+                objects,
+                accounts,
+                keyring,
+            }),
             turn: Arc::default(),
         }
     }
@@ -178,6 +191,10 @@ impl Work {
         let mut fields = Fields::parse(&request.body)?;
         let operation = request.operation.as_str();
         let answer = match operation {
+            "disks/list" => {
+                fields.end()?;
+                return Ok(redundancy::document(&self.objects.stats().volume));
+            }
             "accounts/list" => {
                 let after = fields.optional("after")?;
                 fields.end()?;

@@ -15,8 +15,11 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(5);
 /// Pause of the sweep while there is nothing to do.
 const SWEEP_IDLE: Duration = Duration::from_secs(1);
 
-/// How often the disks are looked at while nobody asks for it.
-const KEEP_IDLE: Duration = Duration::from_millis(500);
+/// How often the disks of a set are looked at while nothing is due.
+const KEEP_IDLE: Duration = Duration::from_millis(50);
+
+/// Pause of whoever has nothing to do at all.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
 
 /// Pause after a failure to look after them; requests may wait for it.
 const KEEP_FAILURE_PAUSE: Duration = Duration::from_millis(200);
@@ -36,7 +39,6 @@ impl Background {
     /// Starts the sweep, and the scrub unless `scrub_interval` is 0.
     pub(crate) fn start(
         objects: Objects,
-        volume: Volume,
         engines: &[(String, Engine)],
         scrub_interval: Duration,
     ) -> anyhow::Result<Background> {
@@ -44,13 +46,22 @@ impl Background {
             threads: Vec::new(),
         };
         background.spawn("sweep", move |stop| sweep(&objects, stop))?;
-        background.spawn("keep", move |stop| keep(&volume, stop))?;
         for (name, engine) in engines.iter().filter(|_| !scrub_interval.is_zero()) {
             let (name, engine) = (name.clone(), engine.clone());
             background.spawn("scrub", move |stop| {
                 scrub(&name, &engine, scrub_interval, stop);
             })?;
         }
+        Ok(background)
+    }
+
+    /// Starts looking after the disks of a set.
+    pub(crate) fn keeper(volume: &Volume) -> anyhow::Result<Background> {
+        let mut background = Background {
+            threads: Vec::new(),
+        };
+        let volume = volume.clone();
+        background.spawn("keep", move |stop| keep(&volume, stop))?;
         Ok(background)
     }
 
@@ -109,10 +120,8 @@ fn keep(volume: &Volume, stop: &Receiver<()>) {
         }
         next = match kept {
             Ok(true) => Duration::ZERO,
-            Ok(false) => {
-                volume.wait_until_due(KEEP_IDLE);
-                Duration::ZERO
-            }
+            Ok(false) if volume.is_single() => NEVER,
+            Ok(false) => KEEP_IDLE,
             Err(error) => {
                 tracing::warn!(%error, "looking after the disks was interrupted");
                 KEEP_FAILURE_PAUSE

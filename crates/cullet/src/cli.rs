@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::ByteSize;
 use crate::bench::duration;
-use crate::manage::args::{AccountArgs, KeyArgs};
+use crate::manage::args::{AccountArgs, DiskArgs, KeyArgs};
 
 /// Object storage that speaks the S3 API, in one program and one data directory.
 #[derive(Debug, Parser)]
@@ -39,6 +39,8 @@ pub enum Command {
     Account(AccountArgs),
     /// Create, list, rotate, disable and delete access keys of a running server.
     Key(KeyArgs),
+    /// Show the disks of a running server's set, and how safe what they hold is.
+    Disk(DiskArgs),
     /// Read objects from disks without a server, and say what is damaged.
     Rescue(RescueArgs),
     /// Send load to a server, this one or another, and measure it.
@@ -85,7 +87,10 @@ The credentials file:
 Pages:
   GET /_cullet/health     200 once requests are accepted
   GET /_cullet/metrics    for Prometheus; from other machines only signed with the root key
-  POST /_cullet/admin/…   what `cullet account` and `cullet key` use, signed with the root key
+  GET /_cullet/redundancy how many stripes have how much of what they are to have; from this
+                          machine only
+  POST /_cullet/admin/…   what `cullet account`, `cullet key` and `cullet disk` use, signed with
+                          the root key
   Where the Host names a bucket (see --domain), these are keys like any other.
   Behind a proxy on the same machine, let it add X-Forwarded-For, as most do, or keep /_cullet/
   from the outside: without it every client looks local.

@@ -40,6 +40,7 @@ mod pace;
 mod pages;
 mod places;
 mod random;
+mod redundancy;
 mod refusals;
 pub mod rescue;
 mod sealing;

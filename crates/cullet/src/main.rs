@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Server(args) => cullet::server::run(args),
         Command::Account(args) => cullet::manage::account(args),
         Command::Key(args) => cullet::manage::key(args),
+        Command::Disk(args) => cullet::manage::disk(args),
         Command::Rescue(args) => cullet::rescue::run(args),
         Command::Bench(args) => cullet::bench::run(args),
     };

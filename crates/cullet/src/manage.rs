@@ -1,5 +1,5 @@
-//! `cullet account` and `cullet key`: ask a running server to change its accounts and access
-//! keys, and show what it answers.
+//! `cullet account`, `cullet key` and `cullet disk`: ask a running server to change its accounts
+//! and access keys, or about its disks, and show what it answers.
 
 pub mod args;
 mod client;
@@ -11,8 +11,8 @@ use s3::Credentials;
 use serde_json::{Value, json};
 
 use crate::credentials::{self, KEY_VARIABLE, Kept, SECRET_VARIABLE};
-use crate::trust;
-use args::{AccountAction, AccountArgs, KeyAction, KeyArgs, ServerAccess};
+use crate::{ByteSize, trust};
+use args::{AccountAction, AccountArgs, DiskAction, DiskArgs, KeyAction, KeyArgs, ServerAccess};
 use client::Client;
 
 /// The variable that names a credentials file.
@@ -86,6 +86,83 @@ pub fn key(args: KeyArgs) -> anyhow::Result<()> {
             ))
         }
         None => print(&format!("the access key {id} is {}\n", done(operation))),
+    }
+}
+
+/// Runs `cullet disk`.
+///
+/// # Errors
+/// As [`account`].
+pub fn disk(args: DiskArgs) -> anyhow::Result<()> {
+    let client = reach(&args.server)?;
+    let answer = client.ask("disks/list", &json!({}))?;
+    if args.server.json {
+        return print_json(&answer);
+    }
+    let none = Vec::new();
+    let disks = answer["disks"].as_array().unwrap_or(&none);
+    print(&match args.action {
+        DiskAction::List => table(&DISK_HEADS, disks.iter().map(disk_row).collect()),
+        DiskAction::Status => status(&answer, disks),
+    })
+}
+
+const DISK_HEADS: [&str; 7] = ["DISK", "PATH", "STATE", "SIZE", "USED", "DAMAGE", "ID"];
+
+fn disk_row(disk: &Value) -> Vec<String> {
+    let size = |value: &Value| {
+        value
+            .as_u64()
+            .map_or("-".to_owned(), |b| ByteSize(b).rough())
+    };
+    let state = match disk["failure"].as_str() {
+        Some(_) => format!("failed: {}", text(&disk["failure"])),
+        None => text(&disk["state"]),
+    };
+    vec![
+        disk["slot"].to_string(),
+        text(&disk["path"]),
+        state,
+        size(&disk["capacity_bytes"]),
+        size(&disk["used_bytes"]),
+        disk["damage_found"]
+            .as_u64()
+            .map_or("-".to_owned(), |n| n.to_string()),
+        text(&disk["id"]),
+    ]
+}
+
+/// What a person woken at night wants to know first.
+fn status(answer: &Value, disks: &[Value]) -> String {
+    let live = disks.iter().filter(|disk| disk["state"] == "live").count();
+    let mut said = format!("{live} of {} disks are live\n", disks.len());
+    said += &match answer["refuses_writes"].as_str() {
+        None => "writes are taken\n".to_owned(),
+        Some(_) => format!("writes are refused: {}\n", text(&answer["refuses_writes"])),
+    };
+    if disks.len() < 2 {
+        return said + "a set of one disk keeps nothing twice\n";
+    }
+    let none = Vec::new();
+    let stripes = answer["stripes"].as_array().unwrap_or(&none);
+    for (missing, count) in stripes.iter().enumerate() {
+        match (missing, count.as_u64().unwrap_or(0)) {
+            (0, count) => said += &format!("{count} stripes have all of their shards\n"),
+            (_, 0) => {}
+            (missing, count) => said += &format!("{count} stripes are short of {missing}\n"),
+        }
+    }
+    let lost = answer["stripes_lost"].as_u64().unwrap_or(0);
+    if lost > 0 {
+        said += &format!("{lost} stripes cannot be read with the disks that are there\n");
+    }
+    let owing = answer["bytes_owing"].as_u64().unwrap_or(0);
+    if owing > 0 {
+        said += &format!("{} are owing\n", ByteSize(owing).rough());
+    }
+    said + match answer["settled"] {
+        Value::Bool(true) => "all stripes were looked at since anything changed\n",
+        _ => "not all stripes were looked at since something changed: this goes on\n",
     }
 }
 

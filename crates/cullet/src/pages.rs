@@ -12,11 +12,10 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::Full;
 use objects::Objects;
 use s3::new_request_id;
-use serde_json::json;
-use volume::MemberState;
 
 use crate::admin::ADMIN;
 use crate::metrics::Metrics;
+use crate::redundancy;
 use crate::refusals::add_ids;
 
 /// What all pages begin with.
@@ -104,31 +103,7 @@ impl Pages {
     }
 
     fn redundancy(&self) -> String {
-        let stats = self.objects.stats().volume;
-        let ledger = &stats.ledger;
-        let disks: Vec<_> = stats
-            .disks
-            .iter()
-            .map(|disk| {
-                json!({
-                    "slot": disk.slot,
-                    "path": disk.name,
-                    "live": disk.state == MemberState::Live,
-                    "failure": disk.failure,
-                })
-            })
-            .collect();
-        let document = json!({
-            "disks": disks,
-            "members": stats.members,
-            "refuses_writes": stats.refusal,
-            "settled": ledger.is_settled,
-            // By how many of their shards are missing.
-            "stripes": ledger.stripes,
-            "stripes_lost": ledger.lost,
-            "bytes_owing": ledger.bytes_owing,
-            "shards_healed": stats.shards_healed,
-        });
+        let document = redundancy::document(&self.objects.stats().volume);
         format!("{document:#}\n")
     }
 

@@ -71,17 +71,12 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
         parity: args.parity,
         start_degraded: args.start_degraded,
     };
-    let storage = storage::open(found, &wanted, &args.region, &plan.memory)?;
+    let storage = storage::open(found, open, &wanted, &args.region, &plan.memory)?;
     let mut settled = known.settle()?;
     let keyring = Arc::new(Keyring::new(&mut settled));
     let accounts = open_accounts(&storage, keyring.clone())?;
     say(&settled.said)?;
-    let background = Background::start(
-        storage.objects.clone(),
-        storage.volume.clone(),
-        &storage.engines,
-        args.scrub_days,
-    )?;
+    let background = Background::start(storage.objects.clone(), &storage.engines, args.scrub_days)?;
 
     let identity = Identity {
         root: settled.root,
@@ -314,7 +309,7 @@ fn assemble(
         tls.clone(),
     );
     let render = metrics.clone();
-    let admin = Administration::new(identity.accounts.clone(), identity.keyring);
+    let admin = Administration::new(objects.clone(), identity.accounts.clone(), identity.keyring);
     let options = FrontOptions {
         credentials: identity.root,
         accounts: identity.accounts,

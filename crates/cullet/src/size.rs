@@ -46,6 +46,21 @@ impl FromStr for ByteSize {
     }
 }
 
+impl ByteSize {
+    /// For people: three digits, in the largest unit that it fills.
+    pub(crate) fn rough(self) -> String {
+        let fills = |(_, bytes): &&(&str, u64)| self.0 >= *bytes;
+        match UNITS[2..6].iter().rev().find(fills) {
+            None => format!("{}B", self.0),
+            Some((name, bytes)) => {
+                let size = self.0 as f64 / *bytes as f64;
+                let digits = usize::from(size < 100.0);
+                format!("{size:.digits$}{name}")
+            }
+        }
+    }
+}
+
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fits = |bytes: &u64| self.0 >= *bytes && self.0.is_multiple_of(*bytes);
@@ -58,6 +73,16 @@ impl fmt::Display for ByteSize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn people_are_shown_three_digits() {
+        let sizes = [0, 1023, 1024, 1536, 300 << 20, 9_765_625 << 10, 3 << 40];
+        let shown = sizes.map(|size| ByteSize(size).rough());
+        let expected = [
+            "0B", "1023B", "1.0KiB", "1.5KiB", "300MiB", "9.3GiB", "3.0TiB",
+        ];
+        assert_eq!(shown, expected);
+    }
 
     #[test]
     fn sizes_are_read_and_shown() {

@@ -11,6 +11,7 @@ use shardstore::{Disk, Engine, Error, Geometry, Identity, Options, Read, Store};
 use volume::{SetDisk, Volume, VolumeOptions};
 
 use crate::ByteSize;
+use crate::background::Background;
 use crate::limits::IO_THREADS;
 use crate::memory::{MemorySplit, as_usize};
 use crate::random;
@@ -21,10 +22,11 @@ pub type OpenDisk = dyn Fn(&Path, bool) -> anyhow::Result<Option<Arc<dyn Disk>>>
 
 /// What the server runs on.
 pub(crate) struct Storage {
-    pub(crate) volume: Volume,
     /// With the names of their disks.
     pub(crate) engines: Vec<(String, Engine)>,
     pub(crate) objects: Objects,
+    /// Looks after the disks until all of this goes.
+    _keeper: Background,
 }
 
 /// Files and block devices: what `cullet server` runs on.
@@ -42,6 +44,8 @@ pub(crate) fn open_file_disk(path: &Path, create: bool) -> anyhow::Result<Option
 /// Disks that were found, before anything is written to any.
 pub(crate) struct FoundDisks {
     disks: Vec<(PathBuf, Arc<dyn Disk>)>,
+    /// Named, and empty, beside others that are not.
+    blank: Vec<PathBuf>,
     /// The set that they belong to, or are going to.
     pub(crate) set: [u8; 16],
     /// Whether none of them was in use before.
@@ -84,14 +88,9 @@ pub(crate) fn find(paths: &[PathBuf], open: &OpenDisk) -> anyhow::Result<FoundDi
         }
     }
     if let Some(set) = set {
-        for path in &blank {
-            tracing::error!(
-                "{} is empty: is it mounted? Going on without it",
-                path.display()
-            );
-        }
         return Ok(FoundDisks {
             disks: used,
+            blank,
             set,
             is_new: false,
         });
@@ -108,6 +107,7 @@ pub(crate) fn find(paths: &[PathBuf], open: &OpenDisk) -> anyhow::Result<FoundDi
     }
     Ok(FoundDisks {
         disks,
+        blank: Vec::new(),
         set: random_id()?,
         is_new: true,
     })
@@ -130,7 +130,8 @@ pub(crate) struct SetOptions {
 
 /// Opens everything above the disks, formatting them if they are new.
 pub(crate) fn open(
-    found: FoundDisks,
+    mut found: FoundDisks,
+    open_disk: &OpenDisk,
     wanted: &SetOptions,
     region: &str,
     memory: &MemorySplit,
@@ -145,23 +146,30 @@ pub(crate) fn open(
         table_bytes: as_usize(memory.table),
         ..Options::default()
     };
-    let is_only = found.disks.len() == 1;
-    let mut engines = Vec::new();
-    for (path, store) in open_stores(found, &options) {
-        let store = store.with_context(|| format!("cannot open the disk {}", path.display()));
-        let store = match store {
-            Ok(store) => store,
-            Err(error) if is_only => return Err(error),
-            Err(error) => {
-                tracing::error!("{error:#}: going on without it");
-                continue;
+    let (set, blank) = (found.set, std::mem::take(&mut found.blank));
+    // A new set is made of all its disks or not at all.
+    let needs_all = found.is_new || found.disks.len() + blank.len() == 1;
+    let mut engines = start_engines(found.disks, set, needs_all, &options)?;
+    if !blank.is_empty() {
+        let unmade = |(_, engine): &(String, Engine)| volume::is_unmade(engine);
+        let is_unmade = engines.iter().map(unmade).collect::<Result<Vec<bool>, _>>();
+        if is_unmade.context("cannot read the disks")?.contains(&false) {
+            for path in &blank {
+                tracing::error!(
+                    "{} is empty: is it mounted? Going on without it",
+                    path.display()
+                );
             }
-        };
-        for damage in store.damage() {
-            tracing::error!(disk = %path.display(), "{damage}");
+        } else {
+            // The start that was to make the set was cut off.
+            let mut rest = Vec::new();
+            for path in blank {
+                let disk = open_disk(&path, true)?;
+                let cannot = || format!("cannot make a disk of {}", path.display());
+                rest.push((path.clone(), disk.with_context(cannot)?));
+            }
+            engines.extend(start_engines(rest, set, true, &options)?);
         }
-        let engine = Engine::start(store, IO_THREADS).context("cannot start the engine")?;
-        engines.push((path.display().to_string(), engine));
     }
     let volume_options = VolumeOptions {
         in_flight_bytes_max: as_usize(memory.in_flight),
@@ -178,25 +186,56 @@ pub(crate) fn open(
     for warning in volume.warnings() {
         tracing::error!("{warning}");
     }
+    // Before anything is committed, because it is what ends a commit that a disk refuses.
+    let keeper = Background::keeper(&volume)?;
     let objects_options = ObjectsOptions {
         region: region.to_owned(),
         ..Default::default()
     };
-    let objects =
-        Objects::open(volume.clone(), objects_options).context("cannot open the objects")?;
+    let objects = Objects::open(volume, objects_options).context("cannot open the objects")?;
     Ok(Storage {
-        volume,
         engines,
         objects,
+        _keeper: keeper,
     })
 }
 
+/// Opens disks and starts their engines. Unless all are needed, one that cannot be opened counts
+/// as missing.
+fn start_engines(
+    disks: Vec<(PathBuf, Arc<dyn Disk>)>,
+    set: [u8; 16],
+    needs_all: bool,
+    options: &Options,
+) -> anyhow::Result<Vec<(String, Engine)>> {
+    let mut engines = Vec::new();
+    for (path, store) in open_stores(disks, set, options) {
+        let store = store.with_context(|| format!("cannot open the disk {}", path.display()));
+        let store = match store {
+            Ok(store) => store,
+            Err(error) if needs_all => return Err(error),
+            Err(error) => {
+                tracing::error!("{error:#}: going on without it");
+                continue;
+            }
+        };
+        for damage in store.damage() {
+            tracing::error!(disk = %path.display(), "{damage}");
+        }
+        let engine = Engine::start(store, IO_THREADS).context("cannot start the engine")?;
+        engines.push((path.display().to_string(), engine));
+    }
+    Ok(engines)
+}
+
 /// Opens the stores of all disks at the same time: each may have to recover.
-fn open_stores(found: FoundDisks, options: &Options) -> Vec<(PathBuf, anyhow::Result<Store>)> {
-    let set = found.set;
+fn open_stores(
+    disks: Vec<(PathBuf, Arc<dyn Disk>)>,
+    set: [u8; 16],
+    options: &Options,
+) -> Vec<(PathBuf, anyhow::Result<Store>)> {
     std::thread::scope(|scope| {
-        let opening: Vec<_> = found
-            .disks
+        let opening: Vec<_> = disks
             .into_iter()
             .map(|(path, disk)| {
                 let opening = scope.spawn(move || open_store(disk, set, options.clone()));

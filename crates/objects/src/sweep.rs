@@ -158,7 +158,9 @@ impl Inner {
             Stage::Mark => {
                 self.await_deletions(progress)?;
                 if progress.deletions.is_empty() {
-                    if let Some(last) = self.volume.epoch().checked_sub(1) {
+                    // What an absent disk holds was not looked at.
+                    let last = self.volume.epoch().checked_sub(1);
+                    if let Some(last) = last.filter(|_| self.volume.is_complete()) {
                         self.mark(last)?;
                     }
                     progress.stage = Stage::Done;
@@ -371,7 +373,8 @@ impl Inner {
     /// After a clean end nothing of this run needs a sweep: says so. Without the mark the
     /// next start only walks more, so an error changes nothing.
     pub(crate) fn note_clean_close(&self) {
-        if self.sweep.is_done() && self.nothing_left_over() {
+        let is_all_seen = self.sweep.is_done() && self.volume.is_complete();
+        if is_all_seen && self.nothing_left_over() {
             let _ = self.mark(self.volume.epoch());
         }
     }

@@ -123,6 +123,11 @@ impl Batch {
         self
     }
 
+    /// Whether it was said to exist to free space.
+    pub fn is_freeing(&self) -> bool {
+        self.frees_space
+    }
+
     /// The entries in the order they were added. A later entry of the same key wins.
     pub fn entries(&self) -> &[(Key, Op)] {
         &self.entries

@@ -607,6 +607,11 @@ impl Store {
         log.failure.is_none() && !log.closed && log.extents.may_open(Class::Normal)
     }
 
+    /// Whether the disk has room for nothing but what frees space. Cheap.
+    pub fn is_full(&self) -> bool {
+        !lock(&self.log).extents.may_append(Class::Normal)
+    }
+
     /// Bytes of all extents that the disk may have. Cheap; see [`space`](Store::space).
     pub fn capacity_bytes(&self) -> u64 {
         let extents = lock(&self.log).extents.count();

@@ -285,9 +285,16 @@ impl Deletions {
 
     /// Leaves all of it to a later step. Takes no lock that is held while anything is
     /// submitted.
-    pub(crate) fn start_later(&self, volume: &Volume, blob: BlobId, stripes: u32, width: u8) {
+    pub(crate) fn start_later(
+        &self,
+        volume: &Volume,
+        blob: BlobId,
+        stripes: u32,
+        width: u8,
+        after: Vec<Dependency>,
+    ) {
         let outlives_disks = !volume.table().is_single();
-        let deletion = Deletion::new(blob, stripes, width, Vec::new(), outlives_disks);
+        let deletion = Deletion::new(blob, stripes, width, after, outlives_disks);
         lock(&self.later).push(deletion);
     }
 

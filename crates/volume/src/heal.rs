@@ -128,33 +128,39 @@ impl HealWalk {
         (blob, number): (BlobId, u32),
         present: &Present,
     ) -> Result<usize> {
-        let value = present.value.as_deref().map(ShardValue::decode);
-        let Some(Ok(value)) = value else {
+        let Some(whole) = needs(present) else {
             // Of a newer release, or damaged: whoever reads it says so.
-            self.left_out = true;
+            self.ledger.lost += 1;
             return Ok(0);
         };
-        let cut = Cut {
-            scheme: value.scheme,
-            len: value.stripe_len as usize,
+        if whole.missing.is_empty() {
+            self.ledger.stripes[0] += 1;
+            return Ok(0);
+        }
+        let Some(_held) = volume.hold_blob(blob) else {
+            // Being written or deleted: it is not counted yet. Whoever writes it without all of
+            // its shards has it looked at when it is done.
+            return Ok(0);
         };
-        let (k, width) = (usize::from(cut.scheme.k), cut.scheme.width());
-        let missing: Vec<u8> = (0..width)
-            .filter(|shard| !present.shards.contains_key(shard))
-            .collect();
+        // Again, now that nothing of it comes or goes any more.
+        let present = look_up(table, blob, number)?;
+        let Some(Needs {
+            value,
+            cut,
+            missing,
+        }) = needs(&present)
+        else {
+            // Gone.
+            return Ok(0);
+        };
         if missing.is_empty() {
             self.ledger.stripes[0] += 1;
             return Ok(0);
         }
-        if present.shards.len() < k {
+        if present.shards.len() < usize::from(cut.scheme.k) {
             self.ledger.lost += 1;
             return Ok(0);
         }
-        let Some(_held) = volume.hold_blob(blob) else {
-            // Being written or deleted.
-            self.left_out = true;
-            return Ok(0);
-        };
         let holders: BTreeSet<usize> = present.shards.values().flatten().copied().collect();
         let order = placement::order(blob, number, &table.places());
         let mut free = order.into_iter().filter(|slot| !holders.contains(slot));
@@ -204,6 +210,49 @@ impl HealWalk {
         self.ledger.bytes_owing += left.map(owing).sum::<u64>();
         Ok(placed.len())
     }
+}
+
+/// What a stripe is, and which of its shards are missing.
+struct Needs {
+    value: ShardValue,
+    cut: Cut,
+    missing: Vec<u8>,
+}
+
+/// `None`: nothing of it can be understood.
+fn needs(present: &Present) -> Option<Needs> {
+    let value = ShardValue::decode(present.value.as_deref()?).ok()?;
+    let cut = Cut {
+        scheme: value.scheme,
+        len: value.stripe_len as usize,
+    };
+    let missing = (0..cut.scheme.width())
+        .filter(|shard| !present.shards.contains_key(shard))
+        .collect();
+    Some(Needs {
+        value,
+        cut,
+        missing,
+    })
+}
+
+/// What all disks have of one stripe, by fresh views of them.
+fn look_up(table: &Table, blob: BlobId, number: u32) -> Result<Present> {
+    let from = shard_key_bytes(blob, number, 0);
+    let mut to = shard_key_bytes(blob, number, u8::MAX).to_vec();
+    to.push(0);
+    let mut present = Present::default();
+    for slot in table.live() {
+        let snapshot = table.engine(slot)?.snapshot();
+        let page = snapshot.scan(&from, &to, HEAL_PAGE, Read::Blocking)?;
+        for found in &page.entries {
+            if let RawKey::Shard { shard, .. } = RawKey::decode(found.key()) {
+                present.shards.entry(shard).or_default().insert(slot);
+                present.value.get_or_insert_with(|| found.value().to_vec());
+            }
+        }
+    }
+    Ok(present)
 }
 
 type Stripes = BTreeMap<(BlobId, u32), Present>;

@@ -71,6 +71,13 @@ pub(crate) fn all(mut parts: Vec<Dependency>) -> Dependency {
     dependency
 }
 
+/// Persistent once all parts are decided, whatever came of them.
+pub(crate) fn decided(parts: Vec<Dependency>) -> Dependency {
+    let (completer, dependency) = Dependency::pair();
+    when_decided(parts, |_| completer.complete(Ok(())));
+    dependency
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};

@@ -64,13 +64,18 @@ struct State {
     fill: Option<Fill>,
     /// How often a part was submitted again, and when last.
     mended: Option<(u64, usize, u32, Instant)>,
-    /// A disk that could not be filled, and why; another one is tried then.
-    unfit: Vec<usize>,
+    /// Disks that could not be filled, and until when others are tried.
+    unfit: Vec<(usize, Instant)>,
+    /// The set is being closed.
+    is_over: bool,
     /// The highest generation that was ever written to any disk.
     written: u64,
     walk: Option<HealWalk>,
     /// Where the walk over notes of deleted blobs is.
     gone: gone::Walk,
+    walk_began: Option<Instant>,
+    /// Before this no other walk begins.
+    rest_until: Option<Instant>,
     /// When all stripes are looked at again, if nobody asks before.
     next_walk: Option<Instant>,
 }
@@ -85,6 +90,13 @@ impl State {
     }
 }
 
+impl State {
+    /// Has other disks filled for a while.
+    fn pass_over(&mut self, slot: usize) {
+        self.unfit.push((slot, Instant::now() + UNFIT));
+    }
+}
+
 fn has_failed(table: &Table, slot: usize) -> bool {
     let disk = table.disk(slot);
     disk.is_some_and(|disk| disk.engine.store().failure().is_some())
@@ -93,8 +105,7 @@ fn has_failed(table: &Table, slot: usize) -> bool {
 /// A disk that is being made a replica.
 struct Fill {
     slot: usize,
-    /// The batches from this number on are sent to it.
-    since: u64,
+
     range: usize,
     /// What lies before it is the same on both.
     cursor: Vec<u8>,
@@ -217,6 +228,9 @@ impl Volume {
             return Ok(false);
         }
         let mut state = lock(&self.inner.keeping.state);
+        if state.is_over {
+            return Ok(false);
+        }
         if let Some(slot) = self.failed_disk() {
             self.retire(&mut state, slot)?;
             return Ok(true);
@@ -234,6 +248,14 @@ impl Volume {
             return Ok(true);
         }
         self.heal(&mut state)
+    }
+
+    /// Takes no further steps: the set is being closed. What still needs one fails.
+    pub(crate) fn end_keeping(&self) {
+        lock(&self.inner.keeping.state).is_over = true;
+        let why = "the set is being closed".to_owned();
+        let replicas = self.table().replicas();
+        self.inner.mirror.set_replicas(replicas, Some(why));
     }
 
     /// Writes one shard again that could not be read.
@@ -268,11 +290,15 @@ impl Volume {
         let walk = match &mut state.walk {
             Some(walk) => walk,
             none => {
-                let is_asked = keeping.heal_is_due.swap(false, Ordering::SeqCst);
-                let is_time = state.next_walk.is_none_or(|at| Instant::now() >= at);
-                if !is_asked && !is_time {
+                let now = Instant::now();
+                let may_begin = state.rest_until.is_none_or(|until| now >= until);
+                let is_asked = keeping.heal_is_due.load(Ordering::SeqCst);
+                let is_time = state.next_walk.is_none_or(|at| now >= at);
+                if !may_begin || (!is_asked && !is_time) {
                     return Ok(false);
                 }
+                keeping.heal_is_due.store(false, Ordering::SeqCst);
+                state.walk_began = Some(now);
                 none.insert(HealWalk::new())
             }
         };
@@ -298,7 +324,13 @@ impl Volume {
                     (false, 0) => HEAL_INTERVAL,
                     (false, _) => HEAL_PAUSE,
                 };
-                state.next_walk = Some(Instant::now() + pause);
+                let now = Instant::now();
+                // Most of the time no walk is under way, however often one is asked for.
+                let took = state.walk_began.map_or(Duration::ZERO, |began| now - began);
+                state.rest_until = Some(now + took * HEAL_REST_FACTOR);
+                state.next_walk = Some(now + pause);
+                let mut ledger = ledger;
+                ledger.is_settled &= !keeping.heal_is_due.load(Ordering::SeqCst);
                 *lock(&keeping.ledger) = ledger;
                 Ok(true)
             }
@@ -336,10 +368,12 @@ impl Volume {
         let is_left = |other: &usize| *other != slot && !has_failed(&table, *other);
         let live: Vec<usize> = table.live().filter(is_left).collect();
         let replicas: Vec<usize> = table.replicas().into_iter().filter(is_left).collect();
-        if replicas.is_empty() {
-            return Err(VolumeError::NotHere {
-                missing: table.missing(),
-            });
+        if replicas.is_empty() || live.len() < table.membership.quorum() {
+            // Nothing may be noted by so few, and nothing is acknowledged any more.
+            let missing = table.missing();
+            let why = format!("too few disks take writes; missing: {missing}");
+            self.inner.mirror.set_replicas(table.replicas(), Some(why));
+            return Err(VolumeError::NotHere { missing });
         }
         if state.fill.as_ref().is_some_and(|fill| fill.slot == slot) {
             self.stop_filling(state);
@@ -378,7 +412,7 @@ impl Volume {
         );
         if is_final || tries >= MEND_TRIES {
             if state.fill.as_ref().is_some_and(|fill| fill.slot == slot) {
-                state.unfit.push(slot);
+                state.pass_over(slot);
                 self.stop_filling(state);
             } else {
                 self.retire(state, slot)?;
@@ -408,13 +442,17 @@ impl Volume {
         {
             self.stop_filling(state);
         }
+        state.unfit.retain(|(_, until)| Instant::now() < *until);
+        if self.inner.mirror.is_spoilt() {
+            self.stop_filling(state);
+        }
         let fill = match &mut state.fill {
             Some(fill) => fill,
             none => {
                 let replicas = table.replicas();
                 let is_fit = |slot: &&usize| {
                     !replicas.contains(slot)
-                        && !state.unfit.contains(slot)
+                        && !state.unfit.iter().any(|(unfit, _)| unfit == *slot)
                         && table
                             .disk(**slot)
                             .is_some_and(|disk| disk.engine.store().takes_data())
@@ -425,9 +463,9 @@ impl Volume {
                 let Some(slot) = live.iter().find(is_fit) else {
                     return Ok(false);
                 };
+                self.inner.mirror.set_filling(Some(*slot));
                 none.insert(Fill {
                     slot: *slot,
-                    since: self.inner.mirror.set_filling(Some(*slot)),
                     range: 0,
                     cursor: RANGES[0].0.to_vec(),
                 })
@@ -441,13 +479,7 @@ impl Volume {
         // What changes these keys and began before: all of it has to be decided, or the disk
         // that is filled would not get it, or get it after the copy.
         let next = mirror.next();
-        let quiet_by = Instant::now() + GATE_MAX;
-        let mut is_quiet = mirror.is_quiet(next);
-        while !is_quiet && Instant::now() < quiet_by {
-            std::thread::sleep(GATE_PAUSE);
-            is_quiet = mirror.is_quiet(next);
-        }
-        let copied = match is_quiet {
+        let copied = match self.is_quiet_soon(next) {
             true => copy_range(truth, other, &fill.cursor, &to).map(Some),
             // Something there needs mending first.
             false => Ok(None),
@@ -455,9 +487,13 @@ impl Volume {
         mirror.open_gate();
         let differed = match copied {
             Ok(Some(differed)) => differed,
-            Ok(None) => return Ok(true),
+            Ok(None) => {
+                std::thread::sleep(GATE_MAX);
+                return Ok(true);
+            }
             Err(error) => {
-                state.unfit.push(fill.slot);
+                let slot = fill.slot;
+                state.pass_over(slot);
                 self.stop_filling(state);
                 return Err(error);
             }
@@ -472,10 +508,31 @@ impl Volume {
             (fill.range, fill.cursor) = (fill.range + 1, from.to_vec());
             return Ok(true);
         }
-        let (slot, since) = (fill.slot, fill.since);
-        debug_assert!(mirror.next() >= since);
-        self.add_replica(state, slot)?;
+        let slot = fill.slot;
+        // Nothing is under way while it becomes a replica, so that all or nothing that it took
+        // is what the others took.
+        mirror.gate(Vec::new(), vec![u8::MAX; 2]);
+        let next = mirror.next();
+        let added = match self.is_quiet_soon(next) && !mirror.is_spoilt() {
+            true => self.add_replica(state, slot),
+            false => Ok(()),
+        };
+        self.inner.mirror.open_gate();
+        added?;
         Ok(true)
+    }
+
+    /// Waits a little until what began before is decided.
+    fn is_quiet_soon(&self, next: u64) -> bool {
+        let mirror = &self.inner.mirror;
+        let until = Instant::now() + GATE_MAX;
+        while !mirror.is_quiet(next) {
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(GATE_PAUSE);
+        }
+        true
     }
 
     fn add_replica(&self, state: &mut State, slot: usize) -> Result<()> {
@@ -521,8 +578,14 @@ const GATE_MAX: Duration = Duration::from_millis(200);
 /// Until another walk, after one that rebuilt or passed over something.
 const HEAL_AGAIN: Duration = Duration::from_millis(500);
 
+/// How many times as long as a walk took no other one begins.
+const HEAL_REST_FACTOR: u32 = 4;
+
 /// Longest rest after a step of healing.
 const HEAL_REST_MAX: Duration = Duration::from_millis(500);
+
+/// How long a disk is passed over that could not be filled.
+const UNFIT: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether those before it are decided.
 const GATE_PAUSE: Duration = Duration::from_micros(200);

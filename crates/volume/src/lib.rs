@@ -62,6 +62,7 @@ pub use shardstore;
 pub use shardstore::{Dependency, Identity, Key, Op, Space, Stats as EngineStats};
 pub use slices::{SliceId, SliceMap, SliceRange};
 pub use snapshot::{BlobFrame, VolumeSnapshot};
-pub use table::SetDisk;
+pub use start::is_unmade;
+pub use table::{SetDisk, uuid};
 pub use volume::{DiskStats, Volume, VolumeOptions, VolumeStats};
 pub use writer::{BlobWriter, FinishedBlob, Receipt};

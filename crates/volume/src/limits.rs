@@ -87,6 +87,9 @@ pub const META_PAGE_ENTRIES: usize = 16;
 /// that changes many keys counts several times.
 pub const RING_PLACES: usize = 4_096;
 
+/// Bytes of batches of metadata that may be under way at a time on a set of several disks.
+pub const MIRROR_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Bytes of keys that one place of the ring names; one more key may pass it.
 pub const RING_ENTRY_BYTES: usize = 8 * 1024;
 

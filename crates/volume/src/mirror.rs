@@ -28,7 +28,7 @@ use shardstore::{Batch, Completer, Dependency, Engine, Error, Key, Op};
 
 use crate::blob::Take;
 use crate::join::when_decided;
-use crate::limits::{RING_ENTRY_BYTES, RING_PLACES};
+use crate::limits::{MIRROR_BYTES_MAX, RING_ENTRY_BYTES, RING_PLACES};
 use crate::volume::lock;
 
 /// First byte of the engine keys that hold the volume's own metadata, mirrored like its users':
@@ -118,6 +118,10 @@ struct State {
     replicas: Vec<usize>,
     /// A disk that is being filled: it gets every batch too, and nobody waits for it.
     filling: Option<usize>,
+    /// Whether the disk that is being filled took what no replica did: it is filled anew then.
+    is_spoilt: bool,
+    /// Bytes of the batches below.
+    bytes: usize,
     /// Why no batch is taken.
     refusal: Option<String>,
     /// Batches that are not on all replicas yet, by their first number.
@@ -130,6 +134,7 @@ struct State {
 /// A batch that is under way.
 struct Commit {
     first: u64,
+    bytes: usize,
     /// With its entries of the ring.
     batch: Batch,
     parts: Mutex<Parts>,
@@ -170,6 +175,8 @@ impl Mirror {
                 next: epoch << NUMBER_BITS,
                 replicas,
                 filling: None,
+                is_spoilt: false,
+                bytes: 0,
                 refusal: None,
                 under_way: BTreeMap::new(),
                 gate: None,
@@ -205,19 +212,31 @@ impl Mirror {
             completer.complete(Err(Error::Failed { reason }));
             return;
         }
+        if state.bytes >= MIRROR_BYTES_MAX {
+            drop(state);
+            completer.complete(Err(Error::Busy));
+            return;
+        }
         if state
             .gate
             .as_ref()
             .is_some_and(|gate| touches(&batch, gate))
         {
-            // As many as may be under way: their callers hold what bounds them.
-            if state.gated.len() >= RING_PLACES {
-                drop(state);
-                completer.complete(Err(Error::Busy));
-            } else {
-                state.gated.push_back((batch, completer));
-            }
+            state.bytes += bytes_of(&batch);
+            state.gated.push_back((batch, completer));
             return;
+        }
+        // A replica that is full would be the only one to refuse it.
+        if !batch.is_freeing() {
+            let is_full = |slot: &usize| {
+                let engine = (self.engine_of)(*slot);
+                engine.is_some_and(|engine| engine.store().is_full())
+            };
+            if state.replicas.iter().any(is_full) {
+                drop(state);
+                completer.complete(Err(Error::OutOfSpace));
+                return;
+            }
         }
         let first = state.next;
         let keys: Vec<&Key> = batch.entries().iter().map(|(key, _)| key).collect();
@@ -243,8 +262,11 @@ impl Mirror {
             slot: *slot,
             result: None,
         };
+        let bytes = bytes_of(&batch);
+        state.bytes += bytes;
         let commit = Arc::new(Commit {
             first,
+            bytes,
             batch,
             parts: Mutex::new(Parts {
                 parts: slots.iter().map(part).collect(),
@@ -304,7 +326,10 @@ impl Mirror {
                 .iter()
                 .filter(|part| replicas.contains(&part.slot));
             let results: Vec<_> = counting.filter_map(|part| part.result.clone()).collect();
-            let has_none = results.iter().all(Result::is_err);
+            // Of one that failed nobody knows whether it has the batch, until it is no replica
+            // any more.
+            let is_refusal = |result: &shardstore::Result<()>| matches!(result, Err(error) if !matches!(error, Error::Failed { .. }));
+            let has_none = results.iter().all(is_refusal);
             let has_all = results.iter().all(Result::is_ok) && !results.is_empty();
             let filling_has = parts
                 .parts
@@ -325,7 +350,18 @@ impl Mirror {
                 }
             }
         };
-        lock(&self.state).under_way.remove(&commit.first);
+        let has_filling = {
+            let is_ok = |part: &Part| part.result.as_ref().is_some_and(Result::is_ok);
+            let parts = lock(&commit.parts);
+            filling.is_some_and(|slot| parts.parts.iter().any(|p| p.slot == slot && is_ok(p)))
+        };
+        {
+            let mut state = lock(&self.state);
+            if state.under_way.remove(&commit.first).is_some() {
+                state.bytes -= commit.bytes;
+            }
+            state.is_spoilt |= outcome.is_err() && has_filling;
+        }
         let completer = lock(&commit.parts).completer.take();
         if let Some(completer) = completer {
             completer.complete(outcome);
@@ -382,16 +418,15 @@ impl Mirror {
         self.conclude_again(commits);
     }
 
-    /// From now on a disk gets every batch too, or no longer. Returns the number from which on
-    /// it does.
-    pub(crate) fn set_filling(&self, filling: Option<usize>) -> u64 {
-        let (commits, next) = {
+    /// From now on a disk gets every batch too, or no longer.
+    pub(crate) fn set_filling(&self, filling: Option<usize>) {
+        let commits: Vec<_> = {
             let mut state = lock(&self.state);
             state.filling = filling;
-            (state.under_way.values().cloned().collect(), state.next)
+            state.is_spoilt = false;
+            state.under_way.values().cloned().collect()
         };
         self.conclude_again(commits);
-        next
     }
 
     /// Looks at batches again that were waiting for a replica which may be none any more.
@@ -423,6 +458,11 @@ impl Mirror {
             .any(|(_, commit)| disturbs(commit))
     }
 
+    /// Whether the disk that is being filled has to be filled anew.
+    pub(crate) fn is_spoilt(&self) -> bool {
+        lock(&self.state).is_spoilt
+    }
+
     /// The number of the next batch.
     pub(crate) fn next(&self) -> u64 {
         lock(&self.state).next
@@ -433,12 +473,28 @@ impl Mirror {
         let gated = {
             let mut state = lock(&self.state);
             state.gate = None;
-            std::mem::take(&mut state.gated)
+            let gated = std::mem::take(&mut state.gated);
+            let bytes: usize = gated.iter().map(|(batch, _)| bytes_of(batch)).sum();
+            state.bytes -= bytes;
+            gated
         };
         for (batch, completer) in gated {
             self.launch(batch, completer);
         }
     }
+}
+
+/// What a batch holds in memory, about.
+fn bytes_of(batch: &Batch) -> usize {
+    let bytes = |(key, op): &(Key, Op)| {
+        64 + key.as_bytes().len()
+            + match op {
+                Op::Put { value, payload } => value.len() + payload.len(),
+                Op::Delete => 0,
+                Op::Merge(deltas) => deltas.len() * 8,
+            }
+    };
+    batch.entries().iter().map(bytes).sum()
 }
 
 /// Whether a batch changes a key of a range, besides the ring's.

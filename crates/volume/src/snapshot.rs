@@ -79,7 +79,12 @@ impl VolumeSnapshot {
         if matches!(first, VolumeError::Busy | VolumeError::Closed) {
             return Err(first);
         }
-        for slot in others {
+        // Those of then that are replicas still.
+        let now = self.volume.table();
+        for slot in others
+            .iter()
+            .filter(|slot| now.slices.disks().contains(slot))
+        {
             if let Some(again) = again.clone()
                 && let Ok(read) = self.volume.read_disk(usize::from(*slot), again)
                 && let Ok(read) = read.await

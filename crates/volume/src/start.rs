@@ -38,27 +38,89 @@ fn refused<T>(why: String) -> Result<T> {
 /// Makes a set of disks usable. Blocks while a few records are read and written.
 pub(crate) fn start(disks: Vec<SetDisk>, options: &VolumeOptions) -> Result<Started> {
     check_identities(&disks)?;
-    let mut found: Vec<(SetDisk, Option<Membership>)> = Vec::new();
-    for disk in disks {
-        let membership = read_membership(&disk.engine)?;
-        found.push((disk, membership));
-    }
-    let newest = found
-        .iter()
-        .filter_map(|(_, membership)| membership.as_ref());
-    let newest = newest
-        .max_by_key(|membership| membership.generation)
-        .cloned();
-    match newest {
-        Some(newest) => several(found, newest, options),
-        None => {
-            let disks: Vec<SetDisk> = found.into_iter().map(|(disk, _)| disk).collect();
-            match <[SetDisk; 1]>::try_from(disks) {
-                Ok([only]) => single(only),
-                Err(disks) => create(disks, options),
+    let (mut left, mut warnings) = (disks, Vec::new());
+    loop {
+        let started = attempt(left.clone(), options);
+        // One that fails while it is written to is one that is missing.
+        let failed = |disk: &SetDisk| disk.engine.store().failure();
+        let has_new_failure = left.iter().any(|disk| failed(disk).is_some());
+        match started {
+            Err(_) if has_new_failure && left.len() > 1 => {
+                for disk in left.iter().filter(|disk| failed(disk).is_some()) {
+                    let reason = failed(disk).unwrap_or_default();
+                    warnings.push(format!("{} is not used: {reason}", disk.name));
+                }
+                left.retain(|disk| failed(disk).is_none());
+                if left.is_empty() {
+                    return started;
+                }
             }
+            Ok(mut started) => {
+                started.warnings.splice(0..0, warnings);
+                return Ok(started);
+            }
+            Err(error) => return Err(error),
         }
     }
+}
+
+fn attempt(disks: Vec<SetDisk>, options: &VolumeOptions) -> Result<Started> {
+    let (is_only, mut unreadable) = (disks.len() == 1, Vec::new());
+    let mut found: Vec<Found> = Vec::new();
+    for disk in disks {
+        match read_membership(&disk.engine) {
+            Ok(membership) => found.push(Found { disk, membership }),
+            Err(error) if is_only => return Err(error),
+            Err(error @ VolumeError::Newer { .. }) => return Err(error),
+            Err(error) => unreadable.push(format!("{} is not used: {error}", disk.name)),
+        }
+    }
+    let mut started = if found.iter().any(|found| found.membership.is_some()) {
+        several(found, options)?
+    } else {
+        let disks: Vec<SetDisk> = found.into_iter().map(|found| found.disk).collect();
+        match <[SetDisk; 1]>::try_from(disks) {
+            Ok([only]) => single(only)?,
+            Err(disks) => create(disks, options)?,
+        }
+    };
+    started.warnings.splice(0..0, unreadable);
+    Ok(started)
+}
+
+/// A disk, and the members that it knows of.
+struct Found {
+    disk: SetDisk,
+    membership: Option<Membership>,
+}
+
+impl Found {
+    fn id(&self) -> [u8; 16] {
+        self.disk.engine.store().identity().disk
+    }
+
+    fn generation(&self) -> u64 {
+        self.membership.as_ref().map_or(0, |known| known.generation)
+    }
+}
+
+/// The newest generation that may have been served. One that a live member which is here does
+/// not know of was cut off before it was durable on all of them, and never counted. That member
+/// knows of it if it holds it, or a later one: numbers are above all that was seen, so that
+/// another one of the same number means that it was not.
+fn newest(found: &[Found]) -> Option<Membership> {
+    let mut known: Vec<&Membership> = found.iter().filter_map(|f| f.membership.as_ref()).collect();
+    known.sort_by_key(|membership| std::cmp::Reverse(membership.generation));
+    let knows_of = |found: &Found, candidate: &Membership| {
+        found.membership.as_ref() == Some(candidate) || found.generation() > candidate.generation
+    };
+    let is_whole = |candidate: &&&Membership| {
+        candidate.live().all(|member| {
+            let here = found.iter().find(|found| found.id() == member.disk);
+            here.is_none_or(|found| knows_of(found, candidate))
+        })
+    };
+    known.iter().find(is_whole).map(|newest| (*newest).clone())
 }
 
 /// All disks are of one set, and none is there twice.
@@ -101,6 +163,12 @@ fn read_membership(engine: &Engine) -> Result<Option<Membership>> {
     found
         .map(|found| Membership::decode(found.value()))
         .transpose()
+}
+
+/// Whether a disk was formatted and never used: the set that it is for was not made.
+pub fn is_unmade(engine: &Engine) -> Result<bool> {
+    let is_member = read_membership(engine)?.is_some();
+    Ok(!is_member && SliceMap::read(engine)?.is_none())
 }
 
 /// Whether a disk holds nothing but what belongs to the set itself.
@@ -190,12 +258,26 @@ fn next_epoch(table: &Table, known: u64) -> u64 {
 }
 
 /// A set that was there before.
-fn several(
-    found: Vec<(SetDisk, Option<Membership>)>,
-    newest: Membership,
-    options: &VolumeOptions,
-) -> Result<Started> {
+fn several(found: Vec<Found>, options: &VolumeOptions) -> Result<Started> {
+    let Some(newest) = newest(&found) else {
+        // Made, but not on all disks: nothing was ever served.
+        let mut empty = true;
+        for found in &found {
+            empty &= is_empty(&found.disk.engine)?;
+        }
+        let disks: Vec<SetDisk> = found.into_iter().map(|found| found.disk).collect();
+        return match empty {
+            true => create(disks, options),
+            false => refused("no list of the set's members is whole on the disks here".to_owned()),
+        };
+    };
     check_members(&found, &newest)?;
+    let highest = found
+        .iter()
+        .map(Found::generation)
+        .fold(newest.generation, u64::max);
+    let known = found.iter().filter_map(|found| found.membership.as_ref());
+    let known_epoch = known.map(|known| known.epoch).fold(newest.epoch, u64::max);
     let slots = newest
         .active()
         .map(|member| usize::from(member.slot) + 1)
@@ -204,23 +286,18 @@ fn several(
     // Those that were live in the newest generation: what they hold is not old.
     let mut current = BTreeSet::new();
     let mut slices = None;
-    let mut known_epoch = newest.epoch;
-    for (disk, membership) in found {
-        let id = disk.engine.store().identity().disk;
-        let Some(member) = newest.of(&id) else {
+    for found in found {
+        let Some(member) = newest.of(&found.id()) else {
             continue;
         };
         let slot = usize::from(member.slot);
-        known_epoch = known_epoch.max(membership.as_ref().map_or(0, |known| known.epoch));
-        if membership.as_ref() == Some(&newest) {
-            if slices.is_none() {
-                slices = SliceMap::read(&disk.engine)?;
-            }
-            if member.state == MemberState::Live {
-                current.insert(slot);
-            }
+        if slices.is_none() && found.membership.as_ref() == Some(&newest) {
+            slices = SliceMap::read(&found.disk.engine)?;
         }
-        disks[slot] = Some(disk);
+        if member.state == MemberState::Live {
+            current.insert(slot);
+        }
+        disks[slot] = Some(found.disk);
     }
     let here: Vec<usize> = (0..disks.len())
         .filter(|slot| disks[*slot].is_some())
@@ -254,23 +331,24 @@ fn several(
     {
         warnings.push(format!("{} is not here", describe(member)));
     }
-    if here.len() < newest.quorum() {
-        // Read only: nothing may be written, because others may be live without these.
-        let epoch = next_epoch(&table, known_epoch);
-        return Ok(Started {
-            table,
-            epoch,
-            warnings,
-        });
-    }
-    settle_replicas(&table, &replicas)?;
-    table.membership = newest.with_live(&here);
+    let mut epoch = next_epoch(&table, known_epoch);
+    let mask = here.iter().fold(0_u64, |mask, slot| mask | 1 << slot);
     if is_forced {
-        table.membership.generation = ((newest.generation >> FORCED_BITS) + 1) << FORCED_BITS;
+        // Far above all that the others can have been in, even if they were forced as well: what
+        // they wrote has other names.
+        epoch += FORCED_EPOCHS + mask;
     }
-    let epoch = next_epoch(&table, known_epoch);
-    table.membership.epoch = epoch;
-    write(&table)?;
+    if here.len() >= newest.quorum() {
+        settle_replicas(&table, &replicas)?;
+        table.membership = newest.with_live(&here);
+        table.membership.generation = highest + 1;
+        if is_forced {
+            table.membership.generation = (((highest >> FORCED_BITS) + 1) << FORCED_BITS) + mask;
+        }
+        table.membership.epoch = epoch;
+        write(&table)?;
+    }
+    // Else read only: nothing may be written, because others may be live without these.
     Ok(Started {
         table,
         epoch,
@@ -278,14 +356,17 @@ fn several(
     })
 }
 
+/// Epochs that a forced start leaves out. Commit sequences have 24 bits for them.
+const FORCED_EPOCHS: u64 = 1 << DISKS_MAX;
+
 /// A start that was forced begins a generation above all that anybody can have come to without
 /// it, so that disks which come back later are the old ones.
 const FORCED_BITS: u32 = 32;
 
 /// Every disk is a member that was not replaced.
-fn check_members(found: &[(SetDisk, Option<Membership>)], newest: &Membership) -> Result<()> {
-    for (disk, _) in found {
-        let id = disk.engine.store().identity().disk;
+fn check_members(found: &[Found], newest: &Membership) -> Result<()> {
+    for found in found {
+        let (disk, id) = (&found.disk, found.id());
         match newest.of(&id).map(|member| member.state) {
             Some(MemberState::Live | MemberState::Away) => {}
             Some(MemberState::Retired) => {

@@ -151,7 +151,14 @@ impl Table {
                 self.missing()
             ));
         }
-        match self.replicas().len() {
+        let replicas = self.replicas();
+        if replicas.iter().all(failed) {
+            return Some(format!(
+                "all disks that hold the metadata have failed; missing: {}",
+                self.missing()
+            ));
+        }
+        match replicas.len() {
             0 | 1 => Some(
                 "the metadata is on one disk only until it is copied to another one".to_owned(),
             ),
@@ -187,7 +194,7 @@ pub(crate) fn describe(member: &Member) -> String {
 }
 
 /// A UUID as people write it.
-pub(crate) fn uuid(id: &[u8; 16]) -> String {
+pub fn uuid(id: &[u8; 16]) -> String {
     let mut text = String::with_capacity(36);
     for (at, byte) in id.iter().enumerate() {
         if matches!(at, 4 | 6 | 8 | 10) {

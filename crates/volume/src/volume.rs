@@ -10,7 +10,7 @@ use shardstore::{Batch, Dependency, Engine, Identity, Read, Snapshot, Space, Sta
 use crate::deletion::Deletions;
 use crate::keep::Keeping;
 use crate::limits::{IN_FLIGHT_BYTES_DEFAULT, SHARD_BYTES_MAX, SHARD_BYTES_MIN, STRIPE_BYTES_MAX};
-use crate::membership::MemberState;
+use crate::membership::{Member, MemberState};
 use crate::meta::MetaBatch;
 use crate::mirror::Mirror;
 use crate::pins::{BlobPin, Pins};
@@ -112,8 +112,10 @@ pub struct DiskStats {
 pub struct VolumeStats {
     /// Those that are here, by their number in the set.
     pub disks: Vec<DiskStats>,
-    /// Disks that belong to the set.
+    /// Disks that belong to the set, here or not.
     pub members: usize,
+    /// Those that are not here.
+    pub absent: Vec<Member>,
     /// Why nothing is written, if that is so.
     pub refusal: Option<String>,
     /// What the last walk over all stripes counted; of a set of several disks.
@@ -191,6 +193,11 @@ impl Volume {
                 pins: Pins::default(),
             }),
         })
+    }
+
+    /// Whether the set is of one disk, which nobody has to look after.
+    pub fn is_single(&self) -> bool {
+        self.table().is_single()
     }
 
     /// What whoever runs the set should know of its start.
@@ -352,11 +359,11 @@ impl Volume {
     }
 
     /// Leaves a blob's deletion to [`housekeep`](Volume::housekeep) altogether.
-    pub(crate) fn delete_blob_later(&self, blob: &BlobRef) {
+    pub(crate) fn delete_blob_later(&self, blob: &BlobRef, after: Vec<Dependency>) {
         let width = blob.scheme.width();
         self.inner
             .deletions
-            .start_later(self, blob.id, blob.stripes(), width);
+            .start_later(self, blob.id, blob.stripes(), width, after);
     }
 
     /// Deletes a blob of which only the id is known. `None`: no frame of it is there.
@@ -479,6 +486,15 @@ impl Volume {
         VolumeStats {
             disks: table.here().filter_map(stats).collect(),
             members: table.membership.active().count(),
+            absent: {
+                let is_absent = |member: &&Member| table.disk(usize::from(member.slot)).is_none();
+                table
+                    .membership
+                    .active()
+                    .filter(is_absent)
+                    .cloned()
+                    .collect()
+            },
             refusal: table.refusal(),
             ledger: self.inner.keeping.ledger(),
             shards_healed: self.inner.keeping.healed(),
@@ -500,10 +516,20 @@ impl Volume {
         disks.find_map(|disk| disk.engine.store().failure())
     }
 
+    /// Whether every disk that belongs to the set is here and live, so that nothing of it can be
+    /// somewhere else.
+    pub fn is_complete(&self) -> bool {
+        let table = self.table();
+        table.live().count() == table.membership.active().count()
+    }
+
     /// Commits what is queued, checkpoints, and stops the engines. What failed before does not
     /// keep the others from it.
     pub fn close(&self) -> Result<()> {
         let table = self.table();
+        if !table.is_single() {
+            self.end_keeping();
+        }
         let close = |disk: &SetDisk| disk.engine.close();
         let closed: Vec<_> = table.disks.iter().flatten().map(close).collect();
         if table.is_single() || table.refusal().is_some() {

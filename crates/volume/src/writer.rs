@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use shardstore::{Batch, Dependency};
 
 use crate::blob::shard_key;
-use crate::join::when_decided;
+use crate::join::{self, when_decided};
 use crate::limits::{LABEL_BYTES_MAX, SMALL_BLOB_BYTES, WINDOW_STRIPES};
 use crate::placement;
 use crate::shard::{ShardValue, Trailer};
@@ -33,6 +33,8 @@ pub struct BlobWriter {
     /// Those of them that may not be durable yet, oldest first.
     window: VecDeque<Dependency>,
     receipt: Receipt,
+    /// Whether there were not disks enough for all shards.
+    owes: bool,
     /// Set while a call is under way: a call that failed or was cancelled leaves it set.
     broken: bool,
 }
@@ -44,6 +46,7 @@ pub struct FinishedBlob {
     blob: BlobRef,
     dependencies: Vec<Dependency>,
     receipt: Receipt,
+    owes: bool,
     kept: bool,
 }
 
@@ -115,6 +118,7 @@ impl BlobWriter {
             submitted: 0,
             window: VecDeque::new(),
             receipt: Receipt::whole(scheme),
+            owes: false,
             broken: false,
         })
     }
@@ -167,6 +171,7 @@ impl BlobWriter {
             blob: self.blob.clone(),
             dependencies: std::mem::take(&mut self.window).into(),
             receipt: self.receipt.clone(),
+            owes: self.owes,
             kept: false,
         })
     }
@@ -205,9 +210,7 @@ impl BlobWriter {
             self.blob = self.blob();
             self.receipt = Receipt::whole(self.blob.scheme);
         }
-        if self.submitted == 0 && self.blob.scheme.width() > 1 {
-            self.volume.pins().doom(self.blob.id);
-        }
+
         let number = self.submitted;
         let Some(count) = number.checked_add(1) else {
             let (what, limit) = ("the number of stripes of a blob", u32::MAX as usize);
@@ -248,6 +251,11 @@ impl BlobWriter {
         if slots.len() < least {
             return Err(VolumeError::OutOfSpace);
         }
+        self.owes |= slots.len() < shards.len();
+        if self.submitted == 0 && self.blob.scheme.width() > 1 {
+            // Nobody heals it before it is finished.
+            self.volume.pins().doom(self.blob.id);
+        }
         let mut parts = Vec::with_capacity(shards.len());
         for ((shard, payload), slot) in (0..).zip(shards).zip(slots) {
             let bytes = payload.len();
@@ -258,7 +266,11 @@ impl BlobWriter {
             let submitted = self.volume.submit_admitted(slot, batch, bytes).await;
             parts.push(match submitted {
                 Ok(dependency) => dependency,
-                Err(VolumeError::Busy) => return Err(VolumeError::Busy),
+                Err(VolumeError::Busy) => {
+                    // What was submitted before it is waited for by whoever deletes it.
+                    self.window.push_back(join::decided(parts));
+                    return Err(VolumeError::Busy);
+                }
                 Err(error) => Dependency::failed(shardstore::Error::Failed {
                     reason: error.to_string(),
                 }),
@@ -303,9 +315,21 @@ impl Drop for BlobWriter {
     fn drop(&mut self) {
         if self.submitted > 0 {
             let width = self.blob.scheme.width();
+            let window = std::mem::take(&mut self.window);
+            let after = on_their_way(width, window.into());
             self.volume
-                .delete_stripes(self.blob.id, self.submitted, width, Vec::new());
+                .delete_stripes(self.blob.id, self.submitted, width, after);
         }
+    }
+}
+
+/// What a deletion of a blob comes after that may still be on its way to the disks: which disk
+/// takes a shard shows only when it has. On one disk they are deleted in the order of their
+/// submission.
+fn on_their_way(width: u8, stripes: Vec<Dependency>) -> Vec<Dependency> {
+    match width {
+        1 => Vec::new(),
+        _ => vec![join::decided(stripes)],
     }
 }
 
@@ -330,6 +354,9 @@ impl FinishedBlob {
     pub fn keep(mut self) -> BlobRef {
         self.kept = true;
         self.volume.pins().settle(self.blob.id);
+        if self.owes {
+            self.volume.look_for_missing_shards();
+        }
         self.blob.clone()
     }
 
@@ -338,14 +365,18 @@ impl FinishedBlob {
     /// decides a dependency.
     pub fn discard_later(mut self) {
         self.kept = true;
-        self.volume.delete_blob_later(&self.blob);
+        let width = self.blob.scheme.width();
+        let after = on_their_way(width, std::mem::take(&mut self.dependencies));
+        self.volume.delete_blob_later(&self.blob, after);
     }
 }
 
 impl Drop for FinishedBlob {
     fn drop(&mut self) {
         if !self.kept {
-            self.volume.delete_blob(&self.blob, Vec::new());
+            let width = self.blob.scheme.width();
+            let after = on_their_way(width, std::mem::take(&mut self.dependencies));
+            self.volume.delete_blob(&self.blob, after);
         }
     }
 }

@@ -604,3 +604,39 @@ fn what_was_deleted_while_a_disk_was_away_is_deleted_there_when_it_is_back() {
     assert_eq!(next.unwrap(), None);
     set.close();
 }
+
+/// A start that was cut off left its generation on one disk alone, numbered as the one that the
+/// others began without that disk, or higher. It was once taken for the newest: what the others
+/// had acknowledged was gone, or none of the replicas counted and the set did not start at all.
+#[test]
+fn a_generation_that_was_cut_off_never_counts() {
+    for starts in 1..3 {
+        for order in [vec![0, 1, 2], vec![1, 2, 0]] {
+            let mut disks = Disks::new(3);
+            let set = disks.open(&disks.all()).unwrap();
+            set.set_meta("a", b"old").unwrap();
+            set.close();
+            let before: Vec<_> = disks.0.iter().map(|disk| disk.medium()).collect();
+            for _ in 0..starts {
+                disks.open(&disks.all()).unwrap().close();
+            }
+            // As if only the first disk had taken what these starts wrote.
+            for slot in [1, 2] {
+                disks.0[slot] = Arc::new(SimDisk::new(before[slot].clone()));
+            }
+            let whole = disks.open(&order).unwrap();
+            assert!(whole.volume.is_whole(), "{:?}", whole.volume.stats());
+            assert_eq!(whole.meta("a"), Some(b"old".to_vec()));
+            whole.close();
+            for slot in [1, 2] {
+                disks.0[slot] = Arc::new(SimDisk::new(before[slot].clone()));
+            }
+            let set = disks.open(&[1, 2]).unwrap();
+            set.set_meta("a", b"new").unwrap();
+            set.close();
+            let set = disks.open(&order).unwrap();
+            assert_eq!(set.meta("a"), Some(b"new".to_vec()), "{starts}, {order:?}");
+            set.close();
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! The command lines of `cullet account` and `cullet key`.
+//! The command lines of `cullet account`, `cullet key` and `cullet disk`.
 
 use std::path::PathBuf;
 
@@ -175,4 +175,39 @@ pub enum KeyAction {
         #[arg(value_name = "KEY")]
         key: String,
     },
+}
+
+const DISK_EXAMPLES: &str = "\
+Examples:
+  cullet disk list
+      Each disk of the set: its number, path, state, size and use, and how often it returned
+      something damaged. A disk is `live`, `away` (back, and catching up), `failed`, or `missing`.
+
+  cullet disk status
+      How many stripes have all of their shards, and how many are short of some; the bytes that
+      are owing; whether all were looked at since anything changed.
+";
+
+/// The flags of `cullet disk`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "More with --help.",
+    after_long_help = format!("{DISK_EXAMPLES}\n{ROOT_KEY}")
+)]
+pub struct DiskArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: DiskAction,
+    /// Where.
+    #[command(flatten)]
+    pub server: ServerAccess,
+}
+
+/// What `cullet disk` does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DiskAction {
+    /// List the disks.
+    List,
+    /// Say how much of what is stored is there how often.
+    Status,
 }
