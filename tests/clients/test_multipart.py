@@ -6,6 +6,7 @@ import hashlib
 import io
 import socket
 import time
+import zlib
 
 import pytest
 from boto3.s3.transfer import TransferConfig
@@ -1083,3 +1084,23 @@ def test_ten_thousand_parts(own_server):
     uploads.complete(s3, "many", upload, parts[-1:])
     s3 = uploads.settle(server, expected=1)
     assert s3.get_object(Bucket="many", Key="k")["Body"].read() == b"10000"
+
+
+def test_a_checksum_named_at_the_end_is_the_one_that_came(server, bucket):
+    """Also if the upload was begun without an algorithm, so that another one is kept."""
+    s3 = server.client(request_checksum_calculation="when_required")
+    upload = uploads.begin(s3, bucket)
+    data = b"one part, and its checksum"
+    crc = base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+    sent = s3.upload_part(Bucket=bucket, Key="k", UploadId=upload, PartNumber=1, Body=data, ChecksumCRC32=crc)
+    assert sent["ChecksumCRC32"] == crc
+
+    def complete(named):
+        part = {"PartNumber": 1, "ETag": sent["ETag"], "ChecksumCRC32": named}
+        return s3.complete_multipart_upload(
+            Bucket=bucket, Key="k", UploadId=upload, MultipartUpload={"Parts": [part]}
+        )
+
+    assert refused(complete, named="AAAAAA==") == (400, "InvalidPart")
+    complete(crc)
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == data

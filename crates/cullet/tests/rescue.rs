@@ -371,7 +371,7 @@ fn objects_in_parts_are_rescued() {
                 let mut writer = filled.objects.begin_part(request).await.unwrap();
                 writer.write(piece.clone().into()).await.unwrap();
                 let etag = ETag::new(format!("tag-{number}"));
-                writer.finish(etag.clone(), None).await.unwrap();
+                writer.finish(etag.clone(), None, None).await.unwrap();
                 body.extend(piece);
                 parts.push(ChosenPart {
                     number,

@@ -27,8 +27,7 @@ pub struct ChosenPart {
     /// The tag that it must have.
     pub etag: ETag,
     /// The checksum that it must have, if any. In an upload that was begun without an algorithm
-    /// one by another algorithm than the kept one says nothing: it was verified with the part,
-    /// and the tag names the same bytes.
+    /// one that neither is kept nor came with the part says nothing: the tag names the bytes.
     pub checksum: Option<Checksum>,
 }
 
@@ -267,10 +266,15 @@ fn check_part(
     if wanted.etag != record.etag {
         return invalid("has another ETag: it was uploaded again since");
     }
-    let kept = record.checksum.as_ref().map(|sum| sum.algorithm);
-    let comparable = |sum: &&Checksum| algorithm.is_some() || Some(sum.algorithm) == kept;
-    let named = wanted.checksum.as_ref().filter(comparable);
-    if named.is_some() && named != record.checksum.as_ref() {
+    let known = [&record.checksum, &record.sent];
+    let is_wrong = |named: &Checksum| {
+        let mut known = known.into_iter().flatten();
+        match known.find(|sum| sum.algorithm == named.algorithm) {
+            Some(sum) => sum != named,
+            None => algorithm.is_some(),
+        }
+    };
+    if wanted.checksum.as_ref().is_some_and(is_wrong) {
         return invalid("has another checksum than the one that was named");
     }
     if record.size < bytes_min {

@@ -176,7 +176,13 @@ impl PartWriter {
 
     /// Commits the part. It is durable and can be listed when this returns `Ok`. An error of
     /// the disk leaves open whether it was committed; every other error means that it was not.
-    pub async fn finish(mut self, etag: ETag, checksum: Option<Checksum>) -> Result<PartOutcome> {
+    /// `sent`: the checksum that the client sent, if that is not `checksum`.
+    pub async fn finish(
+        mut self,
+        etag: ETag,
+        checksum: Option<Checksum>,
+        sent: Option<Checksum>,
+    ) -> Result<PartOutcome> {
         self.body.check_length()?;
         let size = self.body.size();
         let mut record = None;
@@ -186,6 +192,7 @@ impl PartWriter {
                 modified: Timestamp::now(),
                 etag,
                 checksum,
+                sent,
                 blob: blob.clone(),
                 unknown: Vec::new(),
             };

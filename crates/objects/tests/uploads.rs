@@ -72,7 +72,7 @@ fn part(world: &World, upload: &UploadRef, number: i64, body: &[u8]) -> Result<P
             writer.write(Bytes::copy_from_slice(piece)).await?;
         }
         let digest = (body.len() as u32).to_le_bytes();
-        writer.finish(etag(body), Some(crc(&digest))).await
+        writer.finish(etag(body), Some(crc(&digest)), None).await
     })
 }
 
@@ -259,7 +259,7 @@ fn what_is_not_an_object_yet_can_be_given_up() {
     };
     let writer = block_on(world.objects.begin_part(request)).unwrap();
     block_on(world.objects.abort_upload(&kept)).unwrap();
-    let late = block_on(writer.finish(etag(b""), None));
+    let late = block_on(writer.finish(etag(b""), None, None));
     assert!(matches!(late, Err(Error::NoSuchUpload { .. })), "{late:?}");
     world.audit();
     assert!(world.blobs().is_empty());

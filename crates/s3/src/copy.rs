@@ -365,7 +365,7 @@ pub(crate) async fn upload_part_copy(
     transfer(handle, range, Some(&mut lane), &mut writer).await?;
     let finished = lane.finish().await.map_err(from_lane)?;
     let outcome = writer
-        .finish(ETag::from_md5(finished.md5), finished.checksum(kept))
+        .finish(ETag::from_md5(finished.md5), finished.checksum(kept), None)
         .await
         .map_err(from_objects)?;
     let mut result = CopyPartResult {

@@ -50,8 +50,10 @@ pub(crate) async fn upload_part(
         None => declared.algorithm(),
     };
     let shown = shown.and_then(|algorithm| finished.checksum(algorithm));
+    let sent = declared.algorithm().filter(|sent| *sent != kept);
+    let sent = sent.and_then(|algorithm| finished.checksum(algorithm));
     let outcome = writer
-        .finish(ETag::from_md5(finished.md5), finished.checksum(kept))
+        .finish(ETag::from_md5(finished.md5), finished.checksum(kept), sent)
         .await
         .map_err(from_objects)?;
     Ok(answer(outcome, shown.as_ref()))

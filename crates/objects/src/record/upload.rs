@@ -7,7 +7,8 @@
 //!          (u8 algorithm, u8 kind)
 //! part     u8 version = 1 | u8 flags, none yet | u64 size | u64 modified
 //!          | entity tag as in an object's record
-//!          fields: 8 checksum as in an object's record, 128 blob reference
+//!          fields: 8 checksum as in an object's record, 9 the one that came with the part, if it
+//!          is by another algorithm, 128 blob reference
 //! ended    u8 version = 1 | the numbers of parts that the object keeps, as bits: number 1 is
 //!          the lowest bit of the first byte
 //! ```
@@ -87,6 +88,9 @@ impl UploadRecord {
     }
 }
 
+/// A part's second checksum.
+const FIELD_SENT: u8 = 9;
+
 /// What is kept about a part of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartRecord {
@@ -98,6 +102,8 @@ pub struct PartRecord {
     pub etag: ETag,
     /// Its checksum.
     pub checksum: Option<Checksum>,
+    /// The checksum that it came with, if that is by another algorithm.
+    pub sent: Option<Checksum>,
     /// Its bytes.
     pub blob: BlobRef,
     /// Kept for the release that knows them.
@@ -114,6 +120,9 @@ impl PartRecord {
         if let Some(checksum) = &self.checksum {
             put_field(&mut out, FIELD_CHECKSUM, &checksum.encode())?;
         }
+        if let Some(sent) = &self.sent {
+            put_field(&mut out, FIELD_SENT, &sent.encode())?;
+        }
         put_blob(&mut out, &self.blob)?;
         put_unknown(&mut out, &self.unknown)?;
         Ok(out)
@@ -126,10 +135,11 @@ impl PartRecord {
         take_version(&mut take, what)?;
         let head = PartRecord::take_head(&mut take);
         let (size, modified, etag) = head.ok_or_else(|| corrupt(what, "it is cut short"))?;
-        let (mut checksum, mut blob) = (None, None);
+        let (mut checksum, mut sent, mut blob) = (None, None, None);
         let unknown = take_fields(what, take, |tag, bytes| {
             match tag {
                 FIELD_CHECKSUM => checksum = Checksum::decode(bytes),
+                FIELD_SENT => sent = Checksum::decode(bytes),
                 FIELD_BLOB => blob = Some(BlobRef::decode(bytes)?),
                 _ => return Ok(false),
             }
@@ -144,6 +154,7 @@ impl PartRecord {
             modified,
             etag,
             checksum,
+            sent,
             blob,
             unknown,
         })
@@ -222,6 +233,7 @@ mod tests {
             modified: Timestamp::from_millis(6),
             etag: ETag::from_md5([1; 16]),
             checksum: Checksum::full_object(ChecksumAlgorithm::Crc32, vec![1, 2, 3, 4]),
+            sent: Checksum::full_object(ChecksumAlgorithm::Crc32c, vec![5, 6, 7, 8]),
             blob: BlobRef {
                 id: BlobId {
                     epoch: 1,
