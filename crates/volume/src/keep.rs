@@ -66,6 +66,8 @@ struct State {
     mended: Option<(u64, usize, u32, Instant)>,
     /// Disks that could not be filled, and until when others are tried.
     unfit: Vec<(usize, Instant)>,
+    /// Since when a replica has been full.
+    full_since: Option<Instant>,
     /// The set is being closed.
     is_over: bool,
     /// The highest generation that was ever written to any disk.
@@ -238,7 +240,7 @@ impl Volume {
         if let Some(refused) = self.inner.mirror.refused().into_iter().next() {
             return self.mend(&mut state, refused);
         }
-        if self.repair()? {
+        if self.drop_full(&mut state)? || self.repair()? {
             return Ok(true);
         }
         if self.clear_gone(&mut state.gone)? {
@@ -428,6 +430,38 @@ impl Volume {
         Ok(true)
     }
 
+    /// Keeps the metadata no longer on disks that are full and stay it, if enough others have it:
+    /// one full disk would refuse what all others can take.
+    fn drop_full(&self, state: &mut State) -> Result<bool> {
+        let table = self.table();
+        let is_full = |slot: &usize| {
+            let disk = table.disk(*slot);
+            disk.is_some_and(|disk| disk.engine.store().is_full())
+        };
+        let (full, rest): (Vec<usize>, Vec<usize>) =
+            table.replicas().into_iter().partition(is_full);
+        if full.is_empty() || rest.len() < 2 || table.refusal().is_some() {
+            state.full_since = None;
+            return Ok(false);
+        }
+        let since = *state.full_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < FULL_FOR {
+            return Ok(false);
+        }
+        state.full_since = None;
+        let mut next = Table::clone(&table);
+        next.slices = Arc::new(table.slices.with_disks(&rest));
+        state.write(&mut next)?;
+        for slot in full {
+            let name = table.disk(slot).map_or("a disk", |disk| &disk.name);
+            let event = format!("{name} is full: the metadata is kept on other disks");
+            self.inner.keeping.say(event);
+            state.unfit.push((slot, Instant::now() + FULL_PAUSE));
+        }
+        self.install(next);
+        Ok(true)
+    }
+
     /// Copies the metadata to another disk while there are too few replicas: a range of it.
     fn fill(&self, state: &mut State) -> Result<bool> {
         let table = self.table();
@@ -583,6 +617,12 @@ const HEAL_REST_FACTOR: u32 = 4;
 
 /// Longest rest after a step of healing.
 const HEAL_REST_MAX: Duration = Duration::from_millis(500);
+
+/// How long a replica is full before others do without it.
+const FULL_FOR: Duration = Duration::from_secs(1);
+
+/// How long it is not filled again then.
+const FULL_PAUSE: Duration = Duration::from_secs(600);
 
 /// How long a disk is passed over that could not be filled.
 const UNFIT: Duration = Duration::from_secs(5);

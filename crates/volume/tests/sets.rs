@@ -110,7 +110,11 @@ impl Disks {
 }
 
 fn formatted(disk: [u8; 16], set: [u8; 16]) -> Arc<SimDisk> {
-    let image = Arc::new(SimDisk::new(Image::blank(CAPACITY, 512)));
+    formatted_with(disk, set, CAPACITY)
+}
+
+fn formatted_with(disk: [u8; 16], set: [u8; 16], capacity: u64) -> Arc<SimDisk> {
+    let image = Arc::new(SimDisk::new(Image::blank(capacity, 512)));
     Store::format(&*image, Identity { disk, set }, GEOMETRY).unwrap();
     image
 }
@@ -639,4 +643,42 @@ fn a_generation_that_was_cut_off_never_counts() {
             set.close();
         }
     }
+}
+
+/// A disk that is full refuses metadata that all others can take: they go on without it.
+#[test]
+fn one_full_disk_among_many_is_avoided() {
+    let mut disks = Disks::new(4);
+    disks.0[0] = formatted_with([1; 16], [2; 16], 3 << 20);
+    let set = disks.open(&disks.all()).unwrap();
+    let body = bytes(8 * 1024, 1);
+    let mut refused = 0;
+    for number in 0..400 {
+        let key = format!("k{number}");
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let batch = MetaBatch::new().put(&meta_key(&key), b"v".to_vec(), body.clone());
+            match block_on(set.volume.commit(batch).unwrap()) {
+                Ok(()) => break,
+                Err(error) => {
+                    refused += 1;
+                    assert!(Instant::now() < until, "{key}: {error}");
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            }
+        }
+    }
+    assert!(refused > 0, "the small disk was never full");
+    let events = set.volume.take_events();
+    assert!(
+        events.iter().any(|event| event.contains("/disk/0 is full")),
+        "{events:?}"
+    );
+    let (blob, durable) = set.put(&bytes(40 * SHARD, 2)).unwrap();
+    assert_eq!(durable, "2+1");
+    set.close();
+    let set = disks.open(&[1, 2, 3]).unwrap();
+    assert_eq!(set.meta("k399"), Some(b"v".to_vec()));
+    assert_eq!(set.read(&blob).unwrap(), bytes(40 * SHARD, 2));
+    set.close();
 }
