@@ -2,7 +2,8 @@
 //!
 //! Whoever calls this sees to it that nobody changes these keys meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use shardstore::{Batch, Engine, Found, Key, Read, Snapshot};
 
@@ -13,33 +14,49 @@ use crate::mirror::{ring_keys, ring_range};
 /// The keys that may differ after batches were under way: those of the places where two rings
 /// differ, and these places themselves, last.
 pub(crate) fn ring_differences(truth: &Engine, other: &Engine) -> Result<Vec<Key>> {
-    let (ours, theirs) = (ring_of(truth)?, ring_of(other)?);
+    let (ours, theirs) = (truth.snapshot(), other.snapshot());
+    let (from, to) = ring_range();
     let (mut keys, mut places) = (BTreeSet::new(), Vec::new());
-    for place in ours.keys().chain(theirs.keys()).collect::<BTreeSet<_>>() {
-        let (one, two) = (ours.get(place), theirs.get(place));
-        if one == two {
-            continue;
+    side_by_side(&ours, &theirs, (&from, &to), |one, two| {
+        let values = [one, two].map(|found| found.map(Found::value));
+        if values[0] != values[1] {
+            for value in values.into_iter().flatten() {
+                // One that cannot be read names nothing: no batch of any release has such.
+                keys.extend(ring_keys(value).unwrap_or_default());
+            }
+            places.extend(one.or(two).map(Found::to_key));
         }
-        for value in one.into_iter().chain(two) {
-            // One that cannot be read names nothing: no batch of any release has such.
-            keys.extend(ring_keys(value).unwrap_or_default());
-        }
-        places.push(Key::plain(place.as_slice()));
-    }
+        Ok(())
+    })?;
     Ok(keys.into_iter().chain(places).collect())
 }
 
-fn ring_of(engine: &Engine) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-    let snapshot = engine.snapshot();
-    let (mut from, to) = ring_range();
-    let mut ring = BTreeMap::new();
+/// Walks over a range of two disks in the order of keys, and shows what each has under one.
+fn side_by_side(
+    ours: &Snapshot,
+    theirs: &Snapshot,
+    (from, to): (&[u8], &[u8]),
+    mut show: impl FnMut(Option<&Found>, Option<&Found>) -> Result<()>,
+) -> Result<()> {
+    let (mut left, mut right) = (Walk::new(ours, from, to), Walk::new(theirs, from, to));
+    let (mut one, mut two) = (left.next()?, right.next()?);
     loop {
-        let page = snapshot.scan(&from, &to, COPY_ENTRIES, Read::Blocking)?;
-        let entries = page.entries.iter();
-        ring.extend(entries.map(|found| (found.key().to_vec(), found.value().to_vec())));
-        match page.next {
-            Some(next) => from = next,
-            None => return Ok(ring),
+        let order = match (&one, &two) {
+            (None, None) => return Ok(()),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(one), Some(two)) => one.key().cmp(two.key()),
+        };
+        let shown = (
+            one.as_ref().filter(|_| order.is_le()),
+            two.as_ref().filter(|_| order.is_ge()),
+        );
+        show(shown.0, shown.1)?;
+        if order.is_le() {
+            one = left.next()?;
+        }
+        if order.is_ge() {
+            two = right.next()?;
         }
     }
 }
@@ -57,30 +74,14 @@ pub(crate) fn copy_keys(truth: &Engine, other: &Engine, keys: &[Key]) -> Result<
     copier.finish()
 }
 
-/// Has `other` have what `truth` has from a key on, up to a number of entries and below `to`;
-/// durable when this returns. Says how many differed, and where it goes on.
+/// Has `other` have what `truth` has in a range; durable when this returns. Says how many
+/// differed.
 pub(crate) fn copy_range(truth: &Engine, other: &Engine, from: &[u8], to: &[u8]) -> Result<usize> {
     let (ours, theirs) = (truth.snapshot(), other.snapshot());
-    let (mut left, mut right) = (Walk::new(&ours, from, to), Walk::new(&theirs, from, to));
     let mut copier = Copier::new(other);
-    let (mut one, mut two) = (left.next()?, right.next()?);
-    loop {
-        let order = match (&one, &two) {
-            (None, None) => break,
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
-            (Some(one), Some(two)) => one.key().cmp(two.key()),
-        };
-        let ours_now = one.take_if(|_| order.is_le());
-        let theirs_now = two.take_if(|_| order.is_ge());
-        copier.settle(&ours, ours_now.as_ref(), theirs_now.as_ref())?;
-        if order.is_le() {
-            one = left.next()?;
-        }
-        if order.is_ge() {
-            two = right.next()?;
-        }
-    }
+    side_by_side(&ours, &theirs, (from, to), |one, two| {
+        copier.settle(&ours, one, two)
+    })?;
     copier.finish()
 }
 

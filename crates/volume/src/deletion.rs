@@ -50,11 +50,11 @@ enum Progress {
 
 impl Deletion {
     fn new(
+        volume: &Volume,
         blob: BlobId,
         stripes: u32,
         width: u8,
         after: Vec<Dependency>,
-        outlives_disks: bool,
     ) -> Deletion {
         Deletion(Arc::new(Mutex::new(State {
             blob,
@@ -65,7 +65,7 @@ impl Deletion {
             before_last: stripes,
             given_up: false,
             unread: false,
-            outlives_disks,
+            outlives_disks: !volume.table().is_single(),
         })))
     }
 
@@ -263,8 +263,7 @@ impl Deletions {
         width: u8,
         after: Vec<Dependency>,
     ) -> Deletion {
-        let outlives_disks = !volume.table().is_single();
-        let deletion = Deletion::new(blob, stripes, width, after, outlives_disks);
+        let deletion = Deletion::new(volume, blob, stripes, width, after);
         {
             // In the list before anything is submitted: a deletion that counts nowhere would
             // let a clean end be noted that is none.
@@ -293,8 +292,7 @@ impl Deletions {
         width: u8,
         after: Vec<Dependency>,
     ) {
-        let outlives_disks = !volume.table().is_single();
-        let deletion = Deletion::new(blob, stripes, width, after, outlives_disks);
+        let deletion = Deletion::new(volume, blob, stripes, width, after);
         lock(&self.later).push(deletion);
     }
 
@@ -340,7 +338,8 @@ impl Deletions {
             list.failed += failed;
         }
         outcome?;
-        // The engine commits in the order of submission: the last one stands for all.
+        // An engine commits in the order of submission: on one disk the last one stands for all.
+        // On several it only keeps the steps from running ahead.
         match submitted.map(|submitted| submitted.wait()) {
             None => Ok(false),
             Some(Ok(()) | Err(shardstore::Error::OutOfSpace | shardstore::Error::Busy)) => Ok(true),

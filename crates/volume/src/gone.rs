@@ -76,16 +76,23 @@ impl Volume {
         let Some(from) = walk.next.clone() else {
             return Ok(false);
         };
-        let snapshot = table.engine(table.primary()?)?.snapshot();
-        let page = snapshot.scan(&from, END, NOTES_PER_STEP, Read::Blocking)?;
-        drop(snapshot);
+        let engine = table.engine(table.primary()?)?;
+        let page = engine
+            .snapshot()
+            .scan(&from, END, NOTES_PER_STEP, Read::Blocking)?;
         let still_away = away(&table);
         for found in &page.entries {
-            let bits = found
-                .value()
-                .first_chunk()
-                .map(|bits| u16::from_le_bytes(*bits));
-            let (Some(blob), Some(bits)) = (blob_of(found.key()), bits) else {
+            let Some(blob) = blob_of(found.key()) else {
+                continue;
+            };
+            // A deletion that is under way writes the note itself, and deletes from all that are
+            // here.
+            let Some(_held) = self.hold_blob(blob) else {
+                continue;
+            };
+            let note = engine.snapshot().get(&found.to_key(), Read::Blocking)?;
+            let bits = note.as_ref().and_then(|note| note.value().first_chunk());
+            let Some(bits) = bits.map(|bits| u16::from_le_bytes(*bits)) else {
                 continue;
             };
             for slot in table.live().filter(|slot| bits >> slot & 1 == 1) {

@@ -62,8 +62,8 @@ struct Repair {
 #[derive(Default)]
 struct State {
     fill: Option<Fill>,
-    /// How often a part was submitted again, and when last.
-    mended: Option<(u64, usize, u32, Instant)>,
+    /// Which part of which batch was submitted again last, and how often.
+    mended: Option<(u64, usize, u32)>,
     /// Disks that could not be filled, and until when others are tried.
     unfit: Vec<(usize, Instant)>,
     /// Since when a replica has been full.
@@ -405,7 +405,7 @@ impl Volume {
             error,
         } = refused;
         let tries = match &state.mended {
-            Some((n, s, tries, _)) if (*n, *s) == (number, slot) => *tries,
+            Some((n, s, tries)) if (*n, *s) == (number, slot) => *tries,
             _ => 0,
         };
         let is_final = matches!(
@@ -424,7 +424,7 @@ impl Volume {
         if tries > 0 {
             std::thread::sleep(MEND_PAUSE);
         }
-        state.mended = Some((number, slot, tries + 1, Instant::now()));
+        state.mended = Some((number, slot, tries + 1));
         // What it says now is seen in the next step.
         let _ = self.inner.mirror.submit_again(number, slot);
         Ok(true)

@@ -9,12 +9,12 @@
 //! - a deletion begins only after the batch that ended the record is persistent, and looks
 //!   for pins then.
 //!
-//! Whoever heals a blob holds it in the same way, but only if no deletion has begun: a shard
-//! that came back behind its tombstone would stay for ever.
-//!
 //! So either the second look shows that the record is gone, or the pin was there before the
 //! deletion looked: it is parked until the last reader goes. A crash forgets parked deletions;
 //! whoever asked for them has them noted durably.
+//!
+//! Whoever heals a blob holds it in the same way, but only if no deletion has begun: a shard
+//! that came back behind its tombstone would stay for ever.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;

@@ -5,13 +5,13 @@ use std::future::Future;
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
+use std::task::{Context, Waker};
 
 use simdisk::{Crash, Event, Image, Rng, SimDisk};
 use volume::shardstore::{Batch, Disk, Engine, Geometry, Options, Store};
 use volume::{
-    BlobId, BlobRef, Identity, Key, MetaBatch, SliceMap, Volume, VolumeError, VolumeOptions, limits,
+    BlobId, BlobRef, Identity, Key, MetaBatch, SliceMap, Volume, VolumeError, VolumeOptions,
+    block_on, limits,
 };
 
 /// Bytes of a stripe.
@@ -20,25 +20,6 @@ const GEOMETRY: Geometry = Geometry {
     extent_bytes: 64 * 1024,
     payload_bytes_max: 16 * 1024,
 };
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
-        }
-    }
-}
 
 fn formatted(capacity: u64) -> Arc<SimDisk> {
     formatted_with(capacity, GEOMETRY)

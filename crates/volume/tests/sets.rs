@@ -2,18 +2,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{JoinHandle, Thread};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use simdisk::{Crash, Fault, Image, Rng, SimDisk};
 use volume::shardstore::{Disk, Engine, Geometry, Options, Store};
 use volume::{
     BlobRef, Identity, Key, MetaBatch, SetDisk, SliceId, Volume, VolumeError, VolumeOptions,
+    block_on,
 };
 
 const GEOMETRY: Geometry = Geometry {
@@ -25,25 +23,6 @@ const GEOMETRY: Geometry = Geometry {
 const SHARD: usize = 1024;
 
 const CAPACITY: u64 = 8 << 20;
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
-        }
-    }
-}
 
 fn bytes(len: usize, seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; len];

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
+use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use objects::rescue::{Body, Entry, PartTable, PartsRef, decode_entry};
@@ -46,24 +45,7 @@ impl Unseal for Seal {
     }
 }
 
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
-        }
-    }
-}
+pub use volume::block_on;
 
 /// Polls a future a few times and drops it, as a server does whose client went away.
 pub fn poll_and_drop<T>(future: impl Future<Output = T>, polls: usize) {
