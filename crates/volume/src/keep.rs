@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use shardstore::Error;
@@ -29,11 +29,9 @@ use crate::table::Table;
 use crate::volume::lock;
 use crate::{BlobId, Ledger, Result, Volume, VolumeError, block_on};
 
-/// What the steps remember, and how they are woken.
+/// What the steps remember.
 #[derive(Default)]
 pub(crate) struct Keeping {
-    due: Mutex<bool>,
-    signal: Condvar,
     /// Held by whoever takes a step.
     state: Mutex<State>,
     /// Entries of metadata that were copied since the start.
@@ -120,16 +118,10 @@ const RANGES: [(&[u8], &[u8]); 2] = [
 ];
 
 impl Keeping {
-    pub(crate) fn wake(&self) {
-        *lock(&self.due) = true;
-        self.signal.notify_all();
-    }
-
     /// Has all stripes looked at: something is missing, or a disk came or went.
     pub(crate) fn request_heal(&self) {
         lock(&self.ledger).is_settled = false;
         self.heal_is_due.store(true, Ordering::SeqCst);
-        self.wake();
     }
 
     pub(crate) fn ledger(&self) -> Ledger {
@@ -195,7 +187,6 @@ impl Volume {
             let table = self.table();
             let name = table.disk(slot).map_or("a disk", |disk| &disk.name);
             keeping.say(format!("{name}: shard {shard} of {}: {why}", stripe.name()));
-            keeping.wake();
         }
     }
 
@@ -207,17 +198,6 @@ impl Volume {
     /// What happened to the set since this was asked last, in words.
     pub fn take_events(&self) -> Vec<String> {
         lock(&self.inner.keeping.events).drain(..).collect()
-    }
-
-    /// Blocks until a step is due, at most for `timeout`.
-    pub fn wait_until_due(&self, timeout: Duration) {
-        let keeping = &self.inner.keeping;
-        let mut due = lock(&keeping.due);
-        if !*due {
-            let waited = keeping.signal.wait_timeout(due, timeout);
-            due = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
-        }
-        *due = false;
     }
 
     /// One step of looking after the disks of a set; blocks while it reads and writes. Run it on

@@ -107,8 +107,6 @@ pub(crate) type EngineOf = dyn Fn(usize) -> Option<Engine> + Send + Sync;
 pub(crate) struct Mirror {
     state: Mutex<State>,
     engine_of: Box<EngineOf>,
-    /// Wakes whoever mends.
-    wake: Box<dyn Fn() + Send + Sync>,
 }
 
 struct State {
@@ -164,12 +162,7 @@ pub(crate) struct Refused {
 
 impl Mirror {
     /// Batches are numbered above those of every earlier `epoch`.
-    pub(crate) fn new(
-        epoch: u64,
-        replicas: Vec<usize>,
-        engine_of: Box<EngineOf>,
-        wake: Box<dyn Fn() + Send + Sync>,
-    ) -> Mirror {
+    pub(crate) fn new(epoch: u64, replicas: Vec<usize>, engine_of: Box<EngineOf>) -> Mirror {
         Mirror {
             state: Mutex::new(State {
                 next: epoch << NUMBER_BITS,
@@ -183,7 +176,6 @@ impl Mirror {
                 gated: VecDeque::new(),
             }),
             engine_of,
-            wake,
         }
     }
 
@@ -344,8 +336,6 @@ impl Mirror {
                 },
                 _ => {
                     parts.needs_mending = true;
-                    drop(parts);
-                    (self.wake)();
                     return;
                 }
             }

@@ -170,12 +170,11 @@ impl Volume {
         let (replicas, refusal) = (table.replicas(), table.refusal());
         let table = Arc::new(RwLock::new(Arc::new(table)));
         let keeping = Arc::new(Keeping::default());
-        let (engines, waking) = (table.clone(), keeping.clone());
+        let engines = table.clone();
         let mirror = Arc::new(Mirror::new(
             epoch,
             replicas.clone(),
             Box::new(move |slot| Some(current(&engines).engine(slot).ok()?.clone())),
-            Box::new(move || waking.wake()),
         ));
         mirror.set_replicas(replicas, refusal);
         Ok(Volume {

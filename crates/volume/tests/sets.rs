@@ -72,7 +72,7 @@ impl Disks {
         let (kept, stopped) = (volume.clone(), stop.clone());
         let keeper = std::thread::spawn(move || {
             while !stopped.load(Ordering::SeqCst) {
-                kept.wait_until_due(Duration::from_millis(5));
+                std::thread::sleep(Duration::from_millis(5));
                 while matches!(kept.keep(), Ok(true)) {}
             }
         });
