@@ -1,5 +1,6 @@
 //! Making up for shards that are missing: a walk over all stripes that counts what there is of
-//! each, and rebuilds what is not there onto disks that can have it.
+//! each, rebuilds what is not there onto disks that can have it, and brings what is not where it
+//! is to be to other disks ([`plan`](mod@crate::plan)).
 //!
 //! The indexes of all disks are walked side by side in the order of stripes, so that nothing has
 //! to be remembered of what went wrong: whatever is missing is found, and a walk that finds
@@ -8,21 +9,23 @@
 //! What must always hold:
 //! - a blob that is being deleted is left alone, and one that is healed is not deleted meanwhile
 //!   ([`Pins::hold`](crate::pins::Pins::hold)): no shard comes back;
-//! - nothing is ever removed here.
+//! - a shard is removed only after another disk's was read back from its medium.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use shardstore::{Batch, Read};
+use shardstore::{Batch, Dependency, Key, Read};
 
 use crate::blob::{SHARD_PREFIX, shard_key, shard_key_bytes};
-use crate::limits::{HEAL_PAGE, HEAL_SHARDS_PER_STEP, SCAN_SHARDS};
+use crate::limits::{HEAL_BYTES_PER_STEP, HEAL_PAGE, HEAL_SHARDS_PER_STEP, SCAN_SHARDS};
+use crate::pins::Held;
+use crate::plan::{Holders, Outlook, plan};
 use crate::reader::Stripe;
 use crate::shard::{RawKey, ShardValue};
 use crate::stripe::Cut;
 use crate::table::Table;
-use crate::{BlobId, Result, Volume, VolumeError, block_on, placement};
+use crate::{BlobId, Result, Volume, VolumeError, block_on};
 
 /// How many stripes have how much of what they are to have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,189 +54,346 @@ impl Ledger {
 
 /// A walk under way.
 pub(crate) struct HealWalk {
+    /// Whether shards are brought to where they are to be, too, and not only made where they are
+    /// missing.
+    tidies: bool,
     /// Stripes before this are done.
     cursor: Option<(BlobId, u32)>,
     ledger: Ledger,
     /// Whether something was passed over that has to be looked at again.
     left_out: bool,
-    /// Whether anything was rebuilt.
-    rebuilt: u64,
+    /// Shards that were made, moved or removed.
+    changed: u64,
+    /// Shards on disks that are to be emptied, for which there is no other disk.
+    stuck: u64,
 }
 
 /// What is there of a stripe.
 #[derive(Default)]
-struct Present {
+pub(crate) struct Present {
     /// Where each shard is, by its number.
-    shards: BTreeMap<u8, BTreeSet<usize>>,
+    pub shards: Holders,
     value: Option<Vec<u8>>,
 }
 
 /// What came of a step.
-pub(crate) enum HealStep {
-    /// There is more.
-    GoOn { rebuilt: usize },
-    /// All stripes were looked at. `again`: something was passed over or could not be placed for
-    /// now.
-    Done {
-        ledger: Ledger,
-        again: bool,
-        rebuilt: usize,
-    },
+pub(crate) struct HealStep {
+    /// Shards that were rebuilt.
+    pub rebuilt: usize,
+    /// Shards that were brought to another disk.
+    pub moved: usize,
+    /// All stripes were looked at.
+    pub done: Option<Walked>,
+}
+
+/// What a whole walk came to.
+pub(crate) struct Walked {
+    pub ledger: Ledger,
+    /// Whether it did what only a walk that tidies does.
+    pub tidied: bool,
+    /// Something was passed over, or changed, and has to be counted again.
+    pub again: bool,
+    pub stuck: u64,
+}
+
+/// A shard on its way to a disk.
+struct Job {
+    _held: Arc<Held>,
+    key: Key,
+    to: usize,
+    dependency: Dependency,
+    /// Where it is to go from, once it is there.
+    from: Option<usize>,
+    /// Bytes that the stripe owes if this fails.
+    bytes: u64,
+}
+
+/// A shard that is to go, because another disk has it.
+struct Surplus {
+    _held: Arc<Held>,
+    key: Key,
+    slot: usize,
+    /// Who else has it, and under which key.
+    kept: (usize, Key),
+}
+
+/// What a step is about to do.
+#[derive(Default)]
+struct Work {
+    jobs: Vec<Job>,
+    surplus: Vec<Surplus>,
+    bytes: usize,
+}
+
+impl Work {
+    fn is_enough(&self) -> bool {
+        self.jobs.len() + self.surplus.len() >= HEAL_SHARDS_PER_STEP
+            || self.bytes >= HEAL_BYTES_PER_STEP
+    }
 }
 
 impl HealWalk {
-    pub(crate) fn new() -> HealWalk {
+    pub(crate) fn new(tidies: bool) -> HealWalk {
         HealWalk {
+            tidies,
             cursor: None,
             ledger: Ledger::default(),
             left_out: false,
-            rebuilt: 0,
+            changed: 0,
+            stuck: 0,
         }
     }
 
-    /// Looks at the next stripes, and rebuilds a few shards.
+    /// Looks at the next stripes, and makes or moves a few shards.
     pub(crate) fn step(&mut self, volume: &Volume) -> Result<HealStep> {
         let table = volume.table();
         let (stripes, end) = next_stripes(&table, self.cursor)?;
-        let mut rebuilt = 0;
+        let mut work = Work::default();
         let mut next = None;
         for ((blob, number), present) in stripes {
-            if rebuilt >= HEAL_SHARDS_PER_STEP {
+            if work.is_enough() {
                 next = Some((blob, number));
                 break;
             }
-            rebuilt += self.stripe(volume, &table, (blob, number), &present)?;
+            self.stripe(volume, &table, (blob, number), &present, &mut work)?;
         }
-        self.rebuilt += rebuilt as u64;
+        let (rebuilt, moved) = self.carry_out(volume, &table, work);
         self.cursor = next.or(end);
-        if self.cursor.is_some() {
-            return Ok(HealStep::GoOn { rebuilt });
-        }
-        let mut ledger = std::mem::take(&mut self.ledger);
-        ledger.is_settled = !self.left_out && self.rebuilt == 0;
-        Ok(HealStep::Done {
-            ledger,
-            // What was rebuilt is counted by another walk.
-            again: self.left_out || self.rebuilt > 0,
+        let mut step = HealStep {
             rebuilt,
-        })
+            moved,
+            done: None,
+        };
+        if self.cursor.is_none() {
+            let mut ledger = std::mem::take(&mut self.ledger);
+            // What was changed is counted by another walk.
+            let again = self.left_out || self.changed > 0;
+            ledger.is_settled = !again;
+            step.done = Some(Walked {
+                ledger,
+                tidied: self.tidies,
+                again,
+                stuck: self.stuck,
+            });
+        }
+        Ok(step)
     }
 
-    /// Counts one stripe, and rebuilds what is missing where there is a disk for it. Says how
-    /// many shards were.
+    /// Counts one stripe, and begins to do what is to be done for it.
     fn stripe(
         &mut self,
         volume: &Volume,
         table: &Table,
         (blob, number): (BlobId, u32),
         present: &Present,
-    ) -> Result<usize> {
-        let Some(whole) = needs(present) else {
+        work: &mut Work,
+    ) -> Result<()> {
+        let lasting = table.lasting_places();
+        let planned = |present: &Present| {
+            let needs = needs(present)?;
+            let scheme = needs.cut.scheme;
+            let outlook = Outlook {
+                lasting: &lasting,
+                takes_data: &|slot| table.takes_data(slot),
+                copies: table.membership.copies_of(scheme),
+            };
+            let mut plan = plan((blob, number), scheme, &present.shards, &outlook);
+            if !self.tidies {
+                plan.moves.clear();
+                plan.surplus.clear();
+            }
+            Some((needs, plan))
+        };
+        let Some((_, plan)) = planned(present) else {
             // Of a newer release, or damaged: whoever reads it says so.
             self.ledger.lost += 1;
-            return Ok(0);
+            return Ok(());
         };
-        if whole.missing.is_empty() {
+        if plan.is_done() {
             self.ledger.stripes[0] += 1;
-            return Ok(0);
+            self.stuck += plan.stuck as u64;
+            return Ok(());
         }
-        let Some(_held) = volume.hold_blob(blob) else {
+        let Some(held) = volume.hold_blob(blob) else {
             // Being written or deleted: it is not counted yet. Whoever writes it without all of
             // its shards has it looked at when it is done.
-            return Ok(0);
+            return Ok(());
         };
         // Again, now that nothing of it comes or goes any more.
         let present = look_up(table, blob, number)?;
-        let Some(Needs {
-            value,
-            cut,
-            missing,
-        }) = needs(&present)
-        else {
+        let Some((Needs { value, cut }, plan)) = planned(&present) else {
             // Gone.
-            return Ok(0);
+            return Ok(());
         };
-        if missing.is_empty() {
+        self.stuck += plan.stuck as u64;
+        if plan.is_done() {
             self.ledger.stripes[0] += 1;
-            return Ok(0);
+            return Ok(());
         }
         if present.shards.len() < usize::from(cut.scheme.k) {
             self.ledger.lost += 1;
-            return Ok(0);
+            return Ok(());
         }
-        let holders: BTreeSet<usize> = present.shards.values().flatten().copied().collect();
-        let order = placement::order(blob, number, &table.places());
-        let mut free = order.into_iter().filter(|slot| !holders.contains(slot));
-        let placed: Vec<(u8, usize)> = missing.iter().copied().zip(&mut free).collect();
-        let owed = missing.len() - placed.len();
-        let class = owed.min(LEDGER_CLASSES - 1);
+        let owed = plan.missing.len() - plan.make.len();
         let owing = |shard: &u8| cut.stored_len(usize::from(*shard)) as u64;
-        if placed.is_empty() {
-            self.ledger.stripes[class] += 1;
-            self.ledger.bytes_owing += missing.iter().map(owing).sum::<u64>();
-            return Ok(0);
-        }
-        let stripe = Stripe {
+        let left = plan.missing.iter().skip(plan.make.len());
+        self.ledger.stripes[owed.min(LEDGER_CLASSES - 1)] += 1;
+        self.ledger.bytes_owing += left.map(owing).sum::<u64>();
+
+        let held = Arc::new(held);
+        let stripe = || Stripe {
             volume: volume.clone(),
             blob,
             number,
             cut,
         };
-        let bytes = match block_on(stripe.read_whole()) {
-            Ok(bytes) => bytes,
-            Err(VolumeError::Busy) => {
-                self.left_out = true;
-                return Ok(0);
-            }
-            Err(error) => {
-                // There is enough of it by the indexes, but it cannot be read.
-                self.ledger.lost += 1;
-                volume.report_damage(&error);
-                return Ok(0);
-            }
-        };
-        let shards = cut.shards(&bytes);
-        let encoded = value.encode()?;
-        for (shard, slot) in &placed {
-            let payload = shards.get(usize::from(*shard)).cloned().unwrap_or_default();
-            let key = shard_key(blob, number, *shard);
-            let batch = Batch::new().put_with_payload(key, encoded.clone(), payload);
-            let submitted = table.engine(*slot)?.submit(batch);
-            match submitted.and_then(|dependency| dependency.wait()) {
-                Ok(()) => {}
+        let mut shards = None;
+        let targets = plan.make.iter().map(|(shard, to)| (*shard, None, *to));
+        let moves = plan.moves.iter().map(|m| (m.shard, Some(m.from), m.to));
+        for (shard, from, to) in targets.chain(moves) {
+            // As it is where it is, if it can be read there.
+            let copied = match from {
+                Some(from) => block_on(stripe().read_shard(shard, from)),
+                None => None,
+            };
+            let payload = match copied {
+                Some(payload) => payload,
+                None => {
+                    if shards.is_none() {
+                        match block_on(stripe().read_whole()) {
+                            Ok(bytes) => shards = Some(cut.shards(&bytes)),
+                            Err(VolumeError::Busy) => {
+                                self.left_out = true;
+                                return Ok(());
+                            }
+                            Err(error) => {
+                                // There is enough of it by the indexes, but it cannot be read.
+                                self.ledger.stripes[owed.min(LEDGER_CLASSES - 1)] -= 1;
+                                self.ledger.lost += 1;
+                                volume.report_damage(&error);
+                                return Ok(());
+                            }
+                        }
+                    }
+                    let shards = shards.as_deref().unwrap_or_default();
+                    shards.get(usize::from(shard)).cloned().unwrap_or_default()
+                }
+            };
+            work.bytes += payload.len();
+            let bytes = payload.len() as u64;
+            let key = shard_key(blob, number, shard);
+            let batch = Batch::new().put_with_payload(key.clone(), value.encode()?, payload);
+            match table.engine(to)?.submit(batch) {
+                Ok(dependency) => work.jobs.push(Job {
+                    _held: held.clone(),
+                    key,
+                    to,
+                    dependency,
+                    from,
+                    bytes,
+                }),
                 // Another one will do, or this one later.
                 Err(_) => self.left_out = true,
             }
         }
-        self.ledger.stripes[class] += 1;
-        let left = missing.iter().skip(placed.len());
-        self.ledger.bytes_owing += left.map(owing).sum::<u64>();
-        Ok(placed.len())
+        for (shard, slot) in &plan.surplus {
+            let same = |other: &u8| cut.scheme.k == 1 || other == shard;
+            let others = present.shards.iter().filter(|(other, _)| same(other));
+            let kept = others
+                .flat_map(|(other, slots)| slots.iter().map(|slot| (*other, *slot)))
+                .find(|(other, at)| !plan.surplus.contains(&(*other, *at)));
+            if let Some((other, at)) = kept {
+                work.surplus.push(Surplus {
+                    _held: held.clone(),
+                    key: shard_key(blob, number, *shard),
+                    slot: *slot,
+                    kept: (at, shard_key(blob, number, other)),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for what was submitted, and removes what is elsewhere by then: only after it was
+    /// read there from the medium. Says how many shards were made, and how many were moved.
+    fn carry_out(&mut self, volume: &Volume, table: &Table, work: Work) -> (usize, usize) {
+        let (mut rebuilt, mut moved) = (0, 0);
+        let mut gone: BTreeMap<usize, Batch> = BTreeMap::new();
+        let mut remove = |slot: usize, key: &Key| {
+            let batch = gone
+                .entry(slot)
+                .or_insert_with(|| Batch::new().frees_space());
+            *batch = std::mem::take(batch).delete(key.clone());
+        };
+        for job in &work.jobs {
+            if job.dependency.wait().is_err() {
+                if job.from.is_none() {
+                    self.ledger.bytes_owing += job.bytes;
+                }
+                self.left_out = true;
+                continue;
+            }
+            self.changed += 1;
+            let Some(from) = job.from else {
+                rebuilt += 1;
+                continue;
+            };
+            match read_back(table, job.to, &job.key) {
+                Ok(()) => {
+                    moved += 1;
+                    remove(from, &job.key);
+                }
+                Err(error) => {
+                    self.left_out = true;
+                    volume.report_damage(&error);
+                }
+            }
+        }
+        for surplus in &work.surplus {
+            match read_back(table, surplus.kept.0, &surplus.kept.1) {
+                Ok(()) => {
+                    self.changed += 1;
+                    remove(surplus.slot, &surplus.key);
+                }
+                Err(error) => volume.report_damage(&error),
+            }
+        }
+        for (slot, batch) in gone {
+            let submitted = table.engine(slot).map(|engine| engine.submit(batch));
+            if !matches!(submitted, Ok(Ok(dependency)) if dependency.wait().is_ok()) {
+                self.left_out = true;
+            }
+        }
+        (rebuilt, moved)
     }
 }
 
-/// What a stripe is, and which of its shards are missing.
-struct Needs {
+/// Reads a shard from the medium of a disk, and says whether it is what was written there.
+fn read_back(table: &Table, slot: usize, key: &Key) -> Result<()> {
+    let snapshot = table.engine(slot)?.snapshot();
+    let found = snapshot.get(key, Read::Blocking)?;
+    let found = found.ok_or_else(|| VolumeError::Corrupt {
+        what: "a shard that was copied".to_owned(),
+        why: "it is not where it was put".to_owned(),
+    })?;
+    snapshot.read_payload(&found, 0..found.payload_len(), Read::PastCache)?;
+    Ok(())
+}
+
+/// What a stripe is.
+pub(crate) struct Needs {
     value: ShardValue,
-    cut: Cut,
-    missing: Vec<u8>,
+    pub cut: Cut,
 }
 
 /// `None`: nothing of it can be understood.
-fn needs(present: &Present) -> Option<Needs> {
+pub(crate) fn needs(present: &Present) -> Option<Needs> {
     let value = ShardValue::decode(present.value.as_deref()?).ok()?;
     let cut = Cut {
         scheme: value.scheme,
         len: value.stripe_len as usize,
     };
-    let missing = (0..cut.scheme.width())
-        .filter(|shard| !present.shards.contains_key(shard))
-        .collect();
-    Some(Needs {
-        value,
-        cut,
-        missing,
-    })
+    Some(Needs { value, cut })
 }
 
 /// What all disks have of one stripe, by fresh views of them.
@@ -255,11 +415,11 @@ fn look_up(table: &Table, blob: BlobId, number: u32) -> Result<Present> {
     Ok(present)
 }
 
-type Stripes = BTreeMap<(BlobId, u32), Present>;
+pub(crate) type Stripes = BTreeMap<(BlobId, u32), Present>;
 
 /// The stripes from a place on that all disks have been asked for, and where they end; `None`:
 /// there are no more.
-fn next_stripes(
+pub(crate) fn next_stripes(
     table: &Arc<Table>,
     from: Option<(BlobId, u32)>,
 ) -> Result<(Stripes, Option<(BlobId, u32)>)> {

@@ -17,9 +17,9 @@ use shardstore::Error;
 
 use crate::copy::{copy_range, range_end};
 use crate::gone;
-use crate::heal::{HealStep, HealWalk};
+use crate::heal::HealWalk;
 use crate::limits::{HEAL_INTERVAL, HEAL_PAUSE, MEND_PAUSE, MEND_TRIES};
-use crate::membership::MemberState;
+use crate::membership::{MemberState, Membership};
 use crate::meta::META_PREFIX;
 use crate::mirror::Refused;
 use crate::reader::Stripe;
@@ -33,13 +33,21 @@ use crate::{BlobId, Ledger, Result, Volume, VolumeError, block_on};
 #[derive(Default)]
 pub(crate) struct Keeping {
     /// Held by whoever takes a step.
-    state: Mutex<State>,
+    pub(crate) state: Mutex<State>,
     /// Entries of metadata that were copied since the start.
     copied: AtomicU64,
     /// Shards that were rebuilt since the start.
     healed: AtomicU64,
+    /// Shards that were brought to other disks since the start.
+    moved: AtomicU64,
     /// Whether all stripes are to be looked at.
     heal_is_due: AtomicBool,
+    /// How often it was asked for that shards be brought to where they are to be, and which of
+    /// these requests is fulfilled.
+    tidying_asked: AtomicU64,
+    tidying_done: AtomicU64,
+    /// Shards on disks that are to be emptied, for which there is no other disk.
+    stuck: AtomicU64,
     ledger: Mutex<Ledger>,
     /// Shards that could not be read where they are, oldest first.
     repairs: Mutex<VecDeque<Repair>>,
@@ -58,8 +66,8 @@ struct Repair {
 }
 
 #[derive(Default)]
-struct State {
-    fill: Option<Fill>,
+pub(crate) struct State {
+    pub(crate) fill: Option<Fill>,
     /// Which part of which batch was submitted again last, and how often.
     mended: Option<(u64, usize, u32)>,
     /// Disks that could not be filled, and until when others are tried.
@@ -67,10 +75,14 @@ struct State {
     /// Since when a replica has been full.
     full_since: Option<Instant>,
     /// The set is being closed.
-    is_over: bool,
+    pub(crate) is_over: bool,
     /// The highest generation that was ever written to any disk.
     written: u64,
     walk: Option<HealWalk>,
+    /// The request that a walk which tidies fulfils.
+    tidying: u64,
+    /// When it is looked again whether a disk that is drained is empty.
+    pub(crate) next_look: Option<Instant>,
     /// Where the walk over notes of deleted blobs is.
     gone: gone::Walk,
     walk_began: Option<Instant>,
@@ -83,10 +95,15 @@ struct State {
 impl State {
     /// Makes a table the next generation. What an attempt left on some disks that failed must
     /// never be taken for another one's: each has a number of its own.
-    fn write(&mut self, next: &mut Table) -> Result<()> {
+    pub(crate) fn write(&mut self, before: &Membership, next: &mut Table) -> Result<()> {
         self.written = self.written.max(next.membership.generation) + 1;
         next.membership.generation = self.written;
-        start::write(next)
+        start::write(Some(before), next)
+    }
+
+    /// The highest generation that any disk can have got from this server.
+    pub(crate) fn newest(&self, table: &Table) -> u64 {
+        self.written.max(table.membership.generation)
     }
 }
 
@@ -97,14 +114,14 @@ impl State {
     }
 }
 
-fn has_failed(table: &Table, slot: usize) -> bool {
+pub(crate) fn has_failed(table: &Table, slot: usize) -> bool {
     let disk = table.disk(slot);
     disk.is_some_and(|disk| disk.engine.store().failure().is_some())
 }
 
 /// A disk that is being made a replica.
-struct Fill {
-    slot: usize,
+pub(crate) struct Fill {
+    pub(crate) slot: usize,
 
     range: usize,
     /// What lies before it is the same on both.
@@ -130,6 +147,27 @@ impl Keeping {
 
     pub(crate) fn healed(&self) -> u64 {
         self.healed.load(Ordering::Relaxed)
+    }
+
+    /// Shards may be on other disks than they are to be: members came or went.
+    pub(crate) fn request_tidying(&self) {
+        self.tidying_asked.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn count_moved(&self, shards: usize) {
+        self.moved.fetch_add(shards as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn stuck(&self) -> u64 {
+        self.stuck.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_tidy(&self) -> bool {
+        self.tidying_done.load(Ordering::SeqCst) > self.tidying_asked.load(Ordering::SeqCst)
     }
 
     pub(crate) fn copied(&self) -> u64 {
@@ -206,12 +244,15 @@ impl Volume {
     /// # Errors
     /// What a disk said. The next step tries again.
     pub fn keep(&self) -> Result<bool> {
-        if self.table().is_single() {
+        if self.table().is_unmirrored() {
             return Ok(false);
         }
         let mut state = lock(&self.inner.keeping.state);
         if state.is_over {
             return Ok(false);
+        }
+        if self.table().is_single() {
+            return self.grow(&mut state);
         }
         if let Some(slot) = self.failed_disk() {
             self.retire(&mut state, slot)?;
@@ -226,10 +267,44 @@ impl Volume {
         if self.clear_gone(&mut state.gone)? {
             return Ok(true);
         }
-        if self.fill(&mut state)? {
+        if self.fill(&mut state)? || self.finish_draining(&mut state)? {
             return Ok(true);
         }
         self.heal(&mut state)
+    }
+
+    /// The set stays what it is.
+    fn give_up_growth(&self, state: &mut State, slot: usize, why: &str) {
+        self.stop_filling(state);
+        let table = self.table();
+        let name = table.disk(slot).map_or("a disk", |disk| &disk.name);
+        let event = format!("{name} was not added to the set: {why}");
+        self.inner.keeping.say(event);
+        self.forget(&table, slot);
+    }
+
+    /// A step of making a set of several disks out of one.
+    fn grow(&self, state: &mut State) -> Result<bool> {
+        let table = self.table();
+        let Some(slot) = table.candidate() else {
+            return Ok(false);
+        };
+        let failure = |slot: usize| table.disk(slot)?.engine.store().failure();
+        if let Some(reason) = failure(table.primary()?) {
+            self.give_up_growth(state, slot, &reason);
+            // What waits for the only member is told so.
+            let replicas = self.table().replicas();
+            self.inner.mirror.set_replicas(replicas, Some(reason));
+            return Ok(true);
+        }
+        if let Some(reason) = failure(slot) {
+            self.give_up_growth(state, slot, &reason);
+            return Ok(true);
+        }
+        if let Some(refused) = self.inner.mirror.refused().into_iter().next() {
+            return self.mend(state, refused);
+        }
+        self.fill(state)
     }
 
     /// Takes no further steps: the set is being closed. What still needs one fails.
@@ -279,49 +354,54 @@ impl Volume {
                 if !may_begin || (!is_asked && !is_time) {
                     return Ok(false);
                 }
+                // What is missing first; then what is elsewhere.
                 keeping.heal_is_due.store(false, Ordering::SeqCst);
+                let tidies = !is_asked && !keeping.is_tidy();
+                state.tidying = keeping.tidying_asked.load(Ordering::SeqCst) + 1;
                 state.walk_began = Some(now);
-                none.insert(HealWalk::new())
+                none.insert(HealWalk::new(tidies))
             }
         };
         let started = Instant::now();
-        match walk.step(self) {
-            Ok(HealStep::GoOn { rebuilt }) => {
-                keeping.count_healed(rebuilt);
-                // Half of the time is for everybody else.
-                if rebuilt > 0 {
-                    std::thread::sleep(started.elapsed().min(HEAL_REST_MAX));
-                }
-                Ok(true)
-            }
-            Ok(HealStep::Done {
-                ledger,
-                again,
-                rebuilt,
-            }) => {
-                keeping.count_healed(rebuilt);
-                state.walk = None;
-                let pause = match (again, ledger.owing()) {
-                    (true, _) => HEAL_AGAIN,
-                    (false, 0) => HEAL_INTERVAL,
-                    (false, _) => HEAL_PAUSE,
-                };
-                let now = Instant::now();
-                // Most of the time no walk is under way, however often one is asked for.
-                let took = state.walk_began.map_or(Duration::ZERO, |began| now - began);
-                state.rest_until = Some(now + took * HEAL_REST_FACTOR);
-                state.next_walk = Some(now + pause);
-                let mut ledger = ledger;
-                ledger.is_settled &= !keeping.heal_is_due.load(Ordering::SeqCst);
-                *lock(&keeping.ledger) = ledger;
-                Ok(true)
-            }
+        let step = match walk.step(self) {
+            Ok(step) => step,
             Err(error) => {
                 state.walk = None;
                 state.next_walk = Some(Instant::now() + HEAL_AGAIN);
-                Err(error)
+                return Err(error);
+            }
+        };
+        keeping.count_healed(step.rebuilt);
+        keeping.count_moved(step.moved);
+        let Some(walked) = step.done else {
+            if step.rebuilt + step.moved > 0 {
+                // Half of the time is for everybody else.
+                std::thread::sleep(started.elapsed().min(HEAL_REST_MAX));
+            }
+            return Ok(true);
+        };
+        state.walk = None;
+        if walked.tidied {
+            keeping.stuck.store(walked.stuck, Ordering::Relaxed);
+            if !walked.again {
+                // What was asked for meanwhile is not.
+                keeping.tidying_done.store(state.tidying, Ordering::SeqCst);
             }
         }
+        let pause = match (walked.again || !keeping.is_tidy(), walked.ledger.owing()) {
+            (true, _) => HEAL_AGAIN,
+            (false, 0) => HEAL_INTERVAL,
+            (false, _) => HEAL_PAUSE,
+        };
+        let now = Instant::now();
+        // Most of the time no walk is under way, however often one is asked for.
+        let took = state.walk_began.map_or(Duration::ZERO, |began| now - began);
+        state.rest_until = Some(now + took * HEAL_REST_FACTOR);
+        state.next_walk = Some(now + pause);
+        let mut ledger = walked.ledger;
+        ledger.is_settled &= !keeping.heal_is_due.load(Ordering::SeqCst);
+        *lock(&keeping.ledger) = ledger;
+        Ok(true)
     }
 
     /// A live disk that takes no writes any more, if that can be noted.
@@ -363,7 +443,7 @@ impl Volume {
         let mut next = Table::clone(&table);
         next.membership = table.membership.with_live(&live);
         next.slices = Arc::new(table.slices.with_disks(&replicas));
-        state.write(&mut next)?;
+        state.write(&table.membership, &mut next)?;
         for gone in table.live().filter(|slot| !live.contains(slot)) {
             let disk = table.disk(gone);
             let name = disk.map_or("a disk", |disk| &disk.name);
@@ -396,6 +476,9 @@ impl Volume {
             if state.fill.as_ref().is_some_and(|fill| fill.slot == slot) {
                 state.pass_over(slot);
                 self.stop_filling(state);
+            } else if self.table().is_single() {
+                // The only member; what the candidate took alone is filled over.
+                return Ok(false);
             } else {
                 self.retire(state, slot)?;
             }
@@ -429,16 +512,13 @@ impl Volume {
             return Ok(false);
         }
         state.full_since = None;
-        let mut next = Table::clone(&table);
-        next.slices = Arc::new(table.slices.with_disks(&rest));
-        state.write(&mut next)?;
+        self.keep_metadata_on(state, &rest)?;
         for slot in full {
             let name = table.disk(slot).map_or("a disk", |disk| &disk.name);
             let event = format!("{name} is full: the metadata is kept on other disks");
             self.inner.keeping.say(event);
             state.unfit.push((slot, Instant::now() + FULL_PAUSE));
         }
-        self.install(next);
         Ok(true)
     }
 
@@ -449,11 +529,8 @@ impl Volume {
         if live.len() < table.membership.quorum() {
             return Ok(false);
         }
-        if state
-            .fill
-            .as_ref()
-            .is_some_and(|fill| !live.contains(&fill.slot))
-        {
+        let may_fill = |slot: usize| live.contains(&slot) || table.candidate() == Some(slot);
+        if state.fill.as_ref().is_some_and(|fill| !may_fill(fill.slot)) {
             self.stop_filling(state);
         }
         state.unfit.retain(|(_, until)| Instant::now() < *until);
@@ -464,22 +541,36 @@ impl Volume {
             Some(fill) => fill,
             none => {
                 let replicas = table.replicas();
+                let (leaving, staying): (Vec<usize>, Vec<usize>) =
+                    replicas.iter().partition(|slot| table.is_draining(**slot));
+                let candidate = table.candidate().filter(|_| table.is_single());
                 let is_fit = |slot: &&usize| {
                     !replicas.contains(slot)
+                        && !table.is_draining(**slot)
                         && !state.unfit.iter().any(|(unfit, _)| unfit == *slot)
                         && table
                             .disk(**slot)
                             .is_some_and(|disk| disk.engine.store().takes_data())
                 };
-                if replicas.len() >= table.replicas_wanted() {
-                    return Ok(false);
-                }
-                let Some(slot) = live.iter().find(is_fit) else {
+                let slot = match candidate {
+                    // Everything goes through the mirror before it begins to be filled.
+                    Some(_) if !self.all_is_mirrored() => return Ok(false),
+                    Some(slot) => Some(slot).filter(|slot| is_fit(&slot)),
+                    None if staying.len() < table.replicas_wanted() => {
+                        live.iter().find(is_fit).copied()
+                    }
+                    None if !leaving.is_empty() => {
+                        self.keep_metadata_on(state, &staying)?;
+                        return Ok(true);
+                    }
+                    None => None,
+                };
+                let Some(slot) = slot else {
                     return Ok(false);
                 };
-                self.inner.mirror.set_filling(Some(*slot));
+                self.inner.mirror.set_filling(Some(slot));
                 none.insert(Fill {
-                    slot: *slot,
+                    slot,
                     range: 0,
                     cursor: RANGES[0].0.to_vec(),
                 })
@@ -507,6 +598,10 @@ impl Volume {
             }
             Err(error) => {
                 let slot = fill.slot;
+                if table.is_single() {
+                    self.give_up_growth(state, slot, &error.to_string());
+                    return Ok(true);
+                }
                 state.pass_over(slot);
                 self.stop_filling(state);
                 return Err(error);
@@ -554,14 +649,35 @@ impl Volume {
         let mut replicas = table.replicas();
         replicas.push(slot);
         let mut next = Table::clone(&table);
+        let grows = table.is_single();
+        if grows {
+            // A member first, and a replica when both know of it: a disk that knew of it alone
+            // could be started alone, while the other one went on as if nothing had happened.
+            next.membership = self.with_second_disk(&table, slot)?;
+            state.write(&table.membership, &mut next)?;
+        }
+        let before = next.membership.clone();
         next.slices = Arc::new(table.slices.with_disks(&replicas));
-        state.write(&mut next)?;
+        state.write(&before, &mut next)?;
         state.fill = None;
+        self.install(next);
+        if grows {
+            self.say_added(slot);
+        }
+        Ok(())
+    }
+
+    /// Has the metadata on these replicas only.
+    fn keep_metadata_on(&self, state: &mut State, replicas: &[usize]) -> Result<()> {
+        let table = self.table();
+        let mut next = Table::clone(&table);
+        next.slices = Arc::new(table.slices.with_disks(replicas));
+        state.write(&table.membership, &mut next)?;
         self.install(next);
         Ok(())
     }
 
-    fn stop_filling(&self, state: &mut State) {
+    pub(crate) fn stop_filling(&self, state: &mut State) {
         state.fill = None;
         self.inner.mirror.set_filling(None);
     }
@@ -576,6 +692,11 @@ impl Volume {
                 && table.disk(usize::from(member.slot)).is_some()
         });
         all_live && table.replicas().len() >= table.replicas_wanted()
+    }
+
+    /// Whether every shard is where it is to be, as far as there are disks.
+    pub fn is_tidy(&self) -> bool {
+        self.inner.keeping.is_tidy()
     }
 
     /// Whether the last walk over all stripes found nothing missing, and nothing has changed

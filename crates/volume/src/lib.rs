@@ -19,6 +19,7 @@
 
 mod blob;
 mod block_on;
+mod change;
 mod codec;
 mod copy;
 mod deletion;
@@ -33,6 +34,7 @@ mod meta;
 mod mirror;
 mod pins;
 mod placement;
+mod plan;
 mod reader;
 mod scheme;
 mod shard;
@@ -47,6 +49,7 @@ mod writer;
 
 pub use blob::{BlobId, BlobRef};
 pub use block_on::block_on;
+pub use change::{Added, Change, Movement};
 pub use codec::PARITY_MAX;
 pub use deletion::Deletion;
 pub use error::{Result, VolumeError};

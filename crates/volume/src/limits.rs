@@ -105,8 +105,11 @@ pub const COPY_BATCH_BYTES: usize = 64 * 1024;
 /// Shards of one disk that one step of healing looks at.
 pub const HEAL_PAGE: usize = 64;
 
-/// Shards that one step of healing rebuilds, about.
-pub const HEAL_SHARDS_PER_STEP: usize = 8;
+/// Shards that one step of healing makes or moves, about; they share a flush.
+pub const HEAL_SHARDS_PER_STEP: usize = 32;
+
+/// Bytes of them, about: a stripe may pass it.
+pub const HEAL_BYTES_PER_STEP: usize = 2 * 1024 * 1024;
 
 /// How often all stripes are looked at while nothing is known to be missing.
 pub const HEAL_INTERVAL: Duration = Duration::from_secs(24 * 3600);

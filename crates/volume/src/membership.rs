@@ -5,6 +5,7 @@
 //! value        u8 layout = 1 | u64 generation | u64 epoch | u8 parity, 255: by default
 //!              | u8 members, each: u8 slot | 16 bytes UUID of the disk | u8 state | u8 flags
 //! state        0 live, 1 away, 2 retired
+//! flags        1 draining: nothing new is put on it, and what it has goes to the others
 //! ```
 //! Integers are little-endian. A set of one disk that never was larger has no such value.
 //!
@@ -12,6 +13,8 @@
 //! is durable on all of them before the first such acknowledgement. What must always hold:
 //!
 //! - only a generation with at least a *quorum* of live members takes writes;
+//! - when members come or go, the next generation is live on a quorum of the members before it,
+//!   too;
 //! - a set is used only if no later generation than the newest one seen can exist: if all of
 //!   that one's live members are here, or if fewer than a quorum are not here.
 //!
@@ -51,6 +54,8 @@ pub struct Member {
     pub disk: [u8; 16],
     /// What it was in this generation.
     pub state: MemberState,
+    /// Nothing new is put on it, and what it has goes to the others.
+    pub is_draining: bool,
 }
 
 /// The members in one generation.
@@ -73,6 +78,7 @@ impl Membership {
             slot: slot as u8,
             disk: *disk,
             state: MemberState::Live,
+            is_draining: false,
         };
         Membership {
             generation: 1,
@@ -122,19 +128,119 @@ impl Membership {
         next
     }
 
+    /// The next generation, with another member, which is live. `None`: the set is full.
+    pub(crate) fn with_added(&self, disk: [u8; 16]) -> Option<(Membership, usize)> {
+        let is_free = |slot: &u8| self.at(usize::from(*slot)).is_none();
+        // Within `DISKS_MAX`.
+        let slot = (0..DISKS_MAX as u8).find(is_free)?;
+        let mut next = self.clone();
+        next.generation += 1;
+        let at = self.active().filter(|member| member.slot < slot).count();
+        let member = Member {
+            slot,
+            disk,
+            state: MemberState::Live,
+            is_draining: false,
+        };
+        next.members.insert(at, member);
+        Some((next, usize::from(slot)))
+    }
+
+    /// The next generation, in which a member is drained, or no longer.
+    pub(crate) fn with_draining(&self, slot: usize, is_draining: bool) -> Membership {
+        let mut next = self.clone();
+        next.generation += 1;
+        let active = |member: &&mut Member| member.state != MemberState::Retired;
+        let mut active = next.members.iter_mut().filter(active);
+        if let Some(member) = active.find(|member| usize::from(member.slot) == slot) {
+            member.is_draining = is_draining;
+        }
+        next
+    }
+
+    /// The next generation, to which a member belongs no longer. Of those that left, the last
+    /// ones are remembered.
+    pub(crate) fn with_retired(&self, slot: usize) -> Membership {
+        let mut next = self.clone();
+        next.generation += 1;
+        let is_it = |member: &Member| {
+            member.state != MemberState::Retired && usize::from(member.slot) == slot
+        };
+        if let Some(at) = next.members.iter().position(is_it) {
+            let member = next.members.remove(at);
+            next.members.push(Member {
+                state: MemberState::Retired,
+                is_draining: false,
+                ..member
+            });
+        }
+        let active = next.active().count();
+        let forgotten = (next.members.len() - active).saturating_sub(RETIRED_KEPT_MAX);
+        next.members.drain(active..active + forgotten);
+        next
+    }
+
+    /// Members that new shards may go to, here or not.
+    pub(crate) fn staying(&self) -> impl Iterator<Item = &Member> {
+        self.active().filter(|member| !member.is_draining)
+    }
+
     /// The scheme of new blobs when all members are there.
     pub(crate) fn scheme(&self) -> Scheme {
-        let disks = self.active().count();
+        let disks = self.staying().count();
         // Whoever makes or reads a membership has seen to it that there is one.
         Scheme::for_set(disks, self.parity).unwrap_or(Scheme { k: 1, m: 0 })
     }
 
+    /// How many copies of something there are to be that has this scheme and is kept in copies: as
+    /// many as of what is written today, or as it was written, as far as there are disks.
+    pub(crate) fn copies_of(&self, scheme: Scheme) -> usize {
+        let copies = usize::from(self.scheme().m.max(scheme.m)) + 1;
+        copies.min(self.staying().count())
+    }
+
     /// How many members must be live for writes.
     pub(crate) fn quorum(&self) -> usize {
-        match self.active().count() {
-            disks @ 0..=1 => disks,
-            disks => (disks - usize::from(self.scheme().m)).max(2),
+        let disks = self.active().count();
+        match Scheme::for_set(disks, self.parity) {
+            Some(scheme) if disks > 1 => (disks - usize::from(scheme.m)).max(2),
+            _ => disks,
         }
+    }
+
+    /// Whether a set may become `next` while the members in `live` are there and stay it. Else:
+    /// why not.
+    pub(crate) fn check_next(
+        &self,
+        next: &Membership,
+        live: &[usize],
+    ) -> std::result::Result<(), String> {
+        let known = |slot: &&usize| {
+            let (one, two) = (self.at(**slot), next.at(**slot));
+            one.zip(two).is_some_and(|(one, two)| one.disk == two.disk)
+        };
+        let both = live.iter().filter(known).count();
+        let of_next = live.iter().filter(|slot| next.at(**slot).is_some()).count();
+        let disks = next.staying().count();
+        if Scheme::for_set(disks, self.parity).is_none() {
+            return Err(match self.parity {
+                Some(parity) => format!(
+                    "{disks} disks are too few for a set that was made with --parity {parity}"
+                ),
+                None => format!("a set has 1 to {DISKS_MAX} disks"),
+            });
+        }
+        if disks < 2 && self.active().count() > 1 {
+            return Err("a set of several disks keeps two at least".to_owned());
+        }
+        if both < self.quorum() || of_next < next.quorum() {
+            return Err(format!(
+                "only {both} of {} disks are live, and such a change needs {}",
+                self.active().count(),
+                self.quorum().max(next.quorum())
+            ));
+        }
+        Ok(())
     }
 
     /// Whether no later generation than this one, the newest that was seen, can exist, with the
@@ -164,7 +270,7 @@ impl Membership {
                 MemberState::Away => 1,
                 MemberState::Retired => 2,
             });
-            out.push(0);
+            out.push(u8::from(member.is_draining));
         }
         out
     }
@@ -205,13 +311,18 @@ impl Membership {
             let slot = take.u8()?;
             let disk = *take.bytes(16)?.first_chunk()?;
             let (state, flags) = (take.u8()?, take.u8()?);
-            let state = match (state, flags) {
-                (0, 0) => MemberState::Live,
-                (1, 0) => MemberState::Away,
-                (2, 0) => MemberState::Retired,
+            let (state, is_draining) = match (state, flags) {
+                (0, 0 | 1) => (MemberState::Live, flags == 1),
+                (1, 0 | 1) => (MemberState::Away, flags == 1),
+                (2, 0) => (MemberState::Retired, false),
                 _ => return Some(None),
             };
-            members.push(Member { slot, disk, state });
+            members.push(Member {
+                slot,
+                disk,
+                state,
+                is_draining,
+            });
         }
         Some(Some(Membership {
             generation,
@@ -255,6 +366,7 @@ mod tests {
             slot: 1,
             disk: [9; 16],
             state: MemberState::Retired,
+            is_draining: false,
         });
         let bytes = members.encode();
         assert_eq!(Membership::decode(&bytes).unwrap(), members);
@@ -272,8 +384,9 @@ mod tests {
             matches!(with(36, 9), Err(VolumeError::Newer { .. })),
             "state"
         );
+        assert!(with(37, 1).unwrap().members[0].is_draining);
         assert!(
-            matches!(with(37, 1), Err(VolumeError::Newer { .. })),
+            matches!(with(37, 2), Err(VolumeError::Newer { .. })),
             "flag"
         );
         assert!(with(17, 3).is_err(), "no data shard is left");
@@ -319,5 +432,56 @@ mod tests {
         // Neither of them: both may have.
         let absent = set(4).check_newest(&[2, 3]).unwrap_err();
         assert_eq!(absent.iter().map(|m| m.slot).collect::<Vec<_>>(), [0, 1]);
+    }
+
+    /// Members come and go only with so many of the old ones that whoever finds the others knows
+    /// of it.
+    #[test]
+    fn members_come_and_go_with_a_quorum_of_those_before() {
+        for disks in 2..=9_usize {
+            let before = set(disks);
+            let (added, slot) = before.with_added([77; 16]).unwrap();
+            assert_eq!(slot, disks);
+            assert_eq!(added.with_retired(0).quorum(), before.quorum());
+            for next in [
+                added.clone(),
+                before.with_draining(0, true),
+                added.with_retired(0),
+            ] {
+                for here in 1_u32..1 << (disks + 1) {
+                    let live: Vec<usize> = (0..=disks).filter(|d| here >> d & 1 == 1).collect();
+                    if before.check_next(&next, &live).is_err() {
+                        continue;
+                    }
+                    // Whoever has none of those that took it must see that it may be there.
+                    let others: Vec<usize> = (0..disks).filter(|d| !live.contains(d)).collect();
+                    assert!(before.check_newest(&others).is_err(), "{live:?} of {disks}");
+                }
+            }
+        }
+        assert!(
+            set(2)
+                .check_next(&set(2).with_draining(0, true), &[0, 1])
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn slots_are_used_again_and_the_retired_are_remembered() {
+        let mut members = set(3);
+        for number in 0..RETIRED_KEPT_MAX as u8 + 5 {
+            let (added, slot) = members.with_added([100 + number; 16]).unwrap();
+            assert_eq!(slot, if number == 0 { 3 } else { 1 });
+            members = added.with_retired(if number == 0 { 1 } else { slot });
+            members = Membership::decode(&members.encode()).unwrap();
+        }
+        assert_eq!(members.active().count(), 3);
+        assert_eq!(members.members.len(), 3 + RETIRED_KEPT_MAX);
+        let state = |id| members.of(&[id; 16]).map(|member| member.state);
+        assert_eq!(
+            state(100 + RETIRED_KEPT_MAX as u8),
+            Some(MemberState::Retired)
+        );
+        assert_eq!(state(101), None, "the oldest are forgotten");
     }
 }

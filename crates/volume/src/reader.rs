@@ -176,7 +176,14 @@ impl Stripe {
                 }
             }
             if !lost.is_empty() {
-                self.recover(&order, &mut found, lost).await?;
+                match self.recover(&order, &mut found, lost.clone()).await {
+                    // A shard that is brought to another disk is missed by whoever looks there
+                    // before it comes, and here after it went.
+                    Err(_) if order.len() > 1 => {
+                        self.recover(&self.order(), &mut found, lost).await?;
+                    }
+                    recovered => recovered?,
+                }
             }
             for (_, _, piece) in &mut found {
                 bytes.append(&mut piece.take().unwrap_or_default());
@@ -250,6 +257,14 @@ impl Stripe {
     pub(crate) async fn read_whole(self) -> Result<Vec<u8>> {
         let len = self.cut.len;
         self.read(0..len)?.await
+    }
+
+    /// A shard as it is on one disk; `None`: it cannot be had there.
+    pub(crate) async fn read_shard(self, shard: u8, slot: usize) -> Option<Vec<u8>> {
+        let shard = usize::from(shard);
+        let len = self.cut.stored_len(shard);
+        let asked = self.ask(slot, shard, &(0..len)).ok()?;
+        self.check((shard, slot), asked.await).ok().flatten()
     }
 
     /// Writes a shard again to a disk that has it, from the others. `false`: it is not there any

@@ -204,6 +204,12 @@ impl SliceMap {
         }
     }
 
+    /// Whether there is a map on a disk.
+    pub(crate) fn is_on(engine: &Engine) -> Result<bool> {
+        let found = engine.snapshot().get(&map_key(), Read::Blocking)?;
+        Ok(found.is_some())
+    }
+
     /// Adds the map to a batch.
     pub(crate) fn add_to(&self, batch: Batch) -> Batch {
         batch.put(map_key(), self.encode())

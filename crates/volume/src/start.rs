@@ -75,6 +75,7 @@ fn attempt(disks: Vec<SetDisk>, options: &VolumeOptions) -> Result<Started> {
             Err(error) => unreadable.push(format!("{} is not used: {error}", disk.name)),
         }
     }
+    leave_out_unmade(&mut found, &mut unreadable)?;
     let mut started = if found.iter().any(|found| found.membership.is_some()) {
         several(found, options)?
     } else {
@@ -86,6 +87,53 @@ fn attempt(disks: Vec<SetDisk>, options: &VolumeOptions) -> Result<Started> {
     };
     started.warnings.splice(0..0, unreadable);
     Ok(started)
+}
+
+/// Beside disks that are in use, one that was to be taken into the set, and was not, waits for
+/// that: it was formatted for it, and may have been told of it before anybody else was.
+fn leave_out_unmade(found: &mut Vec<Found>, said: &mut Vec<String>) -> Result<()> {
+    let newest = newest(found);
+    let single: Vec<bool> = found
+        .iter()
+        .map(|found| Ok(found.membership.is_none() && SliceMap::is_on(&found.disk.engine)?))
+        .collect::<Result<_>>()?;
+    let members: Vec<[u8; 16]> = match &newest {
+        Some(newest) => newest.active().map(|member| member.disk).collect(),
+        None => {
+            let singles = found.iter().zip(&single).filter(|(_, is)| **is);
+            singles.map(|(found, _)| found.id()).collect()
+        }
+    };
+    if newest.is_none() && members.len() != 1 {
+        return Ok(());
+    }
+    let mut left = Vec::new();
+    for found in std::mem::take(found) {
+        let id = found.id();
+        let is_retired = newest.as_ref().is_some_and(|set| set.of(&id).is_some());
+        if members.contains(&id) || is_retired || !is_addable(&found.disk.engine, &members)? {
+            left.push(found);
+            continue;
+        }
+        said.push(format!(
+            "{0} is not a disk of the set yet: `cullet disk add {0}` makes it one",
+            found.disk.name
+        ));
+    }
+    *found = left;
+    Ok(())
+}
+
+/// Whether a disk that is no member may become one: it holds no data, and knows of no set, or only
+/// that it was to be added to these members.
+pub(crate) fn is_addable(engine: &Engine, members: &[[u8; 16]]) -> Result<bool> {
+    if !holds_nothing(engine, SHARD_PREFIX)? {
+        return Ok(false);
+    }
+    let Some(known) = read_membership(engine)? else {
+        return Ok(!SliceMap::is_on(engine)?);
+    };
+    Ok(members.iter().all(|member| known.of(member).is_some()))
 }
 
 /// A disk, and the members that it knows of.
@@ -158,29 +206,42 @@ fn membership_key() -> Key {
     set_key(b"set")
 }
 
-fn read_membership(engine: &Engine) -> Result<Option<Membership>> {
+pub(crate) fn read_membership(engine: &Engine) -> Result<Option<Membership>> {
     let found = engine.snapshot().get(&membership_key(), Read::Blocking)?;
     found
         .map(|found| Membership::decode(found.value()))
         .transpose()
 }
 
-/// Whether a disk was formatted and never used: the set that it is for was not made.
+/// Whether a disk was formatted and never used: the set that it is for was not made, or it was
+/// not taken into it.
 pub fn is_unmade(engine: &Engine) -> Result<bool> {
     let is_member = read_membership(engine)?.is_some();
-    Ok(!is_member && SliceMap::read(engine)?.is_none())
+    Ok(!is_member && !SliceMap::is_on(engine)? && holds_nothing(engine, SHARD_PREFIX)?)
 }
 
 /// Whether a disk holds nothing but what belongs to the set itself.
 fn is_empty(engine: &Engine) -> Result<bool> {
-    let snapshot = engine.snapshot();
     for prefix in [META_PREFIX, SHARD_PREFIX, OWN_PREFIX] {
-        let page = snapshot.scan(&[prefix], &[prefix + 1], 1, Read::Blocking)?;
-        if !page.entries.is_empty() {
+        if !holds_nothing(engine, prefix)? {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Whether a disk has no key that begins so.
+pub(crate) fn holds_nothing(engine: &Engine, prefix: u8) -> Result<bool> {
+    let snapshot = engine.snapshot();
+    let mut from = vec![prefix];
+    loop {
+        let page = snapshot.scan(&from, &[prefix + 1], 1, Read::Blocking)?;
+        match (page.entries.is_empty(), page.next) {
+            (false, _) => return Ok(false),
+            (true, None) => return Ok(true),
+            (true, Some(next)) => from = next,
+        }
+    }
 }
 
 /// A set of one disk, which needs no list of members.
@@ -241,7 +302,7 @@ fn create(disks: Vec<SetDisk>, options: &VolumeOptions) -> Result<Started> {
     table.slices = Arc::new(table.slices.with_disks(&replicas));
     let epoch = next_epoch(&table, 0);
     table.membership.epoch = epoch;
-    write(&table)?;
+    write(None, &table)?;
     Ok(Started {
         table,
         epoch,
@@ -346,7 +407,7 @@ fn several(found: Vec<Found>, options: &VolumeOptions) -> Result<Started> {
             table.membership.generation = (((highest >> FORCED_BITS) + 1) << FORCED_BITS) + mask;
         }
         table.membership.epoch = epoch;
-        write(&table)?;
+        write(Some(&newest), &table)?;
     }
     // Else read only: nothing may be written, because others may be live without these.
     Ok(Started {
@@ -429,22 +490,42 @@ fn settle_replicas(table: &Table, replicas: &[usize]) -> Result<()> {
     Ok(())
 }
 
-/// Writes members and map to every disk that is live; durable on all of them when this returns.
-pub(crate) fn write(table: &Table) -> Result<()> {
-    let mut dependencies = Vec::new();
-    for slot in table.live() {
-        let batch = Batch::new().put(membership_key(), table.membership.encode());
-        let batch = table.slices.add_to(batch).frees_space();
-        let submitted = table.engine(slot)?.submit(batch);
-        dependencies.push((slot, submitted));
+/// What says who the members are, and where metadata is.
+fn tidings(table: &Table) -> Batch {
+    let batch = Batch::new().put(membership_key(), table.membership.encode());
+    table.slices.add_to(batch).frees_space()
+}
+
+/// Tells a disk that left the set so, if it still takes it.
+pub(crate) fn tell(table: &Table, engine: &Engine) {
+    if let Ok(dependency) = engine.submit(tidings(table)) {
+        let _ = dependency.wait();
     }
-    for (slot, submitted) in dependencies {
-        let written = submitted.and_then(|dependency| dependency.wait());
-        if let Err(error) = written {
-            let name = table.disk(slot).map_or("", |disk| &disk.name);
-            return Err(VolumeError::Failed {
-                reason: format!("{name}: {error}"),
-            });
+}
+
+/// Writes members and map to every disk that is live; durable on all of them when this returns.
+/// Disks that were not live in the generation before come first, alone: until they know the new
+/// one, all others have the one before, so that a power cut leaves one of both whole.
+pub(crate) fn write(before: Option<&Membership>, table: &Table) -> Result<()> {
+    let was_live = |slot: &usize| {
+        let id = table.membership.at(*slot).map(|member| member.disk);
+        before.is_none_or(|before| before.live().any(|member| Some(member.disk) == id))
+    };
+    let (known, new): (Vec<usize>, Vec<usize>) = table.live().partition(was_live);
+    for slots in [new, known] {
+        let mut dependencies = Vec::new();
+        for slot in slots {
+            let submitted = table.engine(slot)?.submit(tidings(table));
+            dependencies.push((slot, submitted));
+        }
+        for (slot, submitted) in dependencies {
+            let written = submitted.and_then(|dependency| dependency.wait());
+            if let Err(error) = written {
+                let name = table.disk(slot).map_or("", |disk| &disk.name);
+                return Err(VolumeError::Failed {
+                    reason: format!("{name}: {error}"),
+                });
+            }
         }
     }
     Ok(())

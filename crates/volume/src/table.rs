@@ -53,6 +53,32 @@ impl Table {
         self.membership.active().count() == 1
     }
 
+    /// Whether metadata goes to one disk and needs no mirror: there is no other one that has it,
+    /// or is about to.
+    pub(crate) fn is_unmirrored(&self) -> bool {
+        self.is_single() && self.disks.iter().flatten().count() < 2
+    }
+
+    /// The disk that is going to make a set of several out of one.
+    pub(crate) fn candidate(&self) -> Option<usize> {
+        let is_no_member = |slot: &usize| self.membership.at(*slot).is_none();
+        self.here().find(is_no_member)
+    }
+
+    /// Another disk in a slot, or none.
+    pub(crate) fn with_disk(&self, slot: usize, disk: Option<SetDisk>) -> Table {
+        let mut next = self.clone();
+        if next.disks.len() <= slot {
+            next.disks.resize(slot + 1, None);
+            next.capacities.resize(slot + 1, 0);
+        }
+        if let Some(disk) = &disk {
+            next.capacities[slot] = disk.engine.store().capacity_bytes();
+        }
+        next.disks[slot] = disk;
+        next
+    }
+
     pub(crate) fn disk(&self, slot: usize) -> Option<&SetDisk> {
         self.disks.get(slot)?.as_ref()
     }
@@ -98,21 +124,35 @@ impl Table {
     /// How many replicas of the metadata there are to be: as many as survive what parity does,
     /// and one more, so that writes go on while that many disks are gone.
     pub(crate) fn replicas_wanted(&self) -> usize {
-        let disks = self.membership.active().count();
+        let disks = self.membership.staying().count();
         (usize::from(self.membership.scheme().m) + 2).min(disks)
     }
 
-    /// Disks that new shards may go to: live, not failed, not full.
+    /// Whether what a disk has goes to the others.
+    pub(crate) fn is_draining(&self, slot: usize) -> bool {
+        let member = self.membership.at(slot);
+        member.is_some_and(|member| member.is_draining)
+    }
+
+    /// Disks that new shards may go to now: live, not failed, not full, not drained.
     pub(crate) fn places(&self) -> Vec<Place> {
-        let takes = |slot: &usize| {
-            let disk = self.disk(*slot);
-            disk.is_some_and(|disk| disk.engine.store().takes_data())
-        };
-        let live: Vec<usize> = self.live().collect();
-        live.into_iter()
-            .filter(takes)
+        let mut places = self.lasting_places();
+        places.retain(|place| self.takes_data(place.slot));
+        places
+    }
+
+    /// Disks that shards are to be on in the long run: those that are full, too.
+    pub(crate) fn lasting_places(&self) -> Vec<Place> {
+        self.live()
+            .filter(|slot| !self.is_draining(*slot))
             .filter_map(|slot| self.place(slot))
             .collect()
+    }
+
+    /// Whether a disk takes new data now.
+    pub(crate) fn takes_data(&self, slot: usize) -> bool {
+        let disk = self.disk(slot);
+        disk.is_some_and(|disk| disk.engine.store().takes_data())
     }
 
     /// All disks that are here, for whoever looks for a shard.

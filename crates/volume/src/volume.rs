@@ -1,13 +1,14 @@
 //! The set of disks: hands out writers, readers and snapshots, and admits what goes to disk.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use shardstore::limits::BATCH_ENTRIES_MAX;
 use shardstore::{Batch, Dependency, Engine, Identity, Read, Snapshot, Space, Stats};
 
 use crate::deletion::Deletions;
+use crate::join::when_decided;
 use crate::keep::Keeping;
 use crate::limits::{IN_FLIGHT_BYTES_DEFAULT, SHARD_BYTES_MAX, SHARD_BYTES_MIN, STRIPE_BYTES_MAX};
 use crate::membership::{Member, MemberState};
@@ -61,10 +62,12 @@ pub(crate) struct Inner {
     pub(crate) keeping: Arc<Keeping>,
     shard_bytes_max: u32,
     warnings: Vec<String>,
-    epoch: u64,
+    pub(crate) epoch: u64,
     next_blob: AtomicU64,
     in_flight_bytes_max: usize,
     in_flight: Mutex<InFlight>,
+    /// Batches of metadata under way that went to the only disk of the set.
+    unmirrored: Arc<AtomicUsize>,
     deletions: Deletions,
     pins: Pins,
 }
@@ -97,6 +100,8 @@ pub struct DiskStats {
     pub slot: usize,
     /// What it is in the set.
     pub state: MemberState,
+    /// What it has goes to the others, and it leaves then.
+    pub is_draining: bool,
     /// Who it is.
     pub identity: Identity,
     /// How full it is, in bytes.
@@ -124,6 +129,15 @@ pub struct VolumeStats {
     pub shards_healed: u64,
     /// Entries of metadata that were copied to another disk since the start.
     pub metadata_copied: u64,
+    /// Shards that were brought to another disk since the start.
+    pub shards_moved: u64,
+    /// Whether every shard is where it is to be, as far as there are disks.
+    pub is_tidy: bool,
+    /// Shards on disks that are drained, for which there is no other disk: their stripes are wider
+    /// than the set without it.
+    pub shards_stuck: u64,
+    /// The disk that is going to make a set of several out of one, if it has a name.
+    pub joining: Option<String>,
     /// Bytes of stripes on their way to the disks.
     pub in_flight_bytes: u64,
     /// Blobs that are being read.
@@ -162,11 +176,21 @@ impl Volume {
     /// # Errors
     /// [`VolumeError::Set`] says why these disks are no set that can be used, and what to do.
     pub fn open(disks: Vec<SetDisk>, options: VolumeOptions) -> Result<Volume> {
+        let engines: Vec<Engine> = disks.iter().map(|disk| disk.engine.clone()).collect();
         let Started {
             table,
             epoch,
             warnings,
         } = start(disks, &options)?;
+        let used = |engine: &Engine| {
+            let id = engine.store().identity().disk;
+            let mut disks = table.disks.iter().flatten();
+            disks.any(|disk| disk.engine.store().identity().disk == id)
+        };
+        for engine in engines.iter().filter(|engine| !used(engine)) {
+            // It is no disk of the set, whatever it says.
+            let _ = engine.close();
+        }
         let (replicas, refusal) = (table.replicas(), table.refusal());
         let table = Arc::new(RwLock::new(Arc::new(table)));
         let keeping = Arc::new(Keeping::default());
@@ -188,6 +212,7 @@ impl Volume {
                 next_blob: AtomicU64::new(0),
                 in_flight_bytes_max: options.in_flight_bytes_max,
                 in_flight: Mutex::default(),
+                unmirrored: Arc::default(),
                 deletions: Deletions::default(),
                 pins: Pins::default(),
             }),
@@ -197,6 +222,12 @@ impl Volume {
     /// Whether the set is of one disk, which nobody has to look after.
     pub fn is_single(&self) -> bool {
         self.table().is_single()
+    }
+
+    /// Whether nobody has to look after the set as it is: it is of one disk, and no other one is
+    /// being added.
+    pub fn needs_no_keeping(&self) -> bool {
+        self.table().is_unmirrored()
     }
 
     /// What whoever runs the set should know of its start.
@@ -219,6 +250,7 @@ impl Volume {
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
         self.inner.mirror.set_replicas(replicas, refusal);
         self.inner.keeping.request_heal();
+        self.inner.keeping.request_tidying();
     }
 
     /// The number of this run: grows with every start, crash or not, and with nothing else.
@@ -407,11 +439,33 @@ impl Volume {
             return Err(VolumeError::NotOneSlice);
         }
         let MetaBatch { batch, after, .. } = batch;
-        if table.is_single() {
-            let batch = after.into_iter().fold(batch, Batch::after);
-            return Ok(table.engine(table.primary()?)?.submit(batch)?);
+        if !table.is_unmirrored() {
+            return Ok(self.inner.mirror.commit(batch, after));
         }
-        Ok(self.inner.mirror.commit(batch, after))
+        // Under the table's lock, so that whoever begins to mirror knows of every batch that was
+        // submitted without it.
+        let held = shared(&self.inner.table);
+        if !held.is_unmirrored() {
+            drop(held);
+            return Ok(self.inner.mirror.commit(batch, after));
+        }
+        let batch = after.into_iter().fold(batch, Batch::after);
+        let engine = held.engine(held.primary()?)?;
+        let under_way = self.inner.unmirrored.clone();
+        under_way.fetch_add(1, Ordering::SeqCst);
+        let submitted = engine.submit(batch).inspect_err(|_| {
+            under_way.fetch_sub(1, Ordering::SeqCst);
+        })?;
+        drop(held);
+        when_decided(vec![submitted.clone()], move |_| {
+            under_way.fetch_sub(1, Ordering::SeqCst);
+        });
+        Ok(submitted)
+    }
+
+    /// Whether no batch is under way that was submitted to the only disk and not mirrored.
+    pub(crate) fn all_is_mirrored(&self) -> bool {
+        self.inner.unmirrored.load(Ordering::SeqCst) == 0
     }
 
     /// Most shards of one deleting batch.
@@ -447,7 +501,16 @@ impl Volume {
                     Some(oldest) => oldest,
                     None => {
                         let batch = batch.take().unwrap_or_default();
-                        let dependency = self.table().engine(slot)?.submit(batch)?;
+                        // Under the table's lock: once a table says that a disk is drained,
+                        // nothing is submitted to it any more.
+                        let table = shared(&self.inner.table);
+                        if table.is_draining(slot) {
+                            return Err(VolumeError::Failed {
+                                reason: "the disk is being drained".to_owned(),
+                            });
+                        }
+                        let dependency = table.engine(slot)?.submit(batch)?;
+                        drop(table);
                         in_flight.stripes.push_back((dependency.clone(), bytes));
                         in_flight.bytes += bytes;
                         return Ok(dependency);
@@ -469,6 +532,7 @@ impl Volume {
                 name: disk.name.clone(),
                 slot,
                 state: table.membership.at(slot)?.state,
+                is_draining: table.is_draining(slot),
                 identity: store.identity(),
                 space: store.space(),
                 stats: store.stats(),
@@ -498,6 +562,13 @@ impl Volume {
             ledger: self.inner.keeping.ledger(),
             shards_healed: self.inner.keeping.healed(),
             metadata_copied: self.inner.keeping.copied(),
+            shards_moved: self.inner.keeping.moved(),
+            is_tidy: self.inner.keeping.is_tidy(),
+            shards_stuck: self.inner.keeping.stuck(),
+            joining: {
+                let candidate = table.candidate().and_then(|slot| table.disk(slot));
+                candidate.map(|disk| disk.name.clone())
+            },
             in_flight_bytes,
             blobs_pinned: pinned,
             deletions_unsettled: unsettled + parked,
@@ -526,7 +597,7 @@ impl Volume {
     /// keep the others from it.
     pub fn close(&self) -> Result<()> {
         let table = self.table();
-        if !table.is_single() {
+        if !table.is_unmirrored() {
             self.end_keeping();
         }
         let close = |disk: &SetDisk| disk.engine.close();
@@ -538,7 +609,10 @@ impl Volume {
     }
 }
 
+fn shared(table: &RwLock<Arc<Table>>) -> RwLockReadGuard<'_, Arc<Table>> {
+    table.read().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn current(table: &RwLock<Arc<Table>>) -> Arc<Table> {
-    let table = table.read().unwrap_or_else(PoisonError::into_inner);
-    table.clone()
+    shared(table).clone()
 }

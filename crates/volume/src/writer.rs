@@ -316,7 +316,7 @@ impl Drop for BlobWriter {
         if self.submitted > 0 {
             let width = self.blob.scheme.width();
             let window = std::mem::take(&mut self.window);
-            let after = on_their_way(width, window.into());
+            let after = on_their_way(&self.volume, window.into());
             self.volume
                 .delete_stripes(self.blob.id, self.submitted, width, after);
         }
@@ -326,10 +326,10 @@ impl Drop for BlobWriter {
 /// What a deletion of a blob comes after that may still be on its way to the disks: which disk
 /// takes a shard shows only when it has. On one disk they are deleted in the order of their
 /// submission.
-fn on_their_way(width: u8, stripes: Vec<Dependency>) -> Vec<Dependency> {
-    match width {
-        1 => Vec::new(),
-        _ => vec![join::decided(stripes)],
+fn on_their_way(volume: &Volume, stripes: Vec<Dependency>) -> Vec<Dependency> {
+    match volume.is_single() {
+        true => Vec::new(),
+        false => vec![join::decided(stripes)],
     }
 }
 
@@ -365,8 +365,7 @@ impl FinishedBlob {
     /// decides a dependency.
     pub fn discard_later(mut self) {
         self.kept = true;
-        let width = self.blob.scheme.width();
-        let after = on_their_way(width, std::mem::take(&mut self.dependencies));
+        let after = on_their_way(&self.volume, std::mem::take(&mut self.dependencies));
         self.volume.delete_blob_later(&self.blob, after);
     }
 }
@@ -374,8 +373,7 @@ impl FinishedBlob {
 impl Drop for FinishedBlob {
     fn drop(&mut self) {
         if !self.kept {
-            let width = self.blob.scheme.width();
-            let after = on_their_way(width, std::mem::take(&mut self.dependencies));
+            let after = on_their_way(&self.volume, std::mem::take(&mut self.dependencies));
             self.volume.delete_blob(&self.blob, after);
         }
     }

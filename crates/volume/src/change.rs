@@ -1,0 +1,560 @@
+//! Disks that come to a set and leave it, while it serves.
+//!
+//! What must always hold:
+//! - the next generation is durable on all of its live members before it counts, and on a quorum
+//!   of the members before it;
+//! - a disk that is drained leaves only when it holds nothing; what it held was read back from the
+//!   others' media before it was removed from this one;
+//! - a set of one disk becomes one of several only when the second disk has all of its metadata:
+//!   until then it is what it was, also after a crash.
+
+use std::time::{Duration, Instant};
+
+use shardstore::{Batch, Engine, Read};
+
+use crate::blob::SHARD_PREFIX;
+use crate::heal::{needs, next_stripes};
+use crate::keep::{State, has_failed};
+use crate::limits::COPY_ENTRIES;
+use crate::membership::{MemberState, Membership};
+use crate::meta::META_PREFIX;
+use crate::mirror::OWN_PREFIX;
+use crate::placement::Place;
+use crate::plan::{Outlook, plan};
+use crate::start::{holds_nothing, is_addable, read_membership, tell};
+use crate::table::{SetDisk, Table, describe, uuid};
+use crate::volume::lock;
+use crate::{Result, Volume, VolumeError};
+
+/// A disk that comes or goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A new disk, of so many bytes.
+    Add {
+        /// Its capacity.
+        capacity: u64,
+    },
+    /// The disk in a slot is emptied, and leaves.
+    Drain {
+        /// Its number in the set.
+        slot: usize,
+    },
+    /// A new disk takes the place of the one in a slot.
+    Replace {
+        /// Its number in the set.
+        slot: usize,
+        /// The new one's capacity, in bytes.
+        capacity: u64,
+    },
+    /// The disk in a slot, which is gone, does not come back.
+    Remove {
+        /// Its number in the set.
+        slot: usize,
+    },
+}
+
+/// What a change makes the disks write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Movement {
+    /// Shards that are written to another disk.
+    pub shards: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Entries of metadata that are copied to another disk.
+    pub metadata_entries: u64,
+    /// Their bytes.
+    pub metadata_bytes: u64,
+    /// Shards for which no disk would be left: their stripes are wider than the set would be.
+    pub stuck: u64,
+}
+
+/// What became of a disk that was added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// It is a new member.
+    Member(usize),
+    /// It was one before, and catches up.
+    Back(usize),
+    /// It becomes the second disk of the set as soon as it has all metadata.
+    Second,
+}
+
+fn refused<T>(why: String) -> Result<T> {
+    Err(VolumeError::Set { why })
+}
+
+/// Stands for a disk that has no UUID yet.
+const UNKNOWN: [u8; 16] = [0xFF; 16];
+
+/// How often it is looked whether a disk that is drained is empty.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
+
+impl Volume {
+    /// Takes another disk into the set: a new one, or a member that was away. Blocks while a few
+    /// records are written; what the disk is to hold comes to it afterwards.
+    ///
+    /// # Errors
+    /// [`VolumeError::Set`] says why not, and what to do. The disk's engine is stopped then.
+    pub fn add_disk(&self, disk: SetDisk) -> Result<Added> {
+        let engine = disk.engine.clone();
+        let added = self.try_add(disk, None);
+        if added.is_err() {
+            // What it says does not matter any more.
+            let _ = engine.close();
+        }
+        added
+    }
+
+    /// Has a new disk take the place of a member: of one that is gone at once, of one that is
+    /// there by draining it. As [`add_disk`](Volume::add_disk).
+    ///
+    /// # Errors
+    /// As [`add_disk`](Volume::add_disk).
+    pub fn replace_disk(&self, slot: usize, disk: SetDisk) -> Result<Added> {
+        let engine = disk.engine.clone();
+        let added = self.try_add(disk, Some(slot));
+        if added.is_err() {
+            let _ = engine.close();
+        }
+        added
+    }
+
+    fn try_add(&self, disk: SetDisk, instead_of: Option<usize>) -> Result<Added> {
+        let mut state = lock(&self.inner.keeping.state);
+        let table = self.table();
+        let identity = disk.engine.store().identity();
+        let set = table.disks.iter().flatten().next();
+        let set = set.map(|disk| disk.engine.store().identity().set);
+        if set.is_some_and(|set| set != identity.set) {
+            return refused(format!(
+                "{} belongs to another set, {}: empty it first if nothing on it is needed",
+                disk.name,
+                uuid(&identity.set)
+            ));
+        }
+        let old = instead_of.map(|slot| member_at(&table, slot)).transpose()?;
+        match table.membership.of(&identity.disk) {
+            Some(member) if member.state == MemberState::Retired => {
+                return refused(format!(
+                    "{} left the set: it was removed or replaced. Empty it to use it again",
+                    disk.name
+                ));
+            }
+            Some(_) if instead_of.is_some() => {
+                return refused(format!(
+                    "{} belongs to the set already: a disk is replaced by an empty one",
+                    disk.name
+                ));
+            }
+            Some(member) => {
+                let slot = usize::from(member.slot);
+                return self.rejoin(&mut state, &table, slot, disk);
+            }
+            None => {}
+        }
+        let members = table.membership.active().map(|member| member.disk);
+        if !is_addable(&disk.engine, &members.collect::<Vec<_>>())? {
+            return refused(format!(
+                "{} is not empty: it is, or was, in use by itself or by other disks. Empty it \
+                 first if nothing on it is needed",
+                disk.name
+            ));
+        }
+        // What an attempt that was cut off left behind.
+        wipe(&disk.engine)?;
+        if table.is_single() {
+            return self.begin_growth(&table, disk, instead_of);
+        }
+        let mut membership = table.membership.clone();
+        let Some((added, slot)) = membership.with_added(identity.disk) else {
+            return refused(format!(
+                "a set has at most {} disks",
+                crate::limits::DISKS_MAX
+            ));
+        };
+        membership = added;
+        let mut next = table.with_disk(slot, Some(disk));
+        let mut leaves = None;
+        if let Some(old) = old {
+            match is_there(&table, old) {
+                true => membership = membership.with_draining(old, true),
+                false => {
+                    membership = membership.with_retired(old);
+                    leaves = next.disks[old].take();
+                    next.slices = without(&next, old);
+                }
+            }
+        }
+        next.membership = membership;
+        self.make(&mut state, &table, next)?;
+        if let Some(left) = leaves {
+            let _ = left.engine.close();
+        }
+        self.say_added(slot);
+        Ok(Added::Member(slot))
+    }
+
+    /// A member that was away is there again: it catches up on what it missed.
+    fn rejoin(
+        &self,
+        state: &mut State,
+        table: &Table,
+        slot: usize,
+        disk: SetDisk,
+    ) -> Result<Added> {
+        if is_there(table, slot) {
+            return refused(format!("{} is in the set already", disk.name));
+        }
+        let known = read_membership(&disk.engine)?;
+        if known.is_none_or(|known| known.generation > state.newest(table)) {
+            return refused(format!(
+                "{} knows of members that this server does not: stop the server, and start it \
+                 with all disks",
+                disk.name
+            ));
+        }
+        let mut live: Vec<usize> = table.live().collect();
+        live.push(slot);
+        let mut next = table.with_disk(slot, Some(disk));
+        next.slices = without(&next, slot);
+        next.membership = table.membership.with_live(&live);
+        let before = table.disk(slot).cloned();
+        self.make(state, table, next)?;
+        if let Some(before) = before {
+            let _ = before.engine.close();
+        }
+        Ok(Added::Back(slot))
+    }
+
+    /// Has the members and the map of a table be those of the next generation.
+    fn make(&self, state: &mut State, table: &Table, mut next: Table) -> Result<()> {
+        if next.replicas().is_empty() {
+            return refused("no other disk has the metadata".to_owned());
+        }
+        let live: Vec<usize> = next
+            .live()
+            .filter(|slot| !has_failed(&next, *slot))
+            .collect();
+        if let Err(why) = table.membership.check_next(&next.membership, &live) {
+            return refused(why);
+        }
+        next.membership = next.membership.with_live(&live);
+        state.write(&table.membership, &mut next)?;
+        self.install(next);
+        Ok(())
+    }
+
+    /// The second disk of a set that has one.
+    fn begin_growth(
+        &self,
+        table: &Table,
+        disk: SetDisk,
+        instead_of: Option<usize>,
+    ) -> Result<Added> {
+        if instead_of.is_some() {
+            return refused(
+                "the only disk of a set cannot be replaced: add the other one, and a third one or \
+                 more, and drain it then"
+                    .to_owned(),
+            );
+        }
+        if table.candidate().is_some() {
+            return refused("another disk is being added: wait until it is in the set".to_owned());
+        }
+        let (_, slot) = table
+            .membership
+            .with_added(disk.engine.store().identity().disk)
+            .ok_or(VolumeError::NotOneSlice)?;
+        self.install(table.with_disk(slot, Some(disk)));
+        Ok(Added::Second)
+    }
+
+    /// The members of a set that was of one disk.
+    pub(crate) fn with_second_disk(&self, table: &Table, slot: usize) -> Result<Membership> {
+        let id = table.engine(slot)?.store().identity().disk;
+        let grown = table.membership.with_added(id);
+        let grown = grown.filter(|(_, its)| *its == slot);
+        let (mut grown, _) = grown.ok_or(VolumeError::NotOneSlice)?;
+        grown.epoch = self.inner.epoch;
+        Ok(grown)
+    }
+
+    pub(crate) fn say_added(&self, slot: usize) {
+        let table = self.table();
+        let name = table.disk(slot).map_or("a disk", |disk| &disk.name);
+        let event = format!("{name} is disk {slot} of the set now");
+        self.inner.keeping.say(event);
+    }
+
+    /// Takes a disk out that is no member.
+    pub(crate) fn forget(&self, table: &Table, slot: usize) {
+        let disk = table.disk(slot).cloned();
+        self.install(table.with_disk(slot, None));
+        if let Some(disk) = disk {
+            let _ = disk.engine.close();
+        }
+    }
+
+    /// Puts nothing new on a disk from now on, brings what it has to the others, and has it leave
+    /// the set when it is empty; or ends that (`false`).
+    ///
+    /// # Errors
+    /// [`VolumeError::Set`] says why not, and what to do.
+    pub fn drain_disk(&self, slot: usize, is_draining: bool) -> Result<()> {
+        let mut state = lock(&self.inner.keeping.state);
+        let table = self.table();
+        let slot = member_at(&table, slot)?;
+        if is_draining && !is_there(&table, slot) {
+            return refused(
+                "this disk is not there, so that nothing can be brought from it to the others: \
+                 bring it back, or take it out with `cullet disk remove`"
+                    .to_owned(),
+            );
+        }
+        if table.is_draining(slot) == is_draining {
+            return Ok(());
+        }
+        let mut next = Table::clone(&table);
+        next.membership = table.membership.with_draining(slot, is_draining);
+        self.make(&mut state, &table, next)
+    }
+
+    /// Takes a disk out of the set that is gone. With `accept_loss` also if something cannot be
+    /// read without it.
+    ///
+    /// # Errors
+    /// [`VolumeError::Set`] says why not, and what to do.
+    pub fn remove_disk(&self, slot: usize, accept_loss: bool) -> Result<()> {
+        let mut state = lock(&self.inner.keeping.state);
+        let table = self.table();
+        let slot = member_at(&table, slot)?;
+        if is_there(&table, slot) {
+            return refused(
+                "this disk is there: drain it, and it leaves the set when it is empty".to_owned(),
+            );
+        }
+        let ledger = self.inner.keeping.ledger();
+        if !accept_loss && ledger.lost > 0 {
+            return refused(format!(
+                "{} stripes cannot be read without the disks that are missing: bring this one \
+                 back. If it is lost for good, --accept-loss takes it out all the same",
+                ledger.lost
+            ));
+        }
+        if !accept_loss && !ledger.is_settled {
+            return refused(
+                "not all stripes were looked at since a disk went: wait until `cullet disk status` \
+                 says so, or use --accept-loss"
+                    .to_owned(),
+            );
+        }
+        let mut next = Table::clone(&table);
+        next.membership = table.membership.with_retired(slot);
+        next.slices = without(&next, slot);
+        let left = next.disks.get_mut(slot).and_then(Option::take);
+        self.make(&mut state, &table, next)?;
+        if let Some(left) = left {
+            let _ = left.engine.close();
+        }
+        Ok(())
+    }
+
+    /// One look whether a disk that is drained is empty; it leaves the set then.
+    pub(crate) fn finish_draining(&self, state: &mut State) -> Result<bool> {
+        let table = self.table();
+        let mut live = table.live();
+        let Some(slot) = live.find(|slot| table.is_draining(*slot)) else {
+            return Ok(false);
+        };
+        let now = Instant::now();
+        let is_busy = table.replicas().contains(&slot)
+            || state.fill.as_ref().is_some_and(|fill| fill.slot == slot);
+        if is_busy || state.next_look.is_some_and(|at| now < at) {
+            return Ok(false);
+        }
+        state.next_look = Some(now + LOOK_PAUSE);
+        let engine = table.engine(slot)?;
+        if !holds_nothing(engine, SHARD_PREFIX)? {
+            return Ok(false);
+        }
+        // What was submitted before it was drained is committed when this is.
+        tell(&table, engine);
+        wipe(engine)?;
+        if !holds_nothing(engine, SHARD_PREFIX)? {
+            return Ok(false);
+        }
+        let mut next = table.with_disk(slot, None);
+        next.membership = table.membership.with_retired(slot);
+        self.make(state, &table, next)?;
+        tell(&self.table(), engine);
+        let name = table.disk(slot).map_or("a disk", |disk| &disk.name);
+        self.inner.keeping.say(format!(
+            "{name} is empty and has left the set: take it off the server's command line"
+        ));
+        // It is no member any more, whatever it says.
+        let _ = engine.close();
+        Ok(true)
+    }
+
+    /// What a change would make the disks write. Walks over all stripes, which takes a while on a
+    /// large set.
+    ///
+    /// # Errors
+    /// [`VolumeError::Set`] if the change cannot be, or what a disk says.
+    pub fn measure(&self, change: Change) -> Result<Movement> {
+        let table = self.table();
+        let mut membership = table.membership.clone();
+        let mut new = None;
+        match change {
+            Change::Add { capacity } | Change::Replace { capacity, .. } => {
+                let (added, slot) =
+                    membership
+                        .with_added(UNKNOWN)
+                        .ok_or_else(|| VolumeError::Set {
+                            why: format!("a set has at most {} disks", crate::limits::DISKS_MAX),
+                        })?;
+                membership = added;
+                new = Some(Place {
+                    slot,
+                    disk: UNKNOWN,
+                    weight: capacity,
+                });
+            }
+            Change::Drain { .. } | Change::Remove { .. } => {}
+        }
+        if let Change::Drain { slot } | Change::Remove { slot } | Change::Replace { slot, .. } =
+            change
+        {
+            let slot = member_at(&table, slot)?;
+            membership = match is_there(&table, slot) {
+                true => membership.with_draining(slot, true),
+                false => membership.with_retired(slot),
+            };
+        }
+        let staying: Vec<usize> = membership
+            .staying()
+            .map(|member| usize::from(member.slot))
+            .collect();
+        let mut lasting = table.lasting_places();
+        lasting.retain(|place| staying.contains(&place.slot));
+        lasting.extend(new);
+        let mut after = Table::clone(&table);
+        after.membership = membership;
+        let mut movement = self.measure_stripes(&table, &after, &lasting)?;
+        let kept = table.replicas().into_iter();
+        let kept = kept.filter(|slot| staying.contains(slot)).count();
+        let copies = after.replicas_wanted().saturating_sub(kept) as u64;
+        if copies > 0 {
+            let (entries, bytes) = metadata_of(table.engine(table.primary()?)?)?;
+            movement.metadata_entries = copies * entries;
+            movement.metadata_bytes = copies * bytes;
+        }
+        Ok(movement)
+    }
+
+    fn measure_stripes(
+        &self,
+        table: &std::sync::Arc<Table>,
+        after: &Table,
+        lasting: &[Place],
+    ) -> Result<Movement> {
+        let mut movement = Movement::default();
+        let mut from = None;
+        loop {
+            let (stripes, next) = next_stripes(table, from)?;
+            for (key, present) in stripes {
+                let Some(needs) = needs(&present) else {
+                    continue;
+                };
+                let scheme = needs.cut.scheme;
+                let outlook = Outlook {
+                    lasting,
+                    takes_data: &|_| true,
+                    copies: after.membership.copies_of(scheme),
+                };
+                let plan = plan(key, scheme, &present.shards, &outlook);
+                let made = plan.make.iter().map(|(shard, _)| *shard);
+                for shard in made.chain(plan.moves.iter().map(|m| m.shard)) {
+                    movement.shards += 1;
+                    movement.bytes += needs.cut.stored_len(usize::from(shard)) as u64;
+                }
+                movement.stuck += (plan.stuck + plan.missing.len() - plan.make.len()) as u64;
+            }
+            from = next;
+            if from.is_none() {
+                return Ok(movement);
+            }
+        }
+    }
+}
+
+/// The map without a disk that has no metadata any more, or old one.
+fn without(table: &Table, slot: usize) -> std::sync::Arc<crate::SliceMap> {
+    let replicas = table.replicas();
+    if !replicas.contains(&slot) {
+        return table.slices.clone();
+    }
+    let left: Vec<usize> = replicas
+        .into_iter()
+        .filter(|other| *other != slot)
+        .collect();
+    std::sync::Arc::new(table.slices.with_disks(&left))
+}
+
+/// A slot that a member has.
+fn member_at(table: &Table, slot: usize) -> Result<usize> {
+    match table.membership.at(slot) {
+        Some(_) => Ok(slot),
+        None => {
+            let members: Vec<String> = table.membership.active().map(describe).collect();
+            refused(format!(
+                "the set has no disk {slot}; it has {}",
+                members.join(", ")
+            ))
+        }
+    }
+}
+
+/// Whether a member is live, and works.
+fn is_there(table: &Table, slot: usize) -> bool {
+    table.live().any(|live| live == slot) && !has_failed(table, slot)
+}
+
+/// Removes all metadata from a disk that is no replica; durable when this returns.
+fn wipe(engine: &Engine) -> Result<()> {
+    for prefix in [META_PREFIX, OWN_PREFIX] {
+        loop {
+            let page =
+                engine
+                    .snapshot()
+                    .scan(&[prefix], &[prefix + 1], COPY_ENTRIES, Read::Blocking)?;
+            let keys = page.entries.iter().map(|found| found.to_key());
+            let batch = keys.fold(Batch::new().frees_space(), Batch::delete);
+            if !batch.entries().is_empty() {
+                engine.submit(batch)?.wait()?;
+            } else if page.next.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Entries of metadata on a disk, and their bytes.
+fn metadata_of(engine: &Engine) -> Result<(u64, u64)> {
+    let (mut entries, mut bytes) = (0, 0);
+    let snapshot = engine.snapshot();
+    let mut from = vec![META_PREFIX];
+    loop {
+        let page = snapshot.scan(&from, &[META_PREFIX + 1], COPY_ENTRIES, Read::Blocking)?;
+        for found in &page.entries {
+            entries += 1;
+            bytes += (found.key().len() + found.value().len()) as u64;
+            bytes += u64::from(found.payload_len());
+        }
+        match page.next {
+            Some(next) => from = next,
+            None => return Ok((entries, bytes)),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Sets of disks on real engines over simulated disks, for tests.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use simdisk::{Crash, Image, Rng, SimDisk};
+use volume::shardstore::{Disk, Engine, Geometry, Options, Read, Store};
+use volume::{
+    BlobRef, Identity, Key, MetaBatch, SetDisk, SliceId, Volume, VolumeError, VolumeOptions,
+    block_on,
+};
+
+pub const GEOMETRY: Geometry = Geometry {
+    extent_bytes: 64 * 1024,
+    payload_bytes_max: 16 * 1024,
+};
+
+/// Bytes of a full shard.
+pub const SHARD: usize = 1024;
+
+pub const CAPACITY: u64 = 8 << 20;
+
+pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    Rng::new(seed).fill(&mut bytes);
+    bytes
+}
+
+/// Disks, which outlive the volumes that use them.
+pub struct Disks(pub Vec<Arc<SimDisk>>, Mutex<BTreeMap<usize, Engine>>);
+
+/// A volume and the thread that looks after it.
+pub struct Set {
+    pub volume: Volume,
+    stop: Arc<AtomicBool>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Disks {
+    pub fn new(count: usize) -> Disks {
+        let disk = |number: usize| formatted([number as u8 + 1; 16], [2; 16]);
+        Disks((0..count).map(disk).collect(), Mutex::default())
+    }
+
+    /// What a power cut leaves of all of them.
+    pub fn crash(&mut self, seed: u64) {
+        let mut rng = Rng::new(seed);
+        for disk in &mut self.0 {
+            *disk = Arc::new(disk.crash(&mut rng, Crash::Sectors));
+        }
+    }
+
+    pub fn open(&self, slots: &[usize]) -> Result<Set, VolumeError> {
+        self.open_with(slots, VolumeOptions::default())
+    }
+
+    pub fn open_with(&self, slots: &[usize], options: VolumeOptions) -> Result<Set, VolumeError> {
+        let disks = slots.iter().map(|slot| self.disk(*slot));
+        let options = VolumeOptions {
+            shard_bytes_max: SHARD as u32,
+            ..options
+        };
+        let volume = Volume::open(disks.collect(), options)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (kept, stopped) = (volume.clone(), stop.clone());
+        let keeper = std::thread::spawn(move || {
+            while !stopped.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
+                while matches!(kept.keep(), Ok(true)) {}
+            }
+        });
+        Ok(Set {
+            volume,
+            stop,
+            keeper: Some(keeper),
+        })
+    }
+
+    pub fn engine(&self, number: usize) -> Engine {
+        engine(&self.0[number])
+    }
+
+    /// A disk for a set that is open already.
+    pub fn disk(&self, number: usize) -> SetDisk {
+        let engine = self.engine(number);
+        self.1.lock().unwrap().insert(number, engine.clone());
+        SetDisk {
+            name: format!("/disk/{number}"),
+            engine,
+        }
+    }
+
+    /// Shards on a disk that is in use.
+    pub fn shards_on(&self, number: usize) -> usize {
+        let engine = self.1.lock().unwrap()[&number].clone();
+        let snapshot = engine.snapshot();
+        let (mut from, mut count) = (vec![2], 0);
+        loop {
+            let page = snapshot.scan(&from, &[3], 64, Read::Blocking).unwrap();
+            count += page.entries.len();
+            match page.next {
+                Some(next) => from = next,
+                None => return count,
+            }
+        }
+    }
+
+    pub fn all(&self) -> Vec<usize> {
+        (0..self.0.len()).collect()
+    }
+}
+
+pub fn formatted(disk: [u8; 16], set: [u8; 16]) -> Arc<SimDisk> {
+    formatted_with(disk, set, CAPACITY)
+}
+
+pub fn formatted_with(disk: [u8; 16], set: [u8; 16], capacity: u64) -> Arc<SimDisk> {
+    let image = Arc::new(SimDisk::new(Image::blank(capacity, 512)));
+    Store::format(&*image, Identity { disk, set }, GEOMETRY).unwrap();
+    image
+}
+
+pub fn engine(disk: &Arc<SimDisk>) -> Engine {
+    let disk: Arc<dyn Disk> = disk.clone();
+    let store = Store::open(disk, Options::default()).unwrap();
+    Engine::start(store, 1).unwrap()
+}
+
+impl Set {
+    pub fn put(&self, body: &[u8]) -> Result<(BlobRef, String), VolumeError> {
+        block_on(async {
+            let mut writer = self.volume.blob_writer(b"label".to_vec(), None)?;
+            for piece in body.chunks(700) {
+                writer.write(piece).await?;
+            }
+            // What a record says of the blob is written before the blob is finished.
+            let promised = writer.blob();
+            let finished = writer.finish(b"trailer".to_vec()).await?;
+            assert_eq!(*finished.blob(), promised);
+            for dependency in finished.dependencies().to_vec() {
+                dependency.await?;
+            }
+            let durable = finished.receipt().to_string();
+            Ok((finished.keep(), durable))
+        })
+    }
+
+    pub fn read(&self, blob: &BlobRef) -> Result<Vec<u8>, VolumeError> {
+        block_on(async {
+            let mut reader = self.volume.pin_blob(blob)?.reader(0..u64::MAX);
+            let mut body = Vec::new();
+            while let Some(piece) = reader.next().await {
+                body.extend(piece?);
+            }
+            Ok(body)
+        })
+    }
+
+    pub fn set_meta(&self, key: &str, value: &[u8]) -> Result<(), VolumeError> {
+        let batch = MetaBatch::new().put(&meta_key(key), value.to_vec(), Vec::new());
+        Ok(block_on(self.volume.commit(batch)?)?)
+    }
+
+    pub fn meta(&self, key: &str) -> Option<Vec<u8>> {
+        let found = block_on(self.volume.snapshot().meta_get(&meta_key(key)));
+        found.unwrap().map(|entry| entry.value)
+    }
+
+    /// As long as a few steps of looking after the disks take.
+    pub fn sleep_a_little(&self) {
+        std::thread::sleep(Duration::from_millis(60));
+    }
+
+    /// Waits until everything is as it is to be, or not.
+    pub fn wait(&self, what: impl Fn(&Volume) -> bool) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while !what(&self.volume) {
+            assert!(Instant::now() < until, "{:?}", self.volume.stats());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn close(mut self) {
+        self.end_keeper();
+        let _ = self.volume.close();
+    }
+
+    pub fn end_keeper(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(keeper) = self.keeper.take() {
+            keeper.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Set {
+    fn drop(&mut self) {
+        self.end_keeper();
+    }
+}
+
+pub fn meta_key(key: &str) -> Key {
+    let mut bytes = SliceId::ROOT.to_bytes().to_vec();
+    bytes.extend_from_slice(key.as_bytes());
+    Key::plain(bytes)
+}
+
+/// Stops an engine as a kill does: nothing of it reaches the disk any more.
+pub fn kill(set: Set, disks: &mut Disks, seed: u64) {
+    for disk in &disks.0 {
+        disk.cut_after(0);
+    }
+    set.close();
+    disks.crash(seed);
+}
+
+pub const SIZES: [usize; 7] = [
+    0,
+    1,
+    500,
+    3 * SHARD,
+    4 * SHARD + 1,
+    11 * SHARD + 7,
+    40 * SHARD,
+];
