@@ -44,8 +44,9 @@ class Server:
     # The file that clients have to trust when it speaks TLS.
     ca_file = None
 
-    def __init__(self, disk, *arguments, log=None, **env_changes):
+    def __init__(self, disk, *arguments, log=None, more_disks=(), **env_changes):
         self.disk = pathlib.Path(disk)
+        self.more_disks = more_disks
         self.config = self.disk.parent / "config"
         self.arguments = arguments
         self.env_changes = env_changes
@@ -53,7 +54,7 @@ class Server:
         self.start()
 
     def start(self):
-        command = [BINARY, "server", "--listen", "127.0.0.1:0", *self.arguments, self.disk]
+        command = [BINARY, "server", "--listen", "127.0.0.1:0", *self.arguments, self.disk, *self.more_disks]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [str(word) for word in command],
@@ -103,8 +104,10 @@ class Server:
             self.process.kill()
         self.process.wait(10)
 
-    def restart(self):
-        """After `stop` or `kill`: the same disk again, on another port."""
+    def restart(self, disks=None):
+        """After `stop` or `kill`: the same disks again, or others, on another port."""
+        if disks is not None:
+            self.disk, *self.more_disks = disks
         self.start()
         return self
 

@@ -19,7 +19,7 @@ def new_set(own_server, tmp_path):
 
     def start(count, *arguments):
         disks = [tmp_path / f"disk{number}" for number in range(count)]
-        server = own_server("--disk-capacity", "1GiB", *arguments, *disks[1:], disk="disk0")
+        server = own_server("--disk-capacity", "1GiB", *arguments, disk="disk0", more_disks=disks[1:])
         server.disks = disks
         return server
 

@@ -1,5 +1,6 @@
 //! `cullet server` in everything but its disk.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -40,15 +41,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .args
         .disk_capacity
         .map_or(CAPACITY_BYTES, |size| size.0);
-    cullet::server::run_with(server.args, &move |directory, create| {
-        let path = directory.join("volatile.disk");
-        if !create && !path.exists() {
-            return Ok(None);
-        }
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("cannot create {}", directory.display()))?;
-        let disk = VolatileDisk::open(&path, capacity, seed, lying);
-        let disk = disk.with_context(|| format!("cannot open {}", path.display()))?;
-        Ok(Some(Arc::new(disk) as Arc<dyn Disk>))
-    })
+    cullet::server::run_with(
+        server.args,
+        Arc::new(move |directory: &Path, create| {
+            let path = directory.join("volatile.disk");
+            if !create && !path.exists() {
+                return Ok(None);
+            }
+            std::fs::create_dir_all(directory)
+                .with_context(|| format!("cannot create {}", directory.display()))?;
+            let disk = VolatileDisk::open(&path, capacity, seed, lying);
+            let disk = disk.with_context(|| format!("cannot open {}", path.display()))?;
+            Ok(Some(Arc::new(disk) as Arc<dyn Disk>))
+        }),
+    )
 }

@@ -11,11 +11,17 @@
 //! | `keys/list` | `account`?, `after`? | `keys`, and `next` if there are more |
 //! | `keys/enable`, `disable`, `delete` | `key` | `key` |
 //! | `disks/list` | | what `/_cullet/redundancy` says |
+//! | `disks/add` | `path`, `dry_run`? | `slot`, or what would move |
+//! | `disks/replace` | `disk`, `path`, `dry_run`? | `slot`, or what would move |
+//! | `disks/drain` | `disk`, `cancel`?, `dry_run`? | `slot`, or what would move |
+//! | `disks/remove` | `disk`, `accept_loss`?, `dry_run`? | `slot`, or what would be made again |
+//! | `disks/scrub` | `disk`? | `slots` |
 //!
-//! `account` in a request is an id or a name. A refusal answers `error`, a sentence, and
+//! `account` in a request is an id or a name, `disk` a number, a path or an id. A refusal answers `error`, a sentence, and
 //! `code`. A secret is in the one answer that made it and nowhere else: not in a log, not in a
 //! list. What is answered is durable, and counts for the next request.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -25,7 +31,9 @@ use objects::{
 use s3::{Admin, AdminAnswer, AdminRequest};
 use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
+use volume::Change;
 
+use crate::disks::{self, Disks};
 use crate::keyring::{Keyring, Sealed};
 use crate::limits::ADMIN_PAGE_ENTRIES;
 use crate::random;
@@ -46,6 +54,7 @@ struct Work {
     objects: Objects,
     accounts: Accounts,
     keyring: Arc<Keyring>,
+    disks: Disks,
 }
 
 /// Why a request was not carried out.
@@ -105,7 +114,7 @@ impl From<AccountsError> for Refused {
 
 impl From<anyhow::Error> for Refused {
     fn from(error: anyhow::Error) -> Refused {
-        tracing::error!("accounts and access keys could not be changed: {error:#}");
+        tracing::error!("what was to be administered could not be changed: {error:#}");
         Refused {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             code: "InternalError",
@@ -115,17 +124,19 @@ impl From<anyhow::Error> for Refused {
 }
 
 impl Administration {
-    /// Over a store and its accounts, whose secrets are sealed by `keyring`.
+    /// Over a store, its accounts, whose secrets are sealed by `keyring`, and its disks.
     pub(crate) fn new(
         objects: Objects,
         accounts: Accounts,
         keyring: Arc<Keyring>,
+        disks: Disks,
     ) -> Administration {
         Administration {
             work: Arc::new(Work {
                 objects,
                 accounts,
                 keyring,
+                disks,
             }),
             turn: Arc::default(),
         }
@@ -178,6 +189,14 @@ impl Fields {
         value.ok_or_else(|| Refused::bad(format!("{name:?} is missing")))
     }
 
+    fn flag(&mut self, name: &str) -> Result<bool, Refused> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(_) => Err(Refused::bad(format!("{name:?} is neither true nor false"))),
+        }
+    }
+
     fn end(&self) -> Result<(), Refused> {
         match self.0.keys().next() {
             None => Ok(()),
@@ -194,6 +213,9 @@ impl Work {
             "disks/list" => {
                 fields.end()?;
                 return Ok(redundancy::document(&self.objects.stats().volume));
+            }
+            "disks/add" | "disks/replace" | "disks/drain" | "disks/remove" | "disks/scrub" => {
+                self.change_disks(operation, fields)?
             }
             "accounts/list" => {
                 let after = fields.optional("after")?;
@@ -237,8 +259,44 @@ impl Work {
         // Who else would know: the root key is not told apart by who holds it.
         let subject = ["account", "key"].iter().find_map(|name| answer.get(*name));
         let id = subject.and_then(|subject| subject["id"].as_str());
-        tracing::info!(operation, id, "administered");
+        let slot = answer["slot"].as_u64();
+        tracing::info!(operation, id, slot, "administered");
         Ok(answer)
+    }
+
+    fn change_disks(&self, operation: &str, mut fields: Fields) -> Result<Value, Refused> {
+        let path = fields.optional("path")?.map(PathBuf::from);
+        let disk = fields.optional("disk")?;
+        let (dry_run, cancel) = (fields.flag("dry_run")?, fields.flag("cancel")?);
+        let accept_loss = fields.flag("accept_loss")?;
+        fields.end()?;
+        let disks = &self.disks;
+        let done = match (operation, path, disk.as_deref()) {
+            ("disks/add", Some(path), None) if dry_run => disks.measure_add(&path, None),
+            ("disks/add", Some(path), None) => disks.add(&path, None),
+            ("disks/replace", Some(path), Some(old)) if dry_run => {
+                disks.measure_add(&path, Some(old))
+            }
+            ("disks/replace", Some(path), Some(old)) => disks.add(&path, Some(old)),
+            ("disks/drain", None, Some(disk)) if dry_run => {
+                disks.measure(disk, |slot| Change::Drain { slot })
+            }
+            ("disks/drain", None, Some(disk)) => disks.drain(disk, !cancel),
+            ("disks/remove", None, Some(disk)) if dry_run => {
+                disks.measure(disk, |slot| Change::Remove { slot })
+            }
+            ("disks/remove", None, Some(disk)) => disks.remove(disk, accept_loss),
+            ("disks/scrub", None, disk) if !dry_run => disks.scrub(disk),
+            _ => return Err(Refused::bad("\"path\" or \"disk\" is missing, or too much")),
+        };
+        done.map_err(|error| match disks::is_refusal(&error) {
+            true => Refused {
+                status: StatusCode::CONFLICT,
+                code: "DiskRefused",
+                sentence: format!("{error:#}"),
+            },
+            false => Refused::from(error),
+        })
     }
 
     fn list_accounts(&self, after: Option<String>) -> Result<Value, Refused> {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use objects::Objects;
-use shardstore::Engine;
 use volume::Volume;
+
+use crate::storage::Storage;
 
 /// Pause between two steps of the sweep while there is something to do.
 const SWEEP_PAUSE: Duration = Duration::from_millis(5);
@@ -18,8 +19,8 @@ const SWEEP_IDLE: Duration = Duration::from_secs(1);
 /// How often the disks of a set are looked at while nothing is due.
 const KEEP_IDLE: Duration = Duration::from_millis(50);
 
-/// Pause of whoever has nothing to do at all.
-const NEVER: Duration = Duration::from_secs(24 * 3600);
+/// How often it is looked whether a set of one disk is about to grow.
+const KEEP_NOTHING: Duration = Duration::from_secs(1);
 
 /// Pause after a failure to look after them; requests may wait for it.
 const KEEP_FAILURE_PAUSE: Duration = Duration::from_millis(200);
@@ -27,8 +28,8 @@ const KEEP_FAILURE_PAUSE: Duration = Duration::from_millis(200);
 /// Pause after a failure.
 const FAILURE_PAUSE: Duration = Duration::from_secs(10);
 
-/// Longest pause of the scrub, so that extents added meanwhile are noticed.
-const SCRUB_PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
+/// Longest pause of the scrub, so that one that is asked for begins soon.
+const SCRUB_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The background threads. Dropping this stops and joins them.
 pub(crate) struct Background {
@@ -36,22 +37,15 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    /// Starts the sweep, and the scrub unless `scrub_interval` is 0.
-    pub(crate) fn start(
-        objects: Objects,
-        engines: &[(String, Engine)],
-        scrub_interval: Duration,
-    ) -> anyhow::Result<Background> {
+    /// Starts the sweep, and the scrub: of everything once in an interval; if that is 0, only when
+    /// it is asked for.
+    pub(crate) fn start(storage: &Storage, scrub_interval: Duration) -> anyhow::Result<Background> {
         let mut background = Background {
             threads: Vec::new(),
         };
+        let (objects, volume) = (storage.objects.clone(), storage.volume.clone());
         background.spawn("sweep", move |stop| sweep(&objects, stop))?;
-        for (name, engine) in engines.iter().filter(|_| !scrub_interval.is_zero()) {
-            let (name, engine) = (name.clone(), engine.clone());
-            background.spawn("scrub", move |stop| {
-                scrub(&name, &engine, scrub_interval, stop);
-            })?;
-        }
+        background.spawn("scrub", move |stop| scrub(&volume, scrub_interval, stop))?;
         Ok(background)
     }
 
@@ -120,7 +114,7 @@ fn keep(volume: &Volume, stop: &Receiver<()>) {
         }
         next = match kept {
             Ok(true) => Duration::ZERO,
-            Ok(false) if volume.is_single() => NEVER,
+            Ok(false) if volume.needs_no_keeping() => KEEP_NOTHING,
             Ok(false) => KEEP_IDLE,
             Err(error) => {
                 tracing::warn!(%error, "looking after the disks was interrupted");
@@ -131,29 +125,13 @@ fn keep(volume: &Volume, stop: &Receiver<()>) {
 }
 
 /// Reads and verifies one extent after the other, spread evenly over the interval.
-fn scrub(name: &str, engine: &Engine, interval: Duration, stop: &Receiver<()>) {
-    let mut extent = 0;
-    loop {
-        let extents = engine.store().extents().max(1);
-        let step = (interval / extents).min(SCRUB_PAUSE_MAX);
-        if !pause(stop, step) {
-            return;
+fn scrub(volume: &Volume, interval: Duration, stop: &Receiver<()>) {
+    let mut next = Duration::ZERO;
+    while pause(stop, next.min(SCRUB_PAUSE_MAX)) {
+        let (wait, found) = volume.scrub(interval);
+        for damage in found {
+            tracing::error!("{damage}");
         }
-        // More than the longest pause per extent: several pauses make one step.
-        let steps = u32::try_from((interval / extents).as_nanos() / step.as_nanos().max(1));
-        for _ in 1..steps.unwrap_or(1) {
-            if !pause(stop, step) {
-                return;
-            }
-        }
-        extent = if extent + 1 < extents { extent + 1 } else { 0 };
-        match engine.store().scrub(extent) {
-            Ok(damage) => damage.iter().for_each(|damage| {
-                tracing::error!(disk = name, extent, %damage, "the scrub found damage");
-            }),
-            Err(error) => {
-                tracing::warn!(disk = name, extent, %error, "the scrub could not read an extent");
-            }
-        }
+        next = wait;
     }
 }

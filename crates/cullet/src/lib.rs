@@ -29,6 +29,7 @@ mod certificate;
 pub mod cli;
 mod connections;
 mod credentials;
+mod disks;
 mod http2;
 mod keyring;
 pub mod limits;

@@ -95,19 +95,119 @@ pub fn key(args: KeyArgs) -> anyhow::Result<()> {
 /// As [`account`].
 pub fn disk(args: DiskArgs) -> anyhow::Result<()> {
     let client = reach(&args.server)?;
-    let answer = client.ask("disks/list", &json!({}))?;
+    let (operation, fields) = match &args.action {
+        DiskAction::List | DiskAction::Status => ("disks/list", json!({})),
+        DiskAction::Add { path, dry_run } => {
+            let path = on_this_machine(path);
+            ("disks/add", json!({"path": path, "dry_run": dry_run}))
+        }
+        DiskAction::Replace {
+            disk,
+            path,
+            dry_run,
+        } => {
+            let path = on_this_machine(path);
+            let fields = json!({"disk": disk, "path": path, "dry_run": dry_run});
+            ("disks/replace", fields)
+        }
+        DiskAction::Drain {
+            disk,
+            dry_run,
+            cancel,
+        } => {
+            let fields = json!({"disk": disk, "dry_run": dry_run, "cancel": cancel});
+            ("disks/drain", fields)
+        }
+        DiskAction::Remove {
+            disk,
+            dry_run,
+            accept_loss,
+        } => {
+            let fields = json!({"disk": disk, "dry_run": dry_run, "accept_loss": accept_loss});
+            ("disks/remove", fields)
+        }
+        DiskAction::Scrub { disk, .. } => ("disks/scrub", json!({"disk": disk})),
+    };
+    let answer = client.ask(operation, &fields)?;
     if args.server.json {
         return print_json(&answer);
+    }
+    if fields["dry_run"] == true {
+        return print(&movement(&answer));
     }
     let none = Vec::new();
     let disks = answer["disks"].as_array().unwrap_or(&none);
     print(&match args.action {
         DiskAction::List => table(&DISK_HEADS, disks.iter().map(disk_row).collect()),
         DiskAction::Status => status(&answer, disks),
+        DiskAction::Add { .. } | DiskAction::Replace { .. } => added(&answer, &fields),
+        DiskAction::Drain { cancel: true, .. } => format!("disk {} stays\n", answer["slot"]),
+        DiskAction::Drain { .. } => format!(
+            "disk {} is being drained: `cullet disk list` shows how far it is, and no longer shows \
+             it when it is empty and has left the set\n",
+            answer["slot"]
+        ),
+        DiskAction::Remove { .. } => format!(
+            "disk {} is out of the set: what it had is made again on the others. Take it off the \
+             server's command line\n",
+            answer["slot"]
+        ),
+        DiskAction::Scrub { .. } => "the scrub has begun: `cullet disk list` shows how far it \
+                                     is\n"
+            .to_owned(),
     })
 }
 
-const DISK_HEADS: [&str; 7] = ["DISK", "PATH", "STATE", "SIZE", "USED", "DAMAGE", "ID"];
+/// The server may run in another directory.
+fn on_this_machine(path: &str) -> String {
+    let absolute = std::path::absolute(path);
+    absolute.map_or_else(|_| path.to_owned(), |path| path.display().to_string())
+}
+
+/// What a change would make the disks write.
+fn movement(answer: &Value) -> String {
+    let size = |name: &str| ByteSize(answer[name].as_u64().unwrap_or(0)).rough();
+    let mut said = format!(
+        "{} in {} shards would be written to other disks, and {} of metadata\n",
+        size("bytes"),
+        answer["shards"],
+        size("metadata_bytes")
+    );
+    if answer["stuck"].as_u64().unwrap_or(0) > 0 {
+        said += &format!(
+            "{} shards would have no disk: their stripes are wider than the set would be\n",
+            answer["stuck"]
+        );
+    }
+    said
+}
+
+/// What became of a disk that was added.
+fn added(answer: &Value, fields: &Value) -> String {
+    let path = text(&answer["path"]);
+    match answer["added"].as_str() {
+        Some("second") => format!(
+            "{path} becomes the second disk of the set when it has all metadata: `cullet disk \
+             list` shows it. Name it on the server's command line from then on\n"
+        ),
+        Some("back") => format!("{path} is disk {} again, and catches up\n", answer["slot"]),
+        _ => {
+            let instead = match fields["disk"].as_str() {
+                Some(old) => format!(", in the place of {old}, which leaves"),
+                None => String::new(),
+            };
+            format!(
+                "{path} is disk {} of the set now{instead}. Name it on the server's command line \
+                 from now on\n",
+                answer["slot"]
+            )
+        }
+    }
+}
+
+const DISK_HEADS: [&str; 8] = [
+    "DISK", "PATH", "STATE", "SIZE", "USED", "DAMAGE", "SCRUB", "ID",
+];
 
 fn disk_row(disk: &Value) -> Vec<String> {
     let size = |value: &Value| {
@@ -120,7 +220,9 @@ fn disk_row(disk: &Value) -> Vec<String> {
         None => text(&disk["state"]),
     };
     vec![
-        disk["slot"].to_string(),
+        disk["slot"]
+            .as_u64()
+            .map_or("-".to_owned(), |slot| slot.to_string()),
         text(&disk["path"]),
         state,
         size(&disk["capacity_bytes"]),
@@ -128,20 +230,44 @@ fn disk_row(disk: &Value) -> Vec<String> {
         disk["damage_found"]
             .as_u64()
             .map_or("-".to_owned(), |n| n.to_string()),
+        scrub(&disk["scrub"]),
         text(&disk["id"]),
     ]
 }
 
+/// How far a scrub is, or when the last one ended.
+fn scrub(scrub: &Value) -> String {
+    let number = |name: &str| scrub[name].as_u64().unwrap_or(0);
+    let found = |damage: u64| match damage {
+        0 => String::new(),
+        damage => format!(", {damage} damaged"),
+    };
+    if scrub["asked"] == true || number("began_ms") > 0 {
+        let done = number("extent") * 100 / number("extents").max(1);
+        return format!("{}%{}", done.min(100), found(number("damage")));
+    }
+    match scrub["ended"].as_str() {
+        Some(_) => format!("{}{}", day(&scrub["ended"]), found(number("damage_last"))),
+        None => "-".to_owned(),
+    }
+}
+
 /// What a person woken at night wants to know first.
 fn status(answer: &Value, disks: &[Value]) -> String {
-    let live = disks.iter().filter(|disk| disk["state"] == "live").count();
-    let mut said = format!("{live} of {} disks are live\n", disks.len());
+    let is_live = |disk: &&Value| disk["state"] == "live" || disk["state"] == "draining";
+    let live = disks.iter().filter(is_live).count();
+    let members = disks
+        .iter()
+        .filter(|disk| disk["state"] != "joining")
+        .count();
+    let mut said = format!("{live} of {members} disks are live\n");
     said += &match answer["refuses_writes"].as_str() {
         None => "writes are taken\n".to_owned(),
         Some(_) => format!("writes are refused: {}\n", text(&answer["refuses_writes"])),
     };
-    if disks.len() < 2 {
-        return said + "a set of one disk keeps nothing twice\n";
+    if members < 2 {
+        return said
+            + "a set of one disk keeps nothing twice: `cullet disk add` makes it a larger one\n";
     }
     let none = Vec::new();
     let stripes = answer["stripes"].as_array().unwrap_or(&none);
@@ -159,6 +285,16 @@ fn status(answer: &Value, disks: &[Value]) -> String {
     let owing = answer["bytes_owing"].as_u64().unwrap_or(0);
     if owing > 0 {
         said += &format!("{} are owing\n", ByteSize(owing).rough());
+    }
+    let stuck = answer["shards_stuck"].as_u64().unwrap_or(0);
+    if stuck > 0 {
+        said += &format!(
+            "{stuck} shards on disks that are drained have no other disk to go to: add one, or end \
+             it with `cullet disk drain --cancel`\n"
+        );
+    }
+    if answer["tidy"] == false {
+        said += "shards are being brought to where they are to be\n";
     }
     said + match answer["settled"] {
         Value::Bool(true) => "all stripes were looked at since anything changed\n",

@@ -113,7 +113,7 @@ impl MemorySplit {
     }
 
     /// What one disk has of its own.
-    fn disk(&self) -> u64 {
+    pub(crate) fn disk(&self) -> u64 {
         self.memtable * MEMTABLE_COPIES
             + self.cache
             + (self.queue - self.in_flight)

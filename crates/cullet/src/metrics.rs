@@ -324,6 +324,29 @@ const DISK_GAUGES: &[DiskFigure] = &[
         |disk| disk.space.reserve,
     ),
     (
+        "disk_draining",
+        "1 if what the disk has goes to the others",
+        |disk| u64::from(disk.is_draining),
+    ),
+    (
+        "disk_scrub_extents_done",
+        "Extents that this pass of the scrub has read",
+        |disk| disk.scrub.extent.into(),
+    ),
+    ("disk_scrub_extents", "Extents that a pass reads", |disk| {
+        disk.scrub.extents.into()
+    }),
+    (
+        "disk_scrub_end_timestamp_seconds",
+        "When the last pass of the scrub ended, since 1970; 0: none did",
+        |disk| disk.scrub.ended_ms / 1_000,
+    ),
+    (
+        "disk_scrub_damage",
+        "Damage that the last pass of the scrub that ended found, and this one",
+        |disk| disk.scrub.damage_last + disk.scrub.damage,
+    ),
+    (
         "engine_memtable_bytes",
         "Index entries not written out yet",
         |disk| disk.stats.memtable_bytes,

@@ -1,12 +1,18 @@
 //! What is said of a set of disks: on its page, and to `cullet disk`.
 
 use serde_json::{Value, json};
-use volume::{DiskStats, Member, MemberState, VolumeStats};
+use volume::{DiskStats, Member, MemberState, ScrubProgress, VolumeStats};
+
+use crate::time_text::rfc3339_millis;
 
 /// Everything, for programs. Sizes are in bytes.
 pub(crate) fn document(stats: &VolumeStats) -> Value {
     let here = stats.disks.iter().map(disk);
-    let disks: Vec<Value> = here.chain(stats.absent.iter().map(absent)).collect();
+    let joining = stats.joining.iter().map(|path| joining(path));
+    let disks: Vec<Value> = here
+        .chain(stats.absent.iter().map(absent))
+        .chain(joining)
+        .collect();
     let ledger = &stats.ledger;
     json!({
         "disks": disks,
@@ -18,12 +24,16 @@ pub(crate) fn document(stats: &VolumeStats) -> Value {
         "bytes_owing": ledger.bytes_owing,
         "shards_healed": stats.shards_healed,
         "metadata_copied": stats.metadata_copied,
+        "shards_moved": stats.shards_moved,
+        "shards_stuck": stats.shards_stuck,
+        "tidy": stats.is_tidy,
     })
 }
 
 fn disk(disk: &DiskStats) -> Value {
     let state = match (&disk.failure, disk.state) {
         (Some(_), _) => "failed",
+        (None, MemberState::Live) if disk.is_draining => "draining",
         (None, MemberState::Live) => "live",
         (None, _) => "away",
     };
@@ -36,6 +46,36 @@ fn disk(disk: &DiskStats) -> Value {
         "capacity_bytes": disk.space.capacity,
         "used_bytes": disk.space.capacity - disk.space.free,
         "damage_found": disk.stats.corruptions,
+        "scrub": scrub(&disk.scrub),
+    })
+}
+
+fn scrub(progress: &ScrubProgress) -> Value {
+    let ended = (progress.ended_ms > 0).then(|| rfc3339_millis(progress.ended_ms));
+    json!({
+        "extent": progress.extent,
+        "extents": progress.extents,
+        "asked": progress.is_asked,
+        "began_ms": progress.began_ms,
+        "ended_ms": progress.ended_ms,
+        "ended": ended,
+        "damage": progress.damage,
+        "damage_last": progress.damage_last,
+    })
+}
+
+/// The disk that makes a set of several out of one, when it has all metadata.
+fn joining(path: &str) -> Value {
+    json!({
+        "slot": null,
+        "id": null,
+        "path": path,
+        "state": "joining",
+        "failure": null,
+        "capacity_bytes": null,
+        "used_bytes": null,
+        "damage_found": null,
+        "scrub": null,
     })
 }
 
@@ -49,5 +89,6 @@ fn absent(member: &Member) -> Value {
         "capacity_bytes": null,
         "used_bytes": null,
         "damage_found": null,
+        "scrub": null,
     })
 }

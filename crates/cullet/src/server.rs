@@ -19,6 +19,7 @@ use crate::background::Background;
 pub use crate::cli::ServerArgs;
 use crate::connections::{App, connection_bytes, serve};
 use crate::credentials::Given;
+use crate::disks::Disks;
 use crate::keyring::Keyring;
 use crate::limits::{
     BLOCKING_THREADS_MAX, CONNECTION_WAIT, CONNECTIONS_WAITING_MAX, DISK_CAPACITY_BYTES_MIN,
@@ -38,14 +39,14 @@ use crate::{ByteSize, UsageError, logging, signals, storage};
 /// # Errors
 /// A sentence that says what went wrong, and what to do; [`UsageError`] for wrong usage.
 pub fn run(args: ServerArgs) -> anyhow::Result<()> {
-    run_with(args, &open_file_disk)
+    run_with(args, Arc::new(open_file_disk))
 }
 
 /// Runs the server on disks that `open` opens.
 ///
 /// # Errors
 /// As [`run`], and whatever `open` says.
-pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
+pub fn run_with(args: ServerArgs, open: Arc<OpenDisk>) -> anyhow::Result<()> {
     let plan = Plan::new(&args)?;
     logging::start(args.log_format, plan.log.clone());
     forbid_core_dumps();
@@ -64,19 +65,19 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
     let stopping = signals::listen(&runtime, access_log.clone(), tls.clone())?;
     // Before the disk, so that a port in use is noticed before anything is touched.
     let listener = runtime.block_on(bind(&plan.addresses, &args.listen))?;
-    let found = storage::find(&args.disks, open)?;
+    let found = storage::find(&args.disks, &*open)?;
     let known = plan.given.look_up(&found.set, found.is_new)?;
     let wanted = SetOptions {
         capacity: args.disk_capacity,
         parity: args.parity,
         start_degraded: args.start_degraded,
     };
-    let storage = storage::open(found, open, &wanted, &args.region, &plan.memory)?;
+    let storage = storage::open(found, &*open, &wanted, &args.region, &plan.memory)?;
     let mut settled = known.settle()?;
     let keyring = Arc::new(Keyring::new(&mut settled));
     let accounts = open_accounts(&storage, keyring.clone())?;
     say(&settled.said)?;
-    let background = Background::start(storage.objects.clone(), &storage.engines, args.scrub_days)?;
+    let background = Background::start(&storage, args.scrub_days)?;
 
     let identity = Identity {
         root: settled.root,
@@ -84,7 +85,14 @@ pub fn run_with(args: ServerArgs, open: &OpenDisk) -> anyhow::Result<()> {
         keyring,
     };
     let memory = &plan.memory;
-    let app = assemble(&args, memory, &storage, identity, access_log.clone(), tls)?;
+    let app = assemble(
+        &args,
+        memory,
+        (&storage, open),
+        identity,
+        access_log.clone(),
+        tls,
+    )?;
     let served = runtime.block_on(serve_until_signal(listener, app, stopping));
 
     drop(background);
@@ -279,7 +287,7 @@ fn say(sentences: &str) -> anyhow::Result<()> {
 fn assemble(
     args: &ServerArgs,
     memory: &MemorySplit,
-    storage: &Storage,
+    (storage, open): (&Storage, Arc<OpenDisk>),
     identity: Identity,
     access_log: Option<AccessLog>,
     tls: Option<Arc<Tls>>,
@@ -309,7 +317,20 @@ fn assemble(
         tls.clone(),
     );
     let render = metrics.clone();
-    let admin = Administration::new(objects.clone(), identity.accounts.clone(), identity.keyring);
+    let disks = Disks::new(
+        storage.volume.clone(),
+        open,
+        args.disk_capacity,
+        storage.set,
+        (args.memory, memory),
+        [budgets.writes.clone(), budgets.reads.clone()],
+    );
+    let admin = Administration::new(
+        objects.clone(),
+        identity.accounts.clone(),
+        identity.keyring,
+        disks,
+    );
     let options = FrontOptions {
         credentials: identity.root,
         accounts: identity.accounts,

@@ -18,13 +18,14 @@ use crate::random;
 
 /// Opens the disk in a directory; the second argument says whether to make one of an empty or
 /// missing directory. `None`: there is none.
-pub type OpenDisk = dyn Fn(&Path, bool) -> anyhow::Result<Option<Arc<dyn Disk>>>;
+pub type OpenDisk = dyn Fn(&Path, bool) -> anyhow::Result<Option<Arc<dyn Disk>>> + Send + Sync;
 
 /// What the server runs on.
 pub(crate) struct Storage {
-    /// With the names of their disks.
-    pub(crate) engines: Vec<(String, Engine)>,
     pub(crate) objects: Objects,
+    pub(crate) volume: Volume,
+    /// The set that the disks belong to.
+    pub(crate) set: [u8; 16],
     /// Looks after the disks until all of this goes.
     _keeper: Background,
 }
@@ -128,6 +129,20 @@ pub(crate) struct SetOptions {
     pub(crate) start_degraded: bool,
 }
 
+/// How a disk's store is opened.
+pub(crate) fn store_options(capacity: Option<ByteSize>, memory: &MemorySplit) -> Options {
+    Options {
+        capacity_bytes: capacity.map(|size| size.0),
+        memtable_bytes: as_usize(memory.memtable),
+        cache_bytes: as_usize(memory.cache),
+        group_bytes_max: as_usize(memory.group),
+        queue_bytes_max: as_usize(memory.queue),
+        waiting_bytes_max: as_usize(memory.waiting),
+        table_bytes: as_usize(memory.table),
+        ..Options::default()
+    }
+}
+
 /// Opens everything above the disks, formatting them if they are new.
 pub(crate) fn open(
     mut found: FoundDisks,
@@ -136,16 +151,7 @@ pub(crate) fn open(
     region: &str,
     memory: &MemorySplit,
 ) -> anyhow::Result<Storage> {
-    let options = Options {
-        capacity_bytes: wanted.capacity.map(|size| size.0),
-        memtable_bytes: as_usize(memory.memtable),
-        cache_bytes: as_usize(memory.cache),
-        group_bytes_max: as_usize(memory.group),
-        queue_bytes_max: as_usize(memory.queue),
-        waiting_bytes_max: as_usize(memory.waiting),
-        table_bytes: as_usize(memory.table),
-        ..Options::default()
-    };
+    let options = store_options(wanted.capacity, memory);
     let (set, blank) = (found.set, std::mem::take(&mut found.blank));
     // A new set is made of all its disks or not at all.
     let needs_all = found.is_new || found.disks.len() + blank.len() == 1;
@@ -177,10 +183,9 @@ pub(crate) fn open(
         start_degraded: wanted.start_degraded,
         ..VolumeOptions::default()
     };
-    let disks = engines.iter().map(|(name, engine)| SetDisk {
-        name: name.clone(),
-        engine: engine.clone(),
-    });
+    let disks = engines
+        .into_iter()
+        .map(|(name, engine)| SetDisk { name, engine });
     let volume =
         Volume::open(disks.collect(), volume_options).context("cannot open the set of disks")?;
     for warning in volume.warnings() {
@@ -192,10 +197,12 @@ pub(crate) fn open(
         region: region.to_owned(),
         ..Default::default()
     };
-    let objects = Objects::open(volume, objects_options).context("cannot open the objects")?;
+    let objects =
+        Objects::open(volume.clone(), objects_options).context("cannot open the objects")?;
     Ok(Storage {
-        engines,
         objects,
+        volume,
+        set,
         _keeper: keeper,
     })
 }
@@ -251,7 +258,11 @@ fn open_stores(
     })
 }
 
-fn open_store(disk: Arc<dyn Disk>, set: [u8; 16], options: Options) -> anyhow::Result<Store> {
+pub(crate) fn open_store(
+    disk: Arc<dyn Disk>,
+    set: [u8; 16],
+    options: Options,
+) -> anyhow::Result<Store> {
     match Store::open(disk.clone(), options.clone()) {
         Err(Error::NotFormatted) => {
             anyhow::ensure!(

@@ -52,6 +52,13 @@ impl BlockCache {
         }
     }
 
+    /// Holds at most about `bytes` from now on. A cache that holds nothing stays one.
+    pub fn set_bytes(&self, bytes: usize) {
+        if let Some(blocks) = &self.blocks {
+            blocks.set_capacity(bytes as u64);
+        }
+    }
+
     /// Bytes held now.
     pub fn bytes(&self) -> u64 {
         self.blocks.as_ref().map_or(0, |blocks| blocks.weight())

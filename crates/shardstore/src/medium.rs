@@ -41,6 +41,12 @@ impl Medium {
             + u64::from(offset)
     }
 
+    /// The extent that a byte of the disk is in.
+    pub fn extent_at(&self, offset: u64) -> Option<u32> {
+        let within = offset.checked_sub(EXTENTS_START)?;
+        u32::try_from(within / u64::from(self.geometry.extent_bytes)).ok()
+    }
+
     /// How many extents fit below `bytes`.
     pub fn extents_below(&self, bytes: u64) -> u32 {
         let extents = bytes.saturating_sub(EXTENTS_START) / u64::from(self.geometry.extent_bytes);

@@ -644,21 +644,21 @@ impl Store {
     /// [`damage`](Store::damage).
     pub fn scrub(&self, number: u32) -> Result<Vec<Error>> {
         let found = {
+            // Between groups: what has a place has its bytes, and they are durable.
+            let _turn = lock(&self.pump_turn);
             let log = lock(&self.log);
-            log.extents
-                .get(number)
-                .copied()
-                .map(|extent| (extent, log.superblock.checkpoint_lsn))
+            // Unless that failed: then only of what a checkpoint covers.
+            let covered = match &log.failure {
+                Some(_) => log.superblock.checkpoint_lsn,
+                None => u64::MAX,
+            };
+            let is_whole = |extent: &Extent| extent.last_lsn <= covered;
+            log.extents.get(number).copied().filter(is_whole)
         };
-        let Some((extent, checkpoint_lsn)) = found else {
+        let stays = |extent: &Extent| matches!(extent.state, State::Sealed | State::Open);
+        let Some(extent) = found.filter(stays) else {
             return Ok(Vec::new());
         };
-        // A group in flight may have a place but no bytes yet: look only at what a checkpoint
-        // covers.
-        let stays = matches!(extent.state, State::Sealed | State::Open);
-        if !stays || extent.last_lsn > checkpoint_lsn {
-            return Ok(Vec::new());
-        }
         let damage = self.scrub_frames(number, &extent)?;
         let now = lock(&self.log)
             .extents

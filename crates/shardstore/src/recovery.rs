@@ -522,5 +522,6 @@ fn assemble(
         pumped: AtomicBool::new(false),
         checkpoint_failure: Mutex::new(None),
         damage: Mutex::new(Default::default()),
+        damaged_extents: Mutex::new(Default::default()),
     })
 }

@@ -63,6 +63,11 @@ impl Found {
         self.locator.map_or(0, |locator| locator.payload_len)
     }
 
+    /// The extent that its payload lies in, if it has one.
+    pub fn extent(&self) -> Option<u32> {
+        self.locator.map(|locator| locator.frame.extent)
+    }
+
     /// The sequence under which the entry was committed; reclamation keeps it.
     pub fn seq(&self) -> u64 {
         self.seq

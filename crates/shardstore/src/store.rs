@@ -8,14 +8,14 @@
 //! [`compact`](Store::compact), [`reclaim`](Store::reclaim), [`scrub`](Store::scrub)) can be
 //! called by hand, one after the other, or run on threads by [`Engine`](crate::Engine).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Key};
 use crate::cache::BlockCache;
 use crate::completion::{Completer, Dependency};
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskError};
 use crate::error::{Error, Result};
 use crate::extents::{Class, Extents};
 use crate::frame::{self, FrameEntry, FrameRef, Kind, Stream};
@@ -387,6 +387,8 @@ pub struct Store {
     pub(crate) checkpoint_failure: Mutex<Option<Error>>,
     /// The damage that background work found, oldest first, bounded.
     pub(crate) damage: Mutex<VecDeque<Error>>,
+    /// Where damage was found since somebody asked last.
+    pub(crate) damaged_extents: Mutex<BTreeSet<u32>>,
 }
 
 impl fmt::Debug for Store {
@@ -662,8 +664,31 @@ impl Store {
         lock(&self.damage).iter().cloned().collect()
     }
 
+    /// The extents in which background work found damage since this was asked last.
+    pub fn take_damaged_extents(&self) -> BTreeSet<u32> {
+        std::mem::take(&mut lock(&self.damaged_extents))
+    }
+
+    /// Notes damage that somebody came upon who read. Other errors say nothing of that kind.
+    pub fn note_damage(&self, error: &Error) {
+        let extent = match error {
+            Error::Corrupt { place, .. } => Some(place.extent),
+            Error::Disk(DiskError::Io { offset, .. }) => self.shared.medium.extent_at(*offset),
+            _ => None,
+        };
+        lock(&self.damaged_extents).extend(extent);
+    }
+
+    /// Makes the block cache another size, in bytes.
+    pub fn set_cache_bytes(&self, bytes: usize) {
+        self.shared.cache.set_bytes(bytes);
+    }
+
     pub(crate) fn report_damage(&self, error: &Error) {
         Counters::add(&self.counters.corruptions, 1);
+        if let Error::Corrupt { place, .. } = error {
+            lock(&self.damaged_extents).insert(place.extent);
+        }
         let mut damage = lock(&self.damage);
         if damage.len() == DAMAGE_KEPT_MAX {
             damage.pop_front();
@@ -712,7 +737,7 @@ impl Store {
     }
 
     /// Fails the disk for a reason that no read or write has met: nothing is written any more.
-    pub(crate) fn give_up(&self, reason: &str) {
+    pub fn give_up(&self, reason: &str) {
         let reason = {
             let mut log = lock(&self.log);
             log.failure.get_or_insert_with(|| reason.to_owned()).clone()

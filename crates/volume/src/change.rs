@@ -119,6 +119,22 @@ impl Volume {
         added
     }
 
+    /// Closes a disk that failed and was taken out of the live ones, so that it can be opened again.
+    pub fn let_go(&self, disk: &SetDisk) {
+        let _state = lock(&self.inner.keeping.state);
+        let table = self.table();
+        let id = disk.engine.store().identity().disk;
+        let is_it = |slot: &usize| {
+            let here = table.disk(*slot);
+            here.is_some_and(|here| here.engine.store().identity().disk == id)
+        };
+        let slot = table.here().find(is_it);
+        if let Some(slot) = slot.filter(|slot| !table.live().any(|live| live == *slot)) {
+            self.install(table.with_disk(slot, None));
+            let _ = disk.engine.close();
+        }
+    }
+
     fn try_add(&self, disk: SetDisk, instead_of: Option<usize>) -> Result<Added> {
         let mut state = lock(&self.inner.keeping.state);
         let table = self.table();

@@ -23,6 +23,7 @@ use crate::membership::{MemberState, Membership};
 use crate::meta::META_PREFIX;
 use crate::mirror::Refused;
 use crate::reader::Stripe;
+use crate::scrub::Damaged;
 use crate::start;
 use crate::stripe::Cut;
 use crate::table::Table;
@@ -81,6 +82,8 @@ pub(crate) struct State {
     walk: Option<HealWalk>,
     /// The request that a walk which tidies fulfils.
     tidying: u64,
+    /// Extents with damage.
+    pub(crate) damaged: Damaged,
     /// When it is looked again whether a disk that is drained is empty.
     pub(crate) next_look: Option<Instant>,
     /// Where the walk over notes of deleted blobs is.
@@ -261,7 +264,7 @@ impl Volume {
         if let Some(refused) = self.inner.mirror.refused().into_iter().next() {
             return self.mend(&mut state, refused);
         }
-        if self.drop_full(&mut state)? || self.repair()? {
+        if self.drop_full(&mut state)? || self.repair()? || self.look_into_damage(&mut state)? {
             return Ok(true);
         }
         if self.clear_gone(&mut state.gone)? {
@@ -580,19 +583,15 @@ impl Volume {
         let end = RANGES[fill.range].1;
         let to = range_end(truth, &fill.cursor, end)?;
         let mirror = &self.inner.mirror;
-        mirror.gate(fill.cursor.clone(), to.clone());
-        // What changes these keys and began before: all of it has to be decided, or the disk
-        // that is filled would not get it, or get it after the copy.
-        let next = mirror.next();
-        let copied = match self.is_quiet_soon(next) {
-            true => copy_range(truth, other, &fill.cursor, &to).map(Some),
-            // Something there needs mending first.
-            false => Ok(None),
-        };
-        mirror.open_gate();
-        let differed = match copied {
-            Ok(Some(differed)) => differed,
-            Ok(None) => {
+        let mut differed = 0;
+        let copied = self.while_quiet(fill.cursor.clone(), to.clone(), || {
+            differed = copy_range(truth, other, &fill.cursor, &to)?;
+            Ok(())
+        });
+        match copied {
+            Ok(true) => {}
+            Ok(false) => {
+                // Something there needs mending first.
                 std::thread::sleep(GATE_MAX);
                 return Ok(true);
             }
@@ -606,7 +605,7 @@ impl Volume {
                 self.stop_filling(state);
                 return Err(error);
             }
-        };
+        }
         let keeping = &self.inner.keeping;
         keeping.copied.fetch_add(differed as u64, Ordering::Relaxed);
         if to.as_slice() < end {
@@ -629,6 +628,25 @@ impl Volume {
         self.inner.mirror.open_gate();
         added?;
         Ok(true)
+    }
+
+    /// Does something while nobody changes metadata in a range: what did before is decided, and
+    /// what comes waits. `false`: it was not done, because something before is not decided soon.
+    pub(crate) fn while_quiet(
+        &self,
+        from: Vec<u8>,
+        to: Vec<u8>,
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<bool> {
+        let mirror = &self.inner.mirror;
+        mirror.gate(from, to);
+        let next = mirror.next();
+        let done = match self.is_quiet_soon(next) {
+            true => work().map(|()| true),
+            false => Ok(false),
+        };
+        mirror.open_gate();
+        done
     }
 
     /// Waits a little until what began before is decided.

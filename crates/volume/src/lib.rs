@@ -37,6 +37,7 @@ mod placement;
 mod plan;
 mod reader;
 mod scheme;
+mod scrub;
 mod shard;
 mod slices;
 mod snapshot;
@@ -59,6 +60,7 @@ pub use meta::{Expectation, MetaBatch, MetaEntry, MetaPage};
 pub use pins::BlobPin;
 pub use reader::BlobReader;
 pub use scheme::Scheme;
+pub use scrub::ScrubProgress;
 pub use shard::{RawKey, ShardValue, Trailer};
 /// The engine of one disk, for whoever assembles a volume.
 pub use shardstore;

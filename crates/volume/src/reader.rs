@@ -203,6 +203,17 @@ impl Stripe {
 
     /// Asks one disk for a part of a shard.
     fn ask(&self, slot: usize, shard: usize, part: &Range<usize>) -> Result<Completion<Piece>> {
+        self.ask_past(slot, shard, part, false)
+    }
+
+    /// As [`ask`](Stripe::ask); `past_cache`: for what is on the medium, not what memory has of it.
+    fn ask_past(
+        &self,
+        slot: usize,
+        shard: usize,
+        part: &Range<usize>,
+        past_cache: bool,
+    ) -> Result<Completion<Piece>> {
         // Shards are counted in a byte, their bytes in a `u32`.
         let key = shard_key(self.blob, self.number, shard as u8);
         let expected = self.cut.stored_len(shard) as u32;
@@ -214,6 +225,11 @@ impl Stripe {
             if found.payload_len() != expected {
                 return Ok(Piece::WrongLength(found.payload_len()));
             }
+            let how = match (past_cache, how) {
+                (true, shardstore::Read::Nowait) => return Err(shardstore::Error::WouldBlock),
+                (true, _) => shardstore::Read::PastCache,
+                (false, how) => how,
+            };
             snapshot
                 .read_payload(&found, range.clone(), how)
                 .map(Piece::Bytes)
@@ -278,7 +294,7 @@ impl Stripe {
             return Ok(false);
         };
         let number = usize::from(shard);
-        let again = self.ask(slot, number, &(0..cut.stored_len(number)))?;
+        let again = self.ask_past(slot, number, &(0..cut.stored_len(number)), true)?;
         if matches!(self.understand(number, again.await), Ok(Some(_))) {
             // Written again since, or it was the read that went wrong.
             return Ok(false);

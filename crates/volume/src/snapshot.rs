@@ -69,7 +69,10 @@ impl VolumeSnapshot {
                 });
                 match read.await {
                     Ok(read) => return Ok(read),
-                    Err(error) => VolumeError::from(error),
+                    Err(error) => {
+                        engine.store().note_damage(&error);
+                        VolumeError::from(error)
+                    }
                 }
             }
             None => VolumeError::NotHere {

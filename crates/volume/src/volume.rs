@@ -16,6 +16,7 @@ use crate::meta::MetaBatch;
 use crate::mirror::Mirror;
 use crate::pins::{BlobPin, Pins};
 use crate::placement::Place;
+use crate::scrub::{ScrubProgress, Scrubs};
 use crate::slices::SliceMap;
 use crate::start::{Started, start};
 use crate::table::{SetDisk, Table};
@@ -68,6 +69,7 @@ pub(crate) struct Inner {
     in_flight: Mutex<InFlight>,
     /// Batches of metadata under way that went to the only disk of the set.
     unmirrored: Arc<AtomicUsize>,
+    pub(crate) scrubs: Scrubs,
     deletions: Deletions,
     pins: Pins,
 }
@@ -110,6 +112,8 @@ pub struct DiskStats {
     pub stats: Stats,
     /// The first failure, if it has failed.
     pub failure: Option<String>,
+    /// How far its scrub is.
+    pub scrub: ScrubProgress,
 }
 
 /// The set, for metrics.
@@ -213,10 +217,16 @@ impl Volume {
                 in_flight_bytes_max: options.in_flight_bytes_max,
                 in_flight: Mutex::default(),
                 unmirrored: Arc::default(),
+                scrubs: Scrubs::default(),
                 deletions: Deletions::default(),
                 pins: Pins::default(),
             }),
         })
+    }
+
+    /// The disks that are here, by their number in the set.
+    pub fn disks(&self) -> Vec<SetDisk> {
+        self.table().disks.iter().flatten().cloned().collect()
     }
 
     /// Whether the set is of one disk, which nobody has to look after.
@@ -537,6 +547,7 @@ impl Volume {
                 space: store.space(),
                 stats: store.stats(),
                 failure: store.failure(),
+                scrub: self.inner.scrubs.progress(&disk.engine),
             })
         };
         let in_flight_bytes = {
@@ -563,7 +574,7 @@ impl Volume {
             shards_healed: self.inner.keeping.healed(),
             metadata_copied: self.inner.keeping.copied(),
             shards_moved: self.inner.keeping.moved(),
-            is_tidy: self.inner.keeping.is_tidy(),
+            is_tidy: table.is_single() || self.inner.keeping.is_tidy(),
             shards_stuck: self.inner.keeping.stuck(),
             joining: {
                 let candidate = table.candidate().and_then(|slot| table.disk(slot));

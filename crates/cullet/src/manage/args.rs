@@ -180,12 +180,30 @@ pub enum KeyAction {
 const DISK_EXAMPLES: &str = "\
 Examples:
   cullet disk list
-      Each disk of the set: its number, path, state, size and use, and how often it returned
-      something damaged. A disk is `live`, `away` (back, and catching up), `failed`, or `missing`.
+      Each disk of the set: its number, path, state, size and use, how often it returned something
+      damaged, and how far its scrub is. A disk is `live`, `draining`, `joining`, `failed`, or
+      `missing`.
 
   cullet disk status
       How many stripes have all of their shards, and how many are short of some; the bytes that
       are owing; whether all were looked at since anything changed.
+
+  cullet disk replace 3 /mnt/new --dry-run
+      How much would be written if the empty directory took the place of disk 3. Without
+      --dry-run it does: at once if disk 3 is gone; if it is there, it is emptied first.
+
+  cullet disk add /mnt/g
+      One more disk, or one back that was away. Beside the only disk of a set, too.
+
+  cullet disk drain /mnt/a
+      Brings what is on it to the others; it leaves the set when it is empty.
+
+  cullet disk scrub --now
+      Reads and verifies everything, now.
+
+A disk is named by its number, its path on the server, or its id. Everything is done while the
+server serves, and goes on after a restart. At the next start the server's command line has to name
+the disks that the set has then.
 ";
 
 /// The flags of `cullet disk`.
@@ -210,4 +228,58 @@ pub enum DiskAction {
     List,
     /// Say how much of what is stored is there how often.
     Status,
+    /// Take one more disk into the set, or one back that was away.
+    Add {
+        /// The data directory or block device on the server: empty, or a disk of this set.
+        #[arg(value_name = "PATH")]
+        path: String,
+        /// Only say how many bytes would move to it.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Put an empty disk in the place of another one, which leaves the set.
+    Replace {
+        /// The one that leaves: its number, path or id.
+        #[arg(value_name = "DISK")]
+        disk: String,
+        /// The data directory or block device on the server that takes its place: empty.
+        #[arg(value_name = "PATH")]
+        path: String,
+        /// Only say how many bytes would be written.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Bring what is on a disk to the others; it leaves the set when it is empty.
+    Drain {
+        /// Its number, path or id.
+        #[arg(value_name = "DISK")]
+        disk: String,
+        /// Only say how many bytes would move.
+        #[arg(long)]
+        dry_run: bool,
+        /// End the draining of a disk that has not left yet.
+        #[arg(long, conflicts_with = "dry_run")]
+        cancel: bool,
+    },
+    /// Take a disk out of the set that is gone for good.
+    Remove {
+        /// Its number or id.
+        #[arg(value_name = "DISK")]
+        disk: String,
+        /// Only say how many bytes would be made again on the others.
+        #[arg(long)]
+        dry_run: bool,
+        /// Also if something cannot be read without it, which is lost then.
+        #[arg(long)]
+        accept_loss: bool,
+    },
+    /// Read and verify everything on the disks without waiting for its time.
+    Scrub {
+        /// Only this one: its number, path or id.
+        #[arg(value_name = "DISK")]
+        disk: Option<String>,
+        /// Begin now; `cullet disk list` shows how far it is.
+        #[arg(long, required = true)]
+        now: bool,
+    },
 }
