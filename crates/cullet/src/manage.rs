@@ -217,6 +217,7 @@ fn disk_row(disk: &Value) -> Vec<String> {
     };
     let state = match disk["failure"].as_str() {
         Some(_) => format!("failed: {}", text(&disk["failure"])),
+        None if disk["slow"] == true => format!("{}, slow", text(&disk["state"])),
         None => text(&disk["state"]),
     };
     vec![

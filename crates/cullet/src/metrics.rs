@@ -289,6 +289,12 @@ fn encode_redundancy(
         help,
         &ConstCounter::new(stats.shards_healed),
     )?;
+    let help = "Shards that were brought to another disk since the start";
+    let moved = ConstCounter::new(stats.shards_moved);
+    put(encoder, "moved_shards", help, &moved)?;
+    let help = "Reads for which other disks were asked, because one took too long";
+    let hedged = ConstCounter::new(stats.reads_hedged);
+    put(encoder, "hedged_reads", help, &hedged)?;
     let help = "Entries of metadata that were copied to another disk since the start";
     let copied = ConstCounter::new(stats.metadata_copied);
     put(encoder, "copied_metadata_entries", help, &copied)
@@ -327,6 +333,11 @@ const DISK_GAUGES: &[DiskFigure] = &[
         "disk_draining",
         "1 if what the disk has goes to the others",
         |disk| u64::from(disk.is_draining),
+    ),
+    (
+        "disk_slow",
+        "1 if the disk takes far longer than the others, which are asked instead",
+        |disk| u64::from(disk.is_slow),
     ),
     (
         "disk_scrub_extents_done",

@@ -43,6 +43,7 @@ fn disk(disk: &DiskStats) -> Value {
         "path": disk.name,
         "state": state,
         "failure": disk.failure,
+        "slow": disk.is_slow,
         "capacity_bytes": disk.space.capacity,
         "used_bytes": disk.space.capacity - disk.space.free,
         "damage_found": disk.stats.corruptions,

@@ -18,7 +18,7 @@ use shardstore::Error;
 use crate::copy::{copy_range, range_end};
 use crate::gone;
 use crate::heal::HealWalk;
-use crate::limits::{HEAL_INTERVAL, HEAL_PAUSE, MEND_PAUSE, MEND_TRIES};
+use crate::limits::{HEAL_INTERVAL, HEAL_PAUSE, MEND_PAUSE, MEND_TRIES, SLOW_FOR};
 use crate::membership::{MemberState, Membership};
 use crate::meta::META_PREFIX;
 use crate::mirror::Refused;
@@ -73,8 +73,8 @@ pub(crate) struct State {
     mended: Option<(u64, usize, u32)>,
     /// Disks that could not be filled, and until when others are tried.
     unfit: Vec<(usize, Instant)>,
-    /// Since when a replica has been full.
-    full_since: Option<Instant>,
+    /// Since when a replica has been full or slow.
+    unfit_since: Option<Instant>,
     /// The set is being closed.
     pub(crate) is_over: bool,
     /// The highest generation that was ever written to any disk.
@@ -264,7 +264,7 @@ impl Volume {
         if let Some(refused) = self.inner.mirror.refused().into_iter().next() {
             return self.mend(&mut state, refused);
         }
-        if self.drop_full(&mut state)? || self.repair()? || self.look_into_damage(&mut state)? {
+        if self.drop_unfit(&mut state)? || self.repair()? || self.look_into_damage(&mut state)? {
             return Ok(true);
         }
         if self.clear_gone(&mut state.gone)? {
@@ -496,31 +496,44 @@ impl Volume {
         Ok(true)
     }
 
-    /// Keeps the metadata no longer on disks that are full and stay it, if enough others have it:
-    /// one full disk would refuse what all others can take.
-    fn drop_full(&self, state: &mut State) -> Result<bool> {
+    /// Keeps the metadata no longer on disks that are full, or slow, and stay it, if enough others
+    /// have it: one full disk would refuse what all others can take, one slow disk would have
+    /// everybody wait.
+    fn drop_unfit(&self, state: &mut State) -> Result<bool> {
         let table = self.table();
         let is_full = |slot: &usize| {
             let disk = table.disk(*slot);
             disk.is_some_and(|disk| disk.engine.store().is_full())
         };
-        let (full, rest): (Vec<usize>, Vec<usize>) =
-            table.replicas().into_iter().partition(is_full);
-        if full.is_empty() || rest.len() < 2 || table.refusal().is_some() {
-            state.full_since = None;
+        let slow = self.slow(&table);
+        let why = |slot: &usize| match is_full(slot) {
+            true => Some("full"),
+            false => (slow >> *slot & 1 == 1).then_some("slow"),
+        };
+        let (unfit, rest): (Vec<usize>, Vec<usize>) = table
+            .replicas()
+            .into_iter()
+            .partition(|slot| why(slot).is_some());
+        if unfit.is_empty() || rest.len() < 2 || table.refusal().is_some() {
+            state.unfit_since = None;
             return Ok(false);
         }
-        let since = *state.full_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < FULL_FOR {
+        let since = *state.unfit_since.get_or_insert_with(Instant::now);
+        let patience = match unfit.iter().any(is_full) {
+            true => FULL_FOR,
+            false => SLOW_FOR,
+        };
+        if since.elapsed() < patience {
             return Ok(false);
         }
-        state.full_since = None;
+        state.unfit_since = None;
         self.keep_metadata_on(state, &rest)?;
-        for slot in full {
+        for slot in unfit {
             let name = table.disk(slot).map_or("a disk", |disk| &disk.name);
-            let event = format!("{name} is full: the metadata is kept on other disks");
+            let why = why(&slot).unwrap_or("unfit");
+            let event = format!("{name} is {why}: the metadata is kept on other disks");
             self.inner.keeping.say(event);
-            state.unfit.push((slot, Instant::now() + FULL_PAUSE));
+            state.unfit.push((slot, Instant::now() + UNFIT_PAUSE));
         }
         Ok(true)
     }
@@ -740,8 +753,8 @@ const HEAL_REST_MAX: Duration = Duration::from_millis(500);
 /// How long a replica is full before others do without it.
 const FULL_FOR: Duration = Duration::from_secs(1);
 
-/// How long it is not filled again then.
-const FULL_PAUSE: Duration = Duration::from_secs(600);
+/// How long one that was full or slow is not filled again.
+const UNFIT_PAUSE: Duration = Duration::from_secs(600);
 
 /// How long a disk is passed over that could not be filled.
 const UNFIT: Duration = Duration::from_secs(5);

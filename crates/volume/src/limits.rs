@@ -117,6 +117,28 @@ pub const HEAL_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// Between two walks, while something cannot be made up for yet.
 pub const HEAL_PAUSE: Duration = Duration::from_secs(30);
 
+/// A disk whose reads take less on average is not slow, whatever the others do.
+pub const SLOW_MIN: Duration = Duration::from_millis(20);
+
+/// How many times as long as the disk in the middle a slow one takes.
+pub const SLOW_FACTOR: u32 = 4;
+
+/// How long a replica of the metadata is slow before others do without it.
+pub const SLOW_FOR: Duration = Duration::from_secs(5);
+
+/// How often a slow disk is asked although nobody waits for it.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Before others are asked, too, a disk has eight times as long as it takes on average, but this
+/// at least.
+pub const HEDGE_MIN: Duration = Duration::from_millis(20);
+
+/// And this at most.
+pub const HEDGE_MAX: Duration = Duration::from_millis(500);
+
+/// Reads that wait for others to be asked, too; one more does not.
+pub const ALARMS_MAX: usize = 16 * 1024;
+
 /// How often a replica that refused what another one has is asked again before it is given up.
 pub const MEND_TRIES: u32 = 50;
 

@@ -1,19 +1,23 @@
 //! Reading a blob: stripes in, verified pieces out, from as few disks as have it, and from others
-//! where one cannot be read.
+//! where one cannot be read, or takes too long.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use shardstore::{Batch, Completion};
 
 use crate::blob::shard_key;
+use crate::latency::Slots;
 use crate::limits::READ_AHEAD_STRIPES;
 use crate::placement;
 use crate::stripe::Cut;
+use crate::table::Table;
+use crate::timer::before;
 use crate::{BlobId, BlobPin, BlobRef, Result, Volume, VolumeError};
 
 /// What one read of a shard found.
@@ -132,69 +136,157 @@ pub(crate) struct Stripe {
     pub cut: Cut,
 }
 
+/// A part of a data shard that is wanted.
+struct Wanted {
+    shard: usize,
+    part: Range<usize>,
+    bytes: Part,
+    /// Whether it was not where it is expected.
+    is_elsewhere: bool,
+}
+
+/// A part that was asked for.
+struct Asked {
+    /// Which of those that are wanted.
+    at: usize,
+    slot: usize,
+    answer: Completion<Piece>,
+}
+
 impl Stripe {
     /// Reads a range of the stripe: from the data shards where they are expected, which are
-    /// asked before this returns; from wherever they or others are, if one cannot be had.
+    /// asked before this returns; from wherever they or others are, if one cannot be had, or not
+    /// soon.
     fn read(self, range: Range<usize>) -> Result<Read> {
-        let order = self.order();
+        let table = self.volume.table();
+        let order = self.order(&table);
         let k = usize::from(self.cut.scheme.k);
-        let mut parts = Vec::new();
+        let slow = self.volume.slow(&table);
+        let (mut wanted, mut asked) = (Vec::new(), Vec::new());
+        let mut lost = Vec::new();
         for shard in 0..k {
             let part = self.cut.part_of(shard, &range);
-            if !part.is_empty() {
-                // A disk that cannot be asked is like one that has nothing.
-                let slot = order.get(shard).copied();
-                let asked = slot.map(|slot| self.ask(slot, shard, &part));
-                let asked = asked.unwrap_or_else(|| Ok(Completion::ready(Ok(Piece::Missing))));
-                parts.push((shard, part, slot.unwrap_or(0), asked));
+            if part.is_empty() {
+                continue;
+            }
+            let at = wanted.len();
+            wanted.push(Wanted {
+                shard,
+                part: part.clone(),
+                bytes: None,
+                is_elsewhere: false,
+            });
+            // A disk that cannot be asked is like one that has nothing.
+            let Some(slot) = order.get(shard).copied() else {
+                lost.push(self.is_missing());
+                continue;
+            };
+            if slow >> slot & 1 == 1 {
+                if self.volume.latencies().may_probe(slot) {
+                    // Nobody waits for it.
+                    drop(self.ask(slot, shard, &part));
+                }
+                continue;
+            }
+            match self.ask(slot, shard, &part) {
+                Ok(answer) => asked.push(Asked { at, slot, answer }),
+                Err(error) => lost.push(error),
             }
         }
         Ok(Box::pin(async move {
-            let mut bytes = Vec::new();
-            let (mut lost, mut found) = (Vec::new(), Vec::new());
-            let is_only = parts.len() == 1;
-            for (shard, part, slot, asked) in parts {
-                let first = match asked {
-                    Ok(asked) => self.check((shard, slot), asked.await),
-                    Err(error) => Err(error),
-                };
-                match first {
-                    // All of it is in one shard as a rule: nothing is copied then.
-                    Ok(Some(piece)) if is_only => return Ok(piece),
-                    Ok(Some(piece)) => found.push((shard, part, Some(piece))),
-                    Ok(None) => {
-                        lost.push(VolumeError::Corrupt {
-                            what: self.name(),
-                            why: "a shard is not where it was put".to_owned(),
-                        });
-                        found.push((shard, part, None));
+            let late = self
+                .await_soon(&mut wanted, asked, &mut lost, order.len() > 1)
+                .await;
+            if wanted.iter().any(|wanted| wanted.bytes.is_none()) {
+                let late_slots = late.iter().fold(0, |bits, asked| bits | 1 << asked.slot);
+                let recovered = self
+                    .recover(&order, &mut wanted, &lost, slow | late_slots)
+                    .await;
+                if recovered.is_err() && order.len() > 1 {
+                    // Those that take their time are better than none.
+                    for asked in late {
+                        let answer = asked.answer.await;
+                        self.take(&mut wanted[asked.at], asked.slot, answer, &mut lost);
                     }
-                    Err(error) => {
-                        lost.push(error);
-                        found.push((shard, part, None));
-                    }
-                }
-            }
-            if !lost.is_empty() {
-                match self.recover(&order, &mut found, lost.clone()).await {
                     // A shard that is brought to another disk is missed by whoever looks there
-                    // before it comes, and here after it went.
-                    Err(_) if order.len() > 1 => {
-                        self.recover(&self.order(), &mut found, lost).await?;
-                    }
-                    recovered => recovered?,
+                    // before it comes, and here after it went: once more.
+                    let order = self.order(&self.volume.table());
+                    self.recover(&order, &mut wanted, &lost, 0).await?;
+                } else {
+                    recovered?;
                 }
             }
-            for (_, _, piece) in &mut found {
-                bytes.append(&mut piece.take().unwrap_or_default());
+            if wanted.len() == 1 {
+                // All of it is in one shard as a rule: nothing is copied then.
+                return Ok(wanted.pop().and_then(|only| only.bytes).unwrap_or_default());
+            }
+            let mut bytes = Vec::new();
+            for wanted in &mut wanted {
+                bytes.append(&mut wanted.bytes.take().unwrap_or_default());
             }
             Ok(bytes)
         }))
     }
 
+    /// Takes what was asked for as it comes; returns what has not come for so long that others are
+    /// to be asked.
+    async fn await_soon(
+        &self,
+        wanted: &mut [Wanted],
+        asked: Vec<Asked>,
+        lost: &mut Vec<VolumeError>,
+        may_ask_others: bool,
+    ) -> Vec<Asked> {
+        let mut late = Vec::new();
+        let until = OnceLock::new();
+        for mut asked in asked {
+            // The same for all of them: they were asked at the same time.
+            let until = || {
+                let patience = self.volume.latencies().patience(asked.slot);
+                *until.get_or_init(|| Instant::now() + patience)
+            };
+            let answer = match may_ask_others {
+                true => before(&mut asked.answer, until).await,
+                false => Some((&mut asked.answer).await),
+            };
+            match answer {
+                Some(answer) => self.take(&mut wanted[asked.at], asked.slot, answer, lost),
+                None => {
+                    self.volume.count_hedged();
+                    late.push(asked);
+                }
+            }
+        }
+        late
+    }
+
+    /// Takes a disk's answer.
+    fn take(
+        &self,
+        wanted: &mut Wanted,
+        slot: usize,
+        answer: shardstore::Result<Piece>,
+        lost: &mut Vec<VolumeError>,
+    ) {
+        match self.check((wanted.shard, slot), answer) {
+            Ok(Some(bytes)) => wanted.bytes = Some(bytes),
+            Ok(None) => {
+                wanted.is_elsewhere = true;
+                lost.push(self.is_missing());
+            }
+            Err(error) => lost.push(error),
+        }
+    }
+
+    fn is_missing(&self) -> VolumeError {
+        VolumeError::Corrupt {
+            what: self.name(),
+            why: "a shard is not where it was put".to_owned(),
+        }
+    }
+
     /// The disks that are here, in the order in which the stripe prefers them.
-    fn order(&self) -> Vec<usize> {
-        let table = self.volume.table();
+    fn order(&self, table: &Table) -> Vec<usize> {
         if table.is_single() {
             return vec![0];
         }
@@ -312,47 +404,79 @@ impl Stripe {
         format!("stripe {} of blob {}", self.number, self.blob)
     }
 
-    /// Fills the pieces that are `None`: from other disks that have the shard, or from other
-    /// shards. `lost` says why they are not there.
+    /// Fetches what is wanted and not there: from other disks that have the shard, or from other
+    /// shards, but from no disk in `avoid`. `lost` says why it is not there.
     async fn recover(
         &self,
         order: &[usize],
-        found: &mut [(usize, Range<usize>, Part)],
-        mut lost: Vec<VolumeError>,
+        wanted: &mut [Wanted],
+        lost: &[VolumeError],
+        avoid: Slots,
     ) -> Result<()> {
         // Nobody knows better: no disk was reached at all.
-        if matches!(lost.first(), Some(VolumeError::Busy | VolumeError::Closed)) {
-            return Err(lost.remove(0));
+        if let Some(error @ (VolumeError::Busy | VolumeError::Closed)) = lost.first() {
+            return Err(error.clone());
         }
+        let is_left = |slot: &usize| avoid >> *slot & 1 == 0;
+        let left: Vec<usize> = order.iter().copied().filter(is_left).collect();
         if order.len() > 1 {
-            for (shard, part, piece) in found.iter_mut().filter(|found| found.2.is_none()) {
-                *piece = self.seek(order, *shard, part).await;
+            for wanted in wanted.iter_mut().filter(|wanted| wanted.is_elsewhere) {
+                if wanted.bytes.is_none() {
+                    wanted.bytes = self.seek(&left, wanted.shard, &wanted.part).await;
+                }
             }
         }
-        let missing = || found.iter().filter(|found| found.2.is_none());
-        let Some(from) = missing().map(|(_, part, _)| part.start).min() else {
+        let missing = || wanted.iter().filter(|wanted| wanted.bytes.is_none());
+        let Some(from) = missing().map(|wanted| wanted.part.start).min() else {
             return Ok(());
         };
-        let to = missing().map(|(_, part, _)| part.end).max().unwrap_or(from);
+        let to = missing()
+            .map(|wanted| wanted.part.end)
+            .max()
+            .unwrap_or(from);
         let (k, width) = (
             usize::from(self.cut.scheme.k),
             usize::from(self.cut.scheme.width()),
         );
-        let missing: Vec<usize> = missing().map(|(shard, ..)| *shard).collect();
+        let missing: Vec<usize> = missing().map(|wanted| wanted.shard).collect();
         let mut shards: Vec<Option<Vec<u8>>> = vec![None; width];
-        let mut count = 0;
+        let part_of = |shard: usize| {
+            let len = self.cut.stored_len(shard);
+            from.min(len)..to.min(len)
+        };
+        for wanted in wanted.iter() {
+            let (part, has) = (part_of(wanted.shard), &wanted.part);
+            if let Some(bytes) = &wanted.bytes
+                && has.start <= part.start
+                && part.end <= has.end
+            {
+                let within = part.start - has.start..part.end - has.start;
+                shards[wanted.shard] = bytes.get(within).map(<[u8]>::to_vec);
+            }
+        }
         for shard in (0..width).filter(|shard| !missing.contains(shard)) {
-            if count == k {
+            // Behind the end of a short shard there are zeros, which no disk has to say.
+            if part_of(shard).is_empty() {
+                shards[shard] = Some(Vec::new());
+            }
+        }
+        self.gather(order, avoid, &missing, &mut shards, part_of)
+            .await;
+        // Of copies each is as good as the one that is wanted.
+        let candidates = (0..width).filter(|shard| k == 1 || !missing.contains(shard));
+        for shard in candidates {
+            if shards.iter().flatten().count() >= k {
                 break;
             }
-            let len = self.cut.stored_len(shard);
-            let part = from.min(len)..to.min(len);
-            // Behind the end of a short shard there are zeros, which no disk has to say.
-            shards[shard] = match part.is_empty() {
-                true => Some(Vec::new()),
-                false => self.seek(order, shard, &part).await,
-            };
-            count += usize::from(shards[shard].is_some());
+            if shards[shard].is_none() {
+                shards[shard] = self.seek(&left, shard, &part_of(shard)).await;
+            }
+        }
+        // The last resort: they may be anywhere.
+        for shard in missing {
+            if shards.iter().flatten().count() < k && shards[shard].is_none() {
+                shards[shard] = self.seek(&left, shard, &part_of(shard)).await;
+            }
         }
         // The lengths differ where a shard is short; the longest is that of all.
         if let Some(shard) = shards.iter_mut().flatten().next() {
@@ -361,23 +485,47 @@ impl Stripe {
         if !self.cut.rebuild(&mut shards) {
             return Err(self.too_few(lost));
         }
-        for (shard, part, piece) in found.iter_mut().filter(|found| found.2.is_none()) {
-            let rebuilt = shards[*shard].take().unwrap_or_default();
-            *piece = rebuilt
-                .get(part.start - from..part.end - from)
-                .map(<[u8]>::to_vec);
+        for wanted in wanted.iter_mut().filter(|wanted| wanted.bytes.is_none()) {
+            let rebuilt = shards[wanted.shard].as_deref().unwrap_or_default();
+            let within = wanted.part.start - from..wanted.part.end - from;
+            wanted.bytes = rebuilt.get(within).map(<[u8]>::to_vec);
         }
-        match found.iter().all(|found| found.2.is_some()) {
+        match wanted.iter().all(|wanted| wanted.bytes.is_some()) {
             true => Ok(()),
             false => Err(self.too_few(lost)),
         }
     }
 
+    /// Asks for as many other shards as are needed where they are expected, all at once.
+    async fn gather(
+        &self,
+        order: &[usize],
+        avoid: Slots,
+        missing: &[usize],
+        shards: &mut [Option<Vec<u8>>],
+        part_of: impl Fn(usize) -> Range<usize>,
+    ) {
+        let needed = usize::from(self.cut.scheme.k).saturating_sub(shards.iter().flatten().count());
+        let expected = (0..shards.len())
+            .filter(|shard| !missing.contains(shard) && shards[*shard].is_none())
+            .filter_map(|shard| Some((shard, *order.get(shard)?)))
+            .filter(|(_, slot)| avoid >> slot & 1 == 0)
+            .take(needed);
+        let ask = |(shard, slot): (usize, usize)| {
+            let asked = self.ask(slot, shard, &part_of(shard)).ok()?;
+            Some((shard, slot, asked))
+        };
+        let asked: Vec<_> = expected.filter_map(ask).collect();
+        for (shard, slot, answer) in asked {
+            if let Ok(bytes) = self.check((shard, slot), answer.await) {
+                shards[shard] = bytes;
+            }
+        }
+    }
+
     /// A part of a shard from whichever disk has it, the likeliest first.
-    async fn seek(&self, order: &[usize], shard: usize, part: &Range<usize>) -> Option<Vec<u8>> {
-        let likely = order.get(shard).into_iter();
-        let others = order.iter().enumerate().filter(|(at, _)| *at != shard);
-        for slot in likely.chain(others.map(|(_, slot)| slot)) {
+    async fn seek(&self, slots: &[usize], shard: usize, part: &Range<usize>) -> Option<Vec<u8>> {
+        for slot in slots {
             if let Ok(asked) = self.ask(*slot, shard, part)
                 && let Ok(Some(bytes)) = self.check((shard, *slot), asked.await)
             {
@@ -388,7 +536,7 @@ impl Stripe {
     }
 
     /// Why a stripe cannot be read: disks are missing, or what they have is damaged.
-    fn too_few(&self, mut lost: Vec<VolumeError>) -> VolumeError {
+    fn too_few(&self, lost: &[VolumeError]) -> VolumeError {
         let table = self.volume.table();
         let is_whole = table.here().count() == table.membership.active().count();
         let failed = |slot: usize| {
@@ -396,7 +544,7 @@ impl Stripe {
             disk.is_some_and(|disk| disk.engine.store().failure().is_some())
         };
         if table.is_single() || (is_whole && !table.here().any(failed)) {
-            return lost.remove(0);
+            return lost.first().cloned().unwrap_or_else(|| self.is_missing());
         }
         VolumeError::NotHere {
             missing: table.missing(),

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use shardstore::limits::SCAN_WORK;
 use shardstore::{Engine, Found, Key, Read, Snapshot, Step};
@@ -12,6 +13,7 @@ use crate::meta::{META_PREFIX, MetaEntry, MetaPage, raw_bytes, raw_key};
 use crate::shard::{RawKey, ShardValue};
 use crate::slices::SET_PREFIX;
 use crate::table::Table;
+use crate::timer::before;
 use crate::turns::let_others_go_first;
 use crate::{BlobId, Result, Volume, VolumeError};
 
@@ -60,18 +62,38 @@ impl VolumeSnapshot {
         let others = self.view.table.slices.disks();
         let others = others.get(1..).unwrap_or_default();
         let again = (!others.is_empty()).then(|| f.clone());
+        let mut late = None;
         let first = match &self.view.primary {
             Some((engine, _)) => {
                 let (view, mut f) = (self.view.clone(), f);
-                let read = engine.read(move |_, how| match &view.primary {
+                let read = move |how| match &view.primary {
                     Some((_, snapshot)) => f(snapshot, how),
                     None => Err(shardstore::Error::Closed),
-                });
-                match read.await {
-                    Ok(read) => return Ok(read),
-                    Err(error) => {
+                };
+                let slot = self.view.table.primary()?;
+                let mut asked = engine.read(self.volume.timed(slot, read));
+                let patience = || {
+                    let slow = self.volume.slow(&self.view.table) >> slot & 1 == 1;
+                    let patience = self.volume.latencies().patience(slot);
+                    Instant::now() + if slow { Duration::ZERO } else { patience }
+                };
+                let answer = match others.is_empty() {
+                    true => Some(asked.await),
+                    false => {
+                        let answer = before(&mut asked, patience).await;
+                        late = answer.is_none().then_some(asked);
+                        answer
+                    }
+                };
+                match answer {
+                    Some(Ok(read)) => return Ok(read),
+                    Some(Err(error)) => {
                         engine.store().note_damage(&error);
                         VolumeError::from(error)
+                    }
+                    None => {
+                        self.volume.count_hedged();
+                        VolumeError::Busy
                     }
                 }
             }
@@ -79,7 +101,7 @@ impl VolumeSnapshot {
                 missing: self.view.table.missing(),
             },
         };
-        if matches!(first, VolumeError::Busy | VolumeError::Closed) {
+        if late.is_none() && matches!(first, VolumeError::Busy | VolumeError::Closed) {
             return Err(first);
         }
         // Those of then that are replicas still.
@@ -95,7 +117,10 @@ impl VolumeSnapshot {
                 return Ok(read);
             }
         }
-        Err(first)
+        match late {
+            Some(late) => Ok(late.await?),
+            None => Err(first),
+        }
     }
 
     /// The entry of a metadata key, whose stem is the one that it was put with.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use shardstore::Engine;
 
+use crate::latency::Slots;
 use crate::membership::{Member, MemberState, Membership};
 use crate::placement::Place;
 use crate::slices::SliceMap;
@@ -101,7 +102,7 @@ impl Table {
     }
 
     /// Disks that are here, live or not: all that can be read.
-    pub(crate) fn here(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn here(&self) -> impl Iterator<Item = usize> + Clone {
         (0..self.disks.len()).filter(|slot| self.disk(*slot).is_some())
     }
 
@@ -147,6 +148,17 @@ impl Table {
             .filter(|slot| !self.is_draining(*slot))
             .filter_map(|slot| self.place(slot))
             .collect()
+    }
+
+    /// As [`places`](Table::places), but none that is slow, if the others are enough for a stripe.
+    pub(crate) fn quick_places(&self, slow: Slots) -> Vec<Place> {
+        let places = self.places();
+        let is_quick = |place: &&Place| slow >> place.slot & 1 == 0;
+        let quick: Vec<Place> = places.iter().filter(is_quick).copied().collect();
+        match quick.len() >= usize::from(self.scheme().width()) {
+            true => quick,
+            false => places,
+        }
     }
 
     /// Whether a disk takes new data now.

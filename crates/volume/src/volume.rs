@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 use shardstore::limits::BATCH_ENTRIES_MAX;
-use shardstore::{Batch, Dependency, Engine, Identity, Read, Snapshot, Space, Stats};
+use shardstore::{Batch, Dependency, Engine, Identity, Read, Snapshot, Space, Stats, Store};
 
 use crate::deletion::Deletions;
 use crate::join::when_decided;
 use crate::keep::Keeping;
+use crate::latency::{Latencies, Slots};
 use crate::limits::{IN_FLIGHT_BYTES_DEFAULT, SHARD_BYTES_MAX, SHARD_BYTES_MIN, STRIPE_BYTES_MAX};
 use crate::membership::{Member, MemberState};
 use crate::meta::MetaBatch;
@@ -70,6 +72,9 @@ pub(crate) struct Inner {
     /// Batches of metadata under way that went to the only disk of the set.
     unmirrored: Arc<AtomicUsize>,
     pub(crate) scrubs: Scrubs,
+    latencies: Latencies,
+    /// Reads of shards that others were asked for, because a disk took too long.
+    hedged: AtomicU64,
     deletions: Deletions,
     pins: Pins,
 }
@@ -104,6 +109,8 @@ pub struct DiskStats {
     pub state: MemberState,
     /// What it has goes to the others, and it leaves then.
     pub is_draining: bool,
+    /// It takes far longer to answer than the others, which are asked instead.
+    pub is_slow: bool,
     /// Who it is.
     pub identity: Identity,
     /// How full it is, in bytes.
@@ -142,6 +149,8 @@ pub struct VolumeStats {
     pub shards_stuck: u64,
     /// The disk that is going to make a set of several out of one, if it has a name.
     pub joining: Option<String>,
+    /// Reads for which others were asked, because a disk took too long.
+    pub reads_hedged: u64,
     /// Bytes of stripes on their way to the disks.
     pub in_flight_bytes: u64,
     /// Blobs that are being read.
@@ -218,6 +227,8 @@ impl Volume {
                 in_flight: Mutex::default(),
                 unmirrored: Arc::default(),
                 scrubs: Scrubs::default(),
+                latencies: Latencies::new(),
+                hedged: AtomicU64::new(0),
                 deletions: Deletions::default(),
                 pins: Pins::default(),
             }),
@@ -300,7 +311,48 @@ impl Volume {
         let table = self.table();
         let engine = table.engine(slot)?;
         let snapshot = engine.snapshot();
-        Ok(engine.read(move |_, how| f(&snapshot, how)))
+        if table.is_single() {
+            return Ok(engine.read(move |_, how| f(&snapshot, how)));
+        }
+        Ok(engine.read(self.timed(slot, move |how| f(&snapshot, how))))
+    }
+
+    /// A read of a disk that also notes how long it takes, if it has to wait for the disk.
+    pub(crate) fn timed<T>(
+        &self,
+        slot: usize,
+        mut f: impl FnMut(Read) -> shardstore::Result<T> + Send + 'static,
+    ) -> impl FnMut(&Store, Read) -> shardstore::Result<T> + Send + 'static {
+        let (inner, mut asked) = (self.inner.clone(), None);
+        move |_, how| {
+            let read = f(how);
+            match how {
+                Read::Nowait => asked = Some(Instant::now()),
+                // Also when nobody waits for it any more.
+                Read::Blocking | Read::PastCache => {
+                    let took = asked.map_or(Duration::ZERO, |asked| asked.elapsed());
+                    inner.latencies.note(slot, took);
+                }
+            }
+            read
+        }
+    }
+
+    pub(crate) fn latencies(&self) -> &Latencies {
+        &self.inner.latencies
+    }
+
+    /// Disks that take far longer than the others, if the others are enough.
+    pub(crate) fn slow(&self, table: &Table) -> Slots {
+        match table.is_single() {
+            true => 0,
+            false => self.inner.latencies.slow(table.here()),
+        }
+    }
+
+    /// Another disk was asked because one took too long.
+    pub(crate) fn count_hedged(&self) {
+        self.inner.hedged.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The scheme of a new blob: that of the whole set if the disks that are there can hold it
@@ -331,7 +383,7 @@ impl Volume {
                 missing: table.missing(),
             });
         }
-        Ok(table.places())
+        Ok(table.quick_places(self.slow(&table)))
     }
 
     /// How metadata is on stable storage: in copies.
@@ -535,6 +587,7 @@ impl Volume {
     /// For metrics and health.
     pub fn stats(&self) -> VolumeStats {
         let table = self.table();
+        let slow = self.slow(&table);
         let stats = |slot: usize| {
             let disk = table.disk(slot)?;
             let store = disk.engine.store();
@@ -543,6 +596,7 @@ impl Volume {
                 slot,
                 state: table.membership.at(slot)?.state,
                 is_draining: table.is_draining(slot),
+                is_slow: slow >> slot & 1 == 1,
                 identity: store.identity(),
                 space: store.space(),
                 stats: store.stats(),
@@ -580,6 +634,7 @@ impl Volume {
                 let candidate = table.candidate().and_then(|slot| table.disk(slot));
                 candidate.map(|disk| disk.name.clone())
             },
+            reads_hedged: self.inner.hedged.load(Ordering::Relaxed),
             in_flight_bytes,
             blobs_pinned: pinned,
             deletions_unsettled: unsettled + parked,

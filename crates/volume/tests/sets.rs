@@ -5,6 +5,7 @@ mod set;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use set::{CAPACITY, Disks, SHARD, SIZES, bytes, formatted, formatted_with, kill, meta_key};
@@ -524,5 +525,67 @@ fn one_full_disk_among_many_is_avoided() {
     let set = disks.open(&[1, 2, 3]).unwrap();
     assert_eq!(set.meta("k399"), Some(b"v".to_vec()));
     assert_eq!(set.read(&blob).unwrap(), bytes(40 * SHARD, 2));
+    set.close();
+}
+
+/// One disk that takes 1.5 seconds for whatever it does is read past, then avoided, and metadata
+/// is kept without it; when it is quick again, it is used again.
+#[test]
+fn a_slow_disk_is_not_waited_for() {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let disks = Disks::new(6);
+    let set = disks.open(&disks.all()).unwrap();
+    let blobs: Vec<_> = (0..30_u64)
+        .map(|seed| {
+            let body = bytes([20 * SHARD, 700][seed as usize % 2], seed);
+            (set.put(&body).unwrap().0, body)
+        })
+        .collect();
+    set.set_meta("a", &[7; 4000]).unwrap();
+    set.wait(|volume| volume.is_healed() && volume.is_tidy());
+    // The one that metadata is read from.
+    disks.2[0].store(1_500, Ordering::SeqCst);
+    let within = |what: &str, work: &dyn Fn()| {
+        let began = Instant::now();
+        work();
+        assert!(began.elapsed() < PATIENCE, "{what}: {:?}", began.elapsed());
+    };
+    for round in 0..3 {
+        for (blob, body) in &blobs {
+            within("a read", &|| assert_eq!(set.read(blob).unwrap(), *body));
+        }
+        within("metadata", &|| {
+            assert_eq!(set.meta("a"), Some(vec![7; 4000]), "{round}");
+        });
+    }
+    assert!(set.volume.stats().reads_hedged > 0);
+    set.wait(|volume| volume.stats().disks[0].is_slow);
+    within("a write", &|| {
+        assert_eq!(set.put(&bytes(20 * SHARD, 99)).unwrap().1, "3+2");
+    });
+    let mut events = Vec::new();
+    while !events
+        .iter()
+        .any(|e: &String| e.contains("/disk/0 is slow"))
+    {
+        std::thread::sleep(Duration::from_millis(50));
+        events.extend(set.volume.take_events());
+    }
+    // Who the replicas are is written to all disks, this one too.
+    set.wait(Volume::is_whole);
+    within("metadata that is written", &|| {
+        set.set_meta("b", b"2").unwrap()
+    });
+    disks.2[0].store(0, Ordering::SeqCst);
+    // What a probe says counts after a while.
+    let until = Instant::now() + Duration::from_secs(60);
+    while set.volume.stats().disks[0].is_slow {
+        assert!(Instant::now() < until);
+        for (blob, body) in &blobs {
+            disks.0.iter().for_each(|disk| disk.chill());
+            assert_eq!(set.read(blob).unwrap(), *body);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
     set.close();
 }

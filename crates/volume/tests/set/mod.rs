@@ -2,13 +2,13 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use simdisk::{Crash, Image, Rng, SimDisk};
-use volume::shardstore::{Disk, Engine, Geometry, Options, Read, Store};
+use volume::shardstore::{Disk, DiskError, Engine, Geometry, Options, Read, Store};
 use volume::{
     BlobRef, Identity, Key, MetaBatch, SetDisk, SliceId, Volume, VolumeError, VolumeOptions,
     block_on,
@@ -31,7 +31,58 @@ pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
 }
 
 /// Disks, which outlive the volumes that use them.
-pub struct Disks(pub Vec<Arc<SimDisk>>, Mutex<BTreeMap<usize, Engine>>);
+pub struct Disks(
+    pub Vec<Arc<SimDisk>>,
+    Mutex<BTreeMap<usize, Engine>>,
+    /// Milliseconds that each I/O of a disk takes longer.
+    pub [Arc<AtomicU64>; 16],
+);
+
+/// A disk of which each I/O takes longer.
+struct SlowDisk {
+    disk: Arc<SimDisk>,
+    millis: Arc<AtomicU64>,
+}
+
+impl SlowDisk {
+    fn dawdle(&self) -> bool {
+        let millis = self.millis.load(Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(millis));
+        millis > 0
+    }
+}
+
+impl Disk for SlowDisk {
+    fn capacity(&self) -> u64 {
+        self.disk.capacity()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8], how: Read) -> Result<(), DiskError> {
+        if how == Read::Nowait && self.millis.load(Ordering::SeqCst) > 0 {
+            return Err(DiskError::WouldBlock);
+        }
+        self.dawdle();
+        self.disk.read(offset, buf, how)
+    }
+
+    fn write(&self, offset: u64, bufs: &[&[u8]]) -> Result<(), DiskError> {
+        self.dawdle();
+        self.disk.write(offset, bufs)
+    }
+
+    fn flush(&self) -> Result<(), DiskError> {
+        self.dawdle();
+        self.disk.flush()
+    }
+
+    fn prepare(&self, offset: u64, len: u64) -> Result<(), DiskError> {
+        self.disk.prepare(offset, len)
+    }
+
+    fn vanished(&self) -> Option<String> {
+        self.disk.vanished()
+    }
+}
 
 /// A volume and the thread that looks after it.
 pub struct Set {
@@ -43,7 +94,11 @@ pub struct Set {
 impl Disks {
     pub fn new(count: usize) -> Disks {
         let disk = |number: usize| formatted([number as u8 + 1; 16], [2; 16]);
-        Disks((0..count).map(disk).collect(), Mutex::default())
+        Disks(
+            (0..count).map(disk).collect(),
+            Mutex::default(),
+            Default::default(),
+        )
     }
 
     /// What a power cut leaves of all of them.
@@ -81,7 +136,10 @@ impl Disks {
     }
 
     pub fn engine(&self, number: usize) -> Engine {
-        engine(&self.0[number])
+        engine(Arc::new(SlowDisk {
+            disk: self.0[number].clone(),
+            millis: self.2[number].clone(),
+        }))
     }
 
     /// A disk for a set that is open already.
@@ -124,10 +182,9 @@ pub fn formatted_with(disk: [u8; 16], set: [u8; 16], capacity: u64) -> Arc<SimDi
     image
 }
 
-pub fn engine(disk: &Arc<SimDisk>) -> Engine {
-    let disk: Arc<dyn Disk> = disk.clone();
+pub fn engine(disk: Arc<dyn Disk>) -> Engine {
     let store = Store::open(disk, Options::default()).unwrap();
-    Engine::start(store, 1).unwrap()
+    Engine::start(store, 4).unwrap()
 }
 
 impl Set {
