@@ -1,14 +1,12 @@
 //! Disks that come to a set and leave it while it serves.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod set;
-
-use set::{Disks, SHARD, SIZES, bytes, formatted, formatted_with};
+use set_checks::{Disks, SHARD, SIZES, Set, bytes, formatted, formatted_with, kill};
 use volume::{Added, BlobRef, Change, Volume, VolumeError};
 
 type Blobs = Vec<(BlobRef, Vec<u8>)>;
 
-fn fill(set: &set::Set, seed: u64) -> Blobs {
+fn fill(set: &Set, seed: u64) -> Blobs {
     let sizes = SIZES.iter().zip(seed..);
     let put = |(size, seed): (&usize, u64)| {
         let body = bytes(*size, seed);
@@ -18,7 +16,7 @@ fn fill(set: &set::Set, seed: u64) -> Blobs {
     sizes.map(put).collect()
 }
 
-fn check(set: &set::Set, blobs: &Blobs) {
+fn check(set: &Set, blobs: &Blobs) {
     for (blob, body) in blobs {
         assert!(set.read(blob).unwrap() == *body, "{} bytes", body.len());
     }
@@ -36,7 +34,7 @@ fn one_disk_grows_into_many() {
     let mut blobs = fill(&set, 1);
     assert_eq!(blobs[6].0.scheme.to_string(), "1+0");
     for slot in 1..4 {
-        disks.0.push(formatted([slot as u8 + 1; 16], [2; 16]));
+        disks.sims.push(formatted([slot as u8 + 1; 16], [2; 16]));
         let movement = set.volume.measure(Change::Add { capacity: 8 << 20 });
         assert!(slot > 1 || movement.unwrap().metadata_entries > 0);
         let added = set.volume.add_disk(disks.disk(slot)).unwrap();
@@ -74,13 +72,13 @@ fn a_growth_that_is_cut_off_loses_nothing() {
         for number in 0..40 {
             set.set_meta(&format!("k{number}"), &[number; 300]).unwrap();
         }
-        disks.0.push(formatted([2; 16], [2; 16]));
+        disks.sims.push(formatted([2; 16], [2; 16]));
         set.volume.add_disk(disks.disk(1)).unwrap();
-        for disk in &disks.0 {
+        for disk in &disks.sims {
             disk.cut_after(seed * 2);
         }
         set.sleep_a_little();
-        set::kill(set, &mut disks, seed);
+        kill(set, &mut disks, seed);
         let set = disks.open(&[0, 1]).unwrap();
         let members = set.volume.stats().members;
         ends[members - 1] += 1;
@@ -106,7 +104,7 @@ fn a_new_disk_gets_its_share() {
     let set = disks.open(&disks.all()).unwrap();
     let mut blobs: Blobs = (0..6).flat_map(|n| fill(&set, n * 10)).collect();
     set.wait(settled);
-    disks.0.push(formatted([7; 16], [2; 16]));
+    disks.sims.push(formatted([7; 16], [2; 16]));
     let expected = set
         .volume
         .measure(Change::Add { capacity: 8 << 20 })
@@ -191,11 +189,11 @@ fn draining_goes_on_after_power_cuts_and_can_be_ended() {
             .collect();
         set.set_meta("a", b"1").unwrap();
         set.volume.drain_disk(0, true).unwrap();
-        for disk in &disks.0 {
+        for disk in &disks.sims {
             disk.cut_after(10 + seed * 5);
         }
         set.sleep_a_little();
-        set::kill(set, &mut disks, seed);
+        kill(set, &mut disks, seed);
         let left = match disks.open(&disks.all()) {
             Ok(set) => {
                 set.wait(|volume| volume.stats().members == 3 && settled(volume));
@@ -237,7 +235,7 @@ fn lost_disks_are_replaced() {
     let set = disks.open(&[0, 1, 2, 3]).unwrap();
     blobs.extend(fill(&set, 50));
     for (slot, new) in [(4, 6), (5, 7)] {
-        disks.0.push(formatted([new as u8 + 1; 16], [2; 16]));
+        disks.sims.push(formatted([new as u8 + 1; 16], [2; 16]));
         let added = set.volume.replace_disk(slot, disks.disk(new)).unwrap();
         assert_eq!(added, Added::Member([6, 4][new - 6]));
     }
@@ -260,7 +258,7 @@ fn a_disk_that_works_is_replaced_by_a_larger_one() {
     let mut disks = Disks::new(3);
     let set = disks.open(&disks.all()).unwrap();
     let mut blobs: Blobs = (0..3).flat_map(|n| fill(&set, n * 10)).collect();
-    disks.0.push(formatted_with([9; 16], [2; 16], 16 << 20));
+    disks.sims.push(formatted_with([9; 16], [2; 16], 16 << 20));
     set.volume.replace_disk(0, disks.disk(3)).unwrap();
     blobs.extend(fill(&set, 50));
     set.wait(|volume| volume.stats().members == 3 && settled(volume));
@@ -334,14 +332,14 @@ fn a_disk_comes_back_while_it_serves() {
 fn foreign_disks_are_refused_by_name() {
     let mut disks = Disks::new(2);
     let set = disks.open(&[0, 1]).unwrap();
-    disks.0.push(formatted([7; 16], [3; 16]));
+    disks.sims.push(formatted([7; 16], [3; 16]));
     let refused = set.volume.add_disk(disks.disk(2)).unwrap_err().to_string();
     assert!(
         refused.contains("/disk/2 belongs to another set"),
         "{refused}"
     );
     // One of a set of its own, by the same number.
-    disks.0[2] = formatted([7; 16], [2; 16]);
+    disks.sims[2] = formatted([7; 16], [2; 16]);
     let other = disks.open(&[2]).unwrap();
     fill(&other, 1);
     other.close();

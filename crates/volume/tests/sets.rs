@@ -1,14 +1,12 @@
 //! Sets of several disks on real engines over simulated disks: what survives when disks go.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod set;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use set::{CAPACITY, Disks, SHARD, SIZES, bytes, formatted, formatted_with, kill, meta_key};
+use set_checks::{CAPACITY, Disks, SHARD, SIZES, bytes, formatted, formatted_with, kill, meta_key};
 use simdisk::{Fault, Rng, SimDisk};
 use volume::{BlobRef, MetaBatch, Volume, VolumeError, VolumeOptions, block_on};
 
@@ -95,9 +93,9 @@ fn disks_come_in_any_order_and_strangers_do_not_come_in() {
     let set = disks.open(&[2, 0, 1]).unwrap();
     assert_eq!(set.read(&blob).unwrap(), body);
     set.close();
-    disks.0.push(formatted([9; 16], [2; 16]));
-    disks.0.push(formatted([9; 16], [3; 16]));
-    disks.0.push(Arc::new(SimDisk::new(disks.0[1].medium())));
+    disks.sims.push(formatted([9; 16], [2; 16]));
+    disks.sims.push(formatted([9; 16], [3; 16]));
+    disks.sims.push(Arc::new(SimDisk::new(disks.sims[1].medium())));
     // One that was made for the set, and not taken into it, is not used yet.
     let set = disks.open(&[0, 1, 2, 3]).unwrap();
     let warnings = set.volume.warnings().to_vec();
@@ -126,7 +124,7 @@ fn a_disk_that_fails_is_taken_out_and_writes_go_on() {
         let set = disks.open(&disks.all()).unwrap();
         let before = bytes(40 * SHARD, 1);
         let (first, _) = set.put(&before).unwrap();
-        disks.0[1].inject(Fault::FlushFails {
+        disks.sims[1].inject(Fault::FlushFails {
             skip: 0,
             seed: 1,
             cached: false,
@@ -189,12 +187,12 @@ fn a_start_that_is_cut_off_does_not_make_what_is_old_new() {
     set.close();
     let opened: Vec<_> = disks.all().iter().map(|slot| disks.disk(*slot)).collect();
     let flushes = |disk: &SimDisk| disk.counters().flushes;
-    let others: Vec<_> = disks.0[1..]
+    let others: Vec<_> = disks.sims[1..]
         .iter()
         .map(|disk| (disk.clone(), flushes(disk)))
         .collect();
-    let cut: Vec<_> = disks.0.clone();
-    disks.0[0].observe(Some(Arc::new(move |_, _| {
+    let cut: Vec<_> = disks.sims.clone();
+    disks.sims[0].observe(Some(Arc::new(move |_, _| {
         let until = Instant::now() + Duration::from_millis(200);
         let is_behind = |(disk, before): &(Arc<SimDisk>, u64)| flushes(disk) == *before;
         while others.iter().any(is_behind) && Instant::now() < until {
@@ -205,7 +203,7 @@ fn a_start_that_is_cut_off_does_not_make_what_is_old_new() {
         }
     })));
     let volume = Volume::open(opened, VolumeOptions::default());
-    disks.0[0].observe(None);
+    disks.sims[0].observe(None);
     if let Ok(volume) = volume {
         let _ = volume.close();
     }
@@ -358,7 +356,7 @@ fn rot_is_read_past_and_mended() {
     let (blob, _) = set.put(&body).unwrap();
     set.wait(Volume::is_healed);
     let mut found = 0;
-    for disk in &disks.0 {
+    for disk in &disks.sims {
         let medium = disk.medium().read(0, CAPACITY as usize);
         // The middle of a data shard, wherever it lies.
         for at in [SHARD / 2, SHARD + SHARD / 2] {
@@ -383,7 +381,7 @@ fn rot_is_read_past_and_mended() {
         events.iter().any(|event| event.contains("/disk/")),
         "{events:?}"
     );
-    for disk in &disks.0 {
+    for disk in &disks.sims {
         disk.chill();
     }
     assert_eq!(set.read(&blob).unwrap(), body);
@@ -465,20 +463,20 @@ fn a_generation_that_was_cut_off_never_counts() {
             let set = disks.open(&disks.all()).unwrap();
             set.set_meta("a", b"old").unwrap();
             set.close();
-            let before: Vec<_> = disks.0.iter().map(|disk| disk.medium()).collect();
+            let before: Vec<_> = disks.sims.iter().map(|disk| disk.medium()).collect();
             for _ in 0..starts {
                 disks.open(&disks.all()).unwrap().close();
             }
             // As if only the first disk had taken what these starts wrote.
             for slot in [1, 2] {
-                disks.0[slot] = Arc::new(SimDisk::new(before[slot].clone()));
+                disks.sims[slot] = Arc::new(SimDisk::new(before[slot].clone()));
             }
             let whole = disks.open(&order).unwrap();
             assert!(whole.volume.is_whole(), "{:?}", whole.volume.stats());
             assert_eq!(whole.meta("a"), Some(b"old".to_vec()));
             whole.close();
             for slot in [1, 2] {
-                disks.0[slot] = Arc::new(SimDisk::new(before[slot].clone()));
+                disks.sims[slot] = Arc::new(SimDisk::new(before[slot].clone()));
             }
             let set = disks.open(&[1, 2]).unwrap();
             set.set_meta("a", b"new").unwrap();
@@ -494,7 +492,7 @@ fn a_generation_that_was_cut_off_never_counts() {
 #[test]
 fn one_full_disk_among_many_is_avoided() {
     let mut disks = Disks::new(4);
-    disks.0[0] = formatted_with([1; 16], [2; 16], 3 << 20);
+    disks.sims[0] = formatted_with([1; 16], [2; 16], 3 << 20);
     let set = disks.open(&disks.all()).unwrap();
     let body = bytes(8 * 1024, 1);
     let mut refused = 0;
@@ -544,7 +542,7 @@ fn a_slow_disk_is_not_waited_for() {
     set.set_meta("a", &[7; 4000]).unwrap();
     set.wait(|volume| volume.is_healed() && volume.is_tidy());
     // The one that metadata is read from.
-    disks.2[0].store(1_500, Ordering::SeqCst);
+    disks.delays[0].store(1_500, Ordering::SeqCst);
     let within = |what: &str, work: &dyn Fn()| {
         let began = Instant::now();
         work();
@@ -576,13 +574,13 @@ fn a_slow_disk_is_not_waited_for() {
     within("metadata that is written", &|| {
         set.set_meta("b", b"2").unwrap()
     });
-    disks.2[0].store(0, Ordering::SeqCst);
+    disks.delays[0].store(0, Ordering::SeqCst);
     // What a probe says counts after a while.
     let until = Instant::now() + Duration::from_secs(60);
     while set.volume.stats().disks[0].is_slow {
         assert!(Instant::now() < until);
         for (blob, body) in &blobs {
-            disks.0.iter().for_each(|disk| disk.chill());
+            disks.sims.iter().for_each(|disk| disk.chill());
             assert_eq!(set.read(blob).unwrap(), *body);
         }
         std::thread::sleep(Duration::from_millis(100));

@@ -1,5 +1,4 @@
-//! Sets of disks on real engines over simulated disks, for tests.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+//! Sets of disks on real engines over simulated disks.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +13,7 @@ use volume::{
     block_on,
 };
 
+/// Small, so that little is much.
 pub const GEOMETRY: Geometry = Geometry {
     extent_bytes: 64 * 1024,
     payload_bytes_max: 16 * 1024,
@@ -22,8 +22,10 @@ pub const GEOMETRY: Geometry = Geometry {
 /// Bytes of a full shard.
 pub const SHARD: usize = 1024;
 
+/// Bytes of a disk.
 pub const CAPACITY: u64 = 8 << 20;
 
+/// So many bytes that look random.
 pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; len];
     Rng::new(seed).fill(&mut bytes);
@@ -31,12 +33,14 @@ pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
 }
 
 /// Disks, which outlive the volumes that use them.
-pub struct Disks(
-    pub Vec<Arc<SimDisk>>,
-    Mutex<BTreeMap<usize, Engine>>,
+pub struct Disks {
+    /// By their numbers, which say nothing of their slots in a set.
+    pub sims: Vec<Arc<SimDisk>>,
     /// Milliseconds that each I/O of a disk takes longer.
-    pub [Arc<AtomicU64>; 16],
-);
+    pub delays: [Arc<AtomicU64>; 32],
+    /// Those that were opened last, by the disks' numbers.
+    engines: Mutex<BTreeMap<usize, Engine>>,
+}
 
 /// A disk of which each I/O takes longer.
 struct SlowDisk {
@@ -86,33 +90,43 @@ impl Disk for SlowDisk {
 
 /// A volume and the thread that looks after it.
 pub struct Set {
+    /// The set.
     pub volume: Volume,
     stop: Arc<AtomicBool>,
     keeper: Option<JoinHandle<()>>,
 }
 
 impl Disks {
+    /// New disks of one set, numbered from 0.
     pub fn new(count: usize) -> Disks {
         let disk = |number: usize| formatted([number as u8 + 1; 16], [2; 16]);
-        Disks(
-            (0..count).map(disk).collect(),
-            Mutex::default(),
-            Default::default(),
-        )
+        Disks {
+            sims: (0..count).map(disk).collect(),
+            delays: Default::default(),
+            engines: Mutex::default(),
+        }
     }
 
     /// What a power cut leaves of all of them.
     pub fn crash(&mut self, seed: u64) {
         let mut rng = Rng::new(seed);
-        for disk in &mut self.0 {
+        for disk in &mut self.sims {
             *disk = Arc::new(disk.crash(&mut rng, Crash::Sectors));
         }
     }
 
+    /// A set of the disks with these numbers.
+    ///
+    /// # Errors
+    /// What the volume says.
     pub fn open(&self, slots: &[usize]) -> Result<Set, VolumeError> {
         self.open_with(slots, VolumeOptions::default())
     }
 
+    /// As [`open`](Disks::open), with options.
+    ///
+    /// # Errors
+    /// What the volume says.
     pub fn open_with(&self, slots: &[usize], options: VolumeOptions) -> Result<Set, VolumeError> {
         let disks = slots.iter().map(|slot| self.disk(*slot));
         let options = VolumeOptions {
@@ -135,17 +149,18 @@ impl Disks {
         })
     }
 
+    /// A disk's engine, for whoever uses it without a set.
     pub fn engine(&self, number: usize) -> Engine {
         engine(Arc::new(SlowDisk {
-            disk: self.0[number].clone(),
-            millis: self.2[number].clone(),
+            disk: self.sims[number].clone(),
+            millis: self.delays[number].clone(),
         }))
     }
 
     /// A disk for a set that is open already.
     pub fn disk(&self, number: usize) -> SetDisk {
         let engine = self.engine(number);
-        self.1.lock().unwrap().insert(number, engine.clone());
+        self.engines.lock().unwrap().insert(number, engine.clone());
         SetDisk {
             name: format!("/disk/{number}"),
             engine,
@@ -154,7 +169,7 @@ impl Disks {
 
     /// Shards on a disk that is in use.
     pub fn shards_on(&self, number: usize) -> usize {
-        let engine = self.1.lock().unwrap()[&number].clone();
+        let engine = self.engines.lock().unwrap()[&number].clone();
         let snapshot = engine.snapshot();
         let (mut from, mut count) = (vec![2], 0);
         loop {
@@ -167,27 +182,35 @@ impl Disks {
         }
     }
 
+    /// All numbers.
     pub fn all(&self) -> Vec<usize> {
-        (0..self.0.len()).collect()
+        (0..self.sims.len()).collect()
     }
 }
 
+/// A disk that holds nothing.
 pub fn formatted(disk: [u8; 16], set: [u8; 16]) -> Arc<SimDisk> {
     formatted_with(disk, set, CAPACITY)
 }
 
+/// As [`formatted`], of so many bytes.
 pub fn formatted_with(disk: [u8; 16], set: [u8; 16], capacity: u64) -> Arc<SimDisk> {
     let image = Arc::new(SimDisk::new(Image::blank(capacity, 512)));
     Store::format(&*image, Identity { disk, set }, GEOMETRY).unwrap();
     image
 }
 
+/// Opens a disk and starts its engine.
 pub fn engine(disk: Arc<dyn Disk>) -> Engine {
     let store = Store::open(disk, Options::default()).unwrap();
     Engine::start(store, 4).unwrap()
 }
 
 impl Set {
+    /// Writes a blob; says how it is kept.
+    ///
+    /// # Errors
+    /// What the volume says.
     pub fn put(&self, body: &[u8]) -> Result<(BlobRef, String), VolumeError> {
         block_on(async {
             let mut writer = self.volume.blob_writer(b"label".to_vec(), None)?;
@@ -206,6 +229,10 @@ impl Set {
         })
     }
 
+    /// Reads a blob.
+    ///
+    /// # Errors
+    /// What the volume says.
     pub fn read(&self, blob: &BlobRef) -> Result<Vec<u8>, VolumeError> {
         block_on(async {
             let mut reader = self.volume.pin_blob(blob)?.reader(0..u64::MAX);
@@ -217,11 +244,16 @@ impl Set {
         })
     }
 
+    /// Puts an entry of metadata.
+    ///
+    /// # Errors
+    /// What the volume says.
     pub fn set_meta(&self, key: &str, value: &[u8]) -> Result<(), VolumeError> {
         let batch = MetaBatch::new().put(&meta_key(key), value.to_vec(), Vec::new());
         Ok(block_on(self.volume.commit(batch)?)?)
     }
 
+    /// An entry of metadata.
     pub fn meta(&self, key: &str) -> Option<Vec<u8>> {
         let found = block_on(self.volume.snapshot().meta_get(&meta_key(key)));
         found.unwrap().map(|entry| entry.value)
@@ -241,11 +273,13 @@ impl Set {
         }
     }
 
+    /// Stops it in good order.
     pub fn close(mut self) {
         self.end_keeper();
         let _ = self.volume.close();
     }
 
+    /// Nobody looks after the disks any more.
     pub fn end_keeper(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         if let Some(keeper) = self.keeper.take() {
@@ -260,6 +294,7 @@ impl Drop for Set {
     }
 }
 
+/// A key of the metadata.
 pub fn meta_key(key: &str) -> Key {
     let mut bytes = SliceId::ROOT.to_bytes().to_vec();
     bytes.extend_from_slice(key.as_bytes());
@@ -268,13 +303,14 @@ pub fn meta_key(key: &str) -> Key {
 
 /// Stops an engine as a kill does: nothing of it reaches the disk any more.
 pub fn kill(set: Set, disks: &mut Disks, seed: u64) {
-    for disk in &disks.0 {
+    for disk in &disks.sims {
         disk.cut_after(0);
     }
     set.close();
     disks.crash(seed);
 }
 
+/// Of blobs: in copies, within a stripe, in several.
 pub const SIZES: [usize; 7] = [
     0,
     1,
