@@ -31,7 +31,11 @@ pub fn shards(engines: &[(usize, Engine)]) -> Result<BTreeMap<Id, Shards>, Strin
                     return Err(format!("disk {number} has a key of {} bytes", key.len()));
                 };
                 let stripe = u32::from_be_bytes(stripe.try_into().unwrap_or_default());
-                let at = blobs.entry(*id).or_default().entry((stripe, *shard)).or_default();
+                let at = blobs
+                    .entry(*id)
+                    .or_default()
+                    .entry((stripe, *shard))
+                    .or_default();
                 at.0.insert(*number);
                 at.1 = found.payload_len();
             }
@@ -60,7 +64,9 @@ pub fn check(shards: &Shards, stripes: u32, (k, m): (u8, u8), copies: usize) -> 
         }
         let distinct: BTreeSet<usize> = disks.iter().copied().collect();
         if distinct.len() != disks.len() {
-            return Err(format!("stripe {stripe} has two shards on one disk: {disks:?}"));
+            return Err(format!(
+                "stripe {stripe} has two shards on one disk: {disks:?}"
+            ));
         }
         let wanted = match k {
             1 => copies,

@@ -38,21 +38,42 @@ pub struct Disks {
     pub sims: Vec<Arc<SimDisk>>,
     /// Milliseconds that each I/O of a disk takes longer.
     pub delays: [Arc<AtomicU64>; 32],
+    /// Whether all disks have power.
+    pub power: Arc<AtomicBool>,
     /// Those that were opened last, by the disks' numbers.
     engines: Mutex<BTreeMap<usize, Engine>>,
 }
 
-/// A disk of which each I/O takes longer.
+/// A disk of which each I/O may take longer, and which shares its power with others.
 struct SlowDisk {
     disk: Arc<SimDisk>,
     millis: Arc<AtomicU64>,
+    power: Arc<AtomicBool>,
 }
 
 impl SlowDisk {
-    fn dawdle(&self) -> bool {
+    fn dawdle(&self) {
         let millis = self.millis.load(Ordering::SeqCst);
-        std::thread::sleep(Duration::from_millis(millis));
-        millis > 0
+        if millis > 0 {
+            std::thread::sleep(Duration::from_millis(millis));
+        }
+    }
+
+    /// Without power nothing is done, and nobody is told what was.
+    fn powered<T>(&self, work: impl FnOnce() -> Result<T, DiskError>) -> Result<T, DiskError> {
+        let is_on = || match self.power.load(Ordering::SeqCst) {
+            true => Ok(()),
+            false => Err(DiskError::Io {
+                operation: "any",
+                offset: 0,
+                len: 0,
+                reason: "the power is cut".to_owned(),
+            }),
+        };
+        is_on()?;
+        let done = work();
+        is_on()?;
+        done
     }
 }
 
@@ -66,21 +87,21 @@ impl Disk for SlowDisk {
             return Err(DiskError::WouldBlock);
         }
         self.dawdle();
-        self.disk.read(offset, buf, how)
+        self.powered(|| self.disk.read(offset, buf, how))
     }
 
     fn write(&self, offset: u64, bufs: &[&[u8]]) -> Result<(), DiskError> {
         self.dawdle();
-        self.disk.write(offset, bufs)
+        self.powered(|| self.disk.write(offset, bufs))
     }
 
     fn flush(&self) -> Result<(), DiskError> {
         self.dawdle();
-        self.disk.flush()
+        self.powered(|| self.disk.flush())
     }
 
     fn prepare(&self, offset: u64, len: u64) -> Result<(), DiskError> {
-        self.disk.prepare(offset, len)
+        self.powered(|| self.disk.prepare(offset, len))
     }
 
     fn vanished(&self) -> Option<String> {
@@ -94,6 +115,8 @@ pub struct Set {
     pub volume: Volume,
     stop: Arc<AtomicBool>,
     keeper: Option<JoinHandle<()>>,
+    /// What looking after the disks failed with last.
+    pub failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Disks {
@@ -103,6 +126,7 @@ impl Disks {
         Disks {
             sims: (0..count).map(disk).collect(),
             delays: Default::default(),
+            power: Arc::new(AtomicBool::new(true)),
             engines: Mutex::default(),
         }
     }
@@ -133,19 +157,41 @@ impl Disks {
             shard_bytes_max: SHARD as u32,
             ..options
         };
-        let volume = Volume::open(disks.collect(), options)?;
+        let disks: Vec<SetDisk> = disks.collect();
+        let engines: Vec<Engine> = disks.iter().map(|disk| disk.engine.clone()).collect();
+        let volume = match Volume::open(disks, options) {
+            Ok(volume) => volume,
+            Err(error) => {
+                for engine in engines {
+                    let _ = engine.close();
+                }
+                return Err(error);
+            }
+        };
         let stop = Arc::new(AtomicBool::new(false));
         let (kept, stopped) = (volume.clone(), stop.clone());
+        let failure = Arc::new(Mutex::new(None));
+        let failing = failure.clone();
         let keeper = std::thread::spawn(move || {
             while !stopped.load(Ordering::SeqCst) {
                 std::thread::sleep(Duration::from_millis(5));
-                while matches!(kept.keep(), Ok(true)) {}
+                loop {
+                    match kept.keep() {
+                        Ok(true) => {}
+                        Ok(false) => break,
+                        Err(error) => {
+                            *failing.lock().unwrap() = Some(error.to_string());
+                            break;
+                        }
+                    }
+                }
             }
         });
         Ok(Set {
             volume,
             stop,
             keeper: Some(keeper),
+            failure,
         })
     }
 
@@ -154,6 +200,7 @@ impl Disks {
         engine(Arc::new(SlowDisk {
             disk: self.sims[number].clone(),
             millis: self.delays[number].clone(),
+            power: self.power.clone(),
         }))
     }
 

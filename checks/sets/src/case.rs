@@ -9,14 +9,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use simdisk::{Fault, Rng, SimDisk};
-use volume::{
-    BlobRef, Deletion, MetaBatch, Scheme, VolumeError, VolumeOptions, block_on,
-};
+use simdisk::{Fault, Rng};
+use volume::{BlobRef, Deletion, MetaBatch, Scheme, VolumeError, VolumeOptions, block_on};
 
 use crate::audit::{self, Id};
 use crate::bench::{CAPACITY, Disks, SHARD, Set, bytes, formatted, kill, meta_key};
@@ -121,7 +118,9 @@ impl Case {
     }
 
     fn set(&self) -> Result<&Set, String> {
-        self.set.as_ref().ok_or_else(|| "the set is closed".to_owned())
+        self.set
+            .as_ref()
+            .ok_or_else(|| "the set is closed".to_owned())
     }
 
     fn pick(&mut self, of: &[usize]) -> Option<usize> {
@@ -224,9 +223,12 @@ impl Case {
     fn look(&mut self, key: &str) -> Result<Option<Value>, String> {
         let set = self.set()?;
         let found = find(set, key).map_err(|error| format!("{key} cannot be read: {error}"))?;
-        let value = found.as_ref().map(|(value, _)| *value);
-        if !self.model.permits(key, value) {
-            return Err(format!("{key} is {value:?}, and the model has {:?}", self.model));
+        let found_value = found.as_ref().map(|(value, _)| *value);
+        if !self.model.permits(key, found_value) {
+            return Err(format!(
+                "{key} is {found_value:?}, and the model has {:?}",
+                self.model
+            ));
         }
         if let Some((value, blob)) = found {
             let body = match &blob {
@@ -239,7 +241,7 @@ impl Case {
             }
         }
         self.counts.add("values compared");
-        Ok(value)
+        Ok(found_value)
     }
 
     /// All keys are as they may be, and stay so.
@@ -341,8 +343,7 @@ impl Case {
     fn restart(&mut self, power_cut: bool) -> Result<(), String> {
         let mut absent: BTreeSet<usize> = self.dead.iter().copied().collect();
         for number in self.sound() {
-            if absent.difference(&self.impaired).count() < self.may_lose()
-                && self.rng.below(3) == 0
+            if absent.difference(&self.impaired).count() < self.may_lose() && self.rng.below(3) == 0
             {
                 absent.insert(number);
             }
@@ -370,17 +371,12 @@ impl Case {
     /// The power fails while something is written.
     fn cut(&mut self) -> Result<(), String> {
         let micros = self.rng.below(20_000);
-        let sims: Vec<Arc<SimDisk>> = self.disks.sims.clone();
-        let is_cut = Arc::new(AtomicBool::new(false));
-        let (cutting, seed) = (is_cut.clone(), self.rng.bits());
+        let (power, seed) = (self.disks.power.clone(), self.rng.bits());
         let cutter = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_micros(micros));
-            for sim in &sims {
-                sim.cut_after(0);
-            }
-            cutting.store(true, Ordering::SeqCst);
+            power.store(false, Ordering::SeqCst);
         });
-        while !is_cut.load(Ordering::SeqCst) {
+        while self.disks.power.load(Ordering::SeqCst) {
             let key = format!("k{}", self.rng.below(KEYS));
             match self.rng.below(4) {
                 0 => self.delete(&key),
@@ -393,6 +389,7 @@ impl Case {
         if let Some(set) = self.set.take() {
             kill(set, &mut self.disks, seed);
         }
+        self.disks.power.store(true, Ordering::SeqCst);
         self.say("power cut");
         Ok(())
     }
@@ -402,7 +399,7 @@ impl Case {
         for number in self.impaired.clone() {
             self.bring_back(number);
         }
-        let mut absent = absent;
+        let (mut absent, mut forced) = (absent, false);
         let until = Instant::now() + REST_MAX;
         loop {
             let named: Vec<usize> = self
@@ -413,16 +410,26 @@ impl Case {
                 .filter(|number| !absent.contains(number))
                 .collect();
             self.say(format!("opens {named:?} of {:?}", self.members));
-            let usable: Vec<usize> = named.iter().copied().filter(|n| self.can_open(*n)).collect();
+            let usable: Vec<usize> = named
+                .iter()
+                .copied()
+                .filter(|n| self.can_open(*n))
+                .collect();
             for number in named.iter().filter(|number| !usable.contains(number)) {
                 // Its own description is damaged: it is like one that is gone.
                 if !self.impaired.contains(number) {
-                    return Err(format!("disk {number} cannot be opened, and nothing befell it"));
+                    return Err(format!(
+                        "disk {number} cannot be opened, and nothing befell it"
+                    ));
                 }
                 self.dead.insert(*number);
                 absent.insert(*number);
             }
-            match self.disks.open_with(&usable, VolumeOptions::default()) {
+            let options = VolumeOptions {
+                start_degraded: forced,
+                ..VolumeOptions::default()
+            };
+            match self.disks.open_with(&usable, options) {
                 Ok(set) => {
                     for number in &absent {
                         if self.members.contains(number) {
@@ -446,14 +453,14 @@ impl Case {
                 }
                 // Half of the disks cannot know what the other half did: they all come back.
                 Err(VolumeError::Set { why })
-                    if why.contains("--start-degraded") && 2 * absent.len() >= self.members.len() =>
+                    if why.contains("--start-degraded")
+                        && 2 * absent.len() >= self.members.len() =>
                 {
                     self.counts.add("refused starts");
                     self.say(format!("refused: {why}"));
                     let back: Vec<usize> = absent.difference(&self.dead).copied().collect();
-                    if back.is_empty() {
-                        return Err(format!("the set cannot be started: {why}"));
-                    }
+                    // Those that are lost for good: nobody else has gone on without these.
+                    forced = back.is_empty();
                     absent.retain(|number| !back.contains(number));
                 }
                 Err(error) => return Err(format!("the set does not open: {error}")),
@@ -496,7 +503,10 @@ impl Case {
 
     fn slot_of(&self, number: usize) -> Result<Option<usize>, String> {
         let stats = self.set()?.volume.stats();
-        let here = stats.disks.iter().map(|disk| (disk.identity.disk, disk.slot));
+        let here = stats
+            .disks
+            .iter()
+            .map(|disk| (disk.identity.disk, disk.slot));
         let absent = stats.absent.iter();
         let absent = absent.map(|member| (member.disk, usize::from(member.slot)));
         let found = here.chain(absent).find(|(disk, _)| *disk == id(number));
@@ -522,6 +532,9 @@ impl Case {
         let is_live = set.volume.stats().disks.iter().any(|disk| {
             disk.slot == slot && disk.failure.is_none() && disk.state == volume::MemberState::Live
         });
+        if self.leaving.contains(&number) && is_live {
+            return Ok(());
+        }
         if !self.dead.contains(&number) {
             if is_live {
                 // What was to befall it did not, or did no harm.
@@ -546,11 +559,11 @@ impl Case {
         self.say(format!("disk {new} for disk {number}: {replaced:?}"));
         if replaced.is_ok() {
             self.counts.add("disks replaced");
+            self.coming.insert(new);
             if is_live {
                 self.leaving.insert(number);
             }
         }
-        self.coming.insert(new);
         self.take_members()
     }
 
@@ -591,7 +604,10 @@ impl Case {
 
     fn shrink(&mut self) -> Result<(), String> {
         let is_quiet = self.impaired.is_empty() && self.losses == 0;
-        if !is_quiet || self.members.len() < 3 || !self.coming.is_empty() || !self.leaving.is_empty()
+        if !is_quiet
+            || self.members.len() < 3
+            || !self.coming.is_empty()
+            || !self.leaving.is_empty()
         {
             return self.operate();
         }
@@ -625,7 +641,13 @@ impl Case {
             let _ = set.volume.ask_for_scrub(disk.slot);
         }
         let until = Instant::now() + Duration::from_secs(2);
-        while set.volume.stats().disks.iter().any(|disk| disk.scrub.is_asked) && Instant::now() < until
+        while set
+            .volume
+            .stats()
+            .disks
+            .iter()
+            .any(|disk| disk.scrub.is_asked)
+            && Instant::now() < until
         {
             set.volume.scrub(Duration::ZERO);
         }
@@ -684,7 +706,8 @@ impl Case {
                 return Err(format!(
                     "it does not come to rest: coming {:?}, leaving {:?}, dead {:?}, impaired \
                      {:?}; healed {}, whole {}, tidy {}, deletions {}; metadata on {:?}, refused \
-                     {:?}, {:?}, disks {disks:?}, events {:?}",
+                     {:?}, {:?}, disks {disks:?}, events {:?}, \
+                     failure {:?}",
                     self.coming,
                     self.leaving,
                     self.dead,
@@ -696,7 +719,8 @@ impl Case {
                     volume.metadata_receipt().to_string(),
                     stats.refusal,
                     stats.ledger,
-                    volume.take_events()
+                    volume.take_events(),
+                    set.failure
                 ));
             }
             std::thread::sleep(Duration::from_millis(3));
@@ -805,7 +829,10 @@ fn find(set: &Set, key: &str) -> Result<Found, VolumeError> {
         return Ok(None);
     };
     let word = |at: usize| {
-        let word = entry.value.get(at..at + 8).and_then(|word| word.first_chunk());
+        let word = entry
+            .value
+            .get(at..at + 8)
+            .and_then(|word| word.first_chunk());
         word.map_or(0, |word| u64::from_le_bytes(*word))
     };
     let value = Value {
@@ -859,4 +886,3 @@ fn write(set: &Set, key: &str, value: Option<(Value, bool)>) -> Result<(), Volum
         Ok(committed.await?)
     })
 }
-

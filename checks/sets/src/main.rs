@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const HELP: &str = "\
 sets [--seeds N] [--seed S] [--steps N] [--threads N]
@@ -33,7 +33,9 @@ fn request() -> Result<Request, String> {
         if flag == "--help" {
             return Err(HELP.to_owned());
         }
-        let value = args.next().ok_or_else(|| format!("{flag} needs a value\n{HELP}"))?;
+        let value = args
+            .next()
+            .ok_or_else(|| format!("{flag} needs a value\n{HELP}"))?;
         let number = match value.strip_prefix("0x") {
             Some(digits) => u64::from_str_radix(digits, 16),
             None => value.parse(),
@@ -62,6 +64,9 @@ fn main() -> ExitCode {
     let next = AtomicU64::new(0);
     let failures: Mutex<Vec<(u64, String)>> = Mutex::default();
     let totals: Mutex<BTreeMap<&'static str, u64>> = Mutex::default();
+    let running: Arc<Mutex<BTreeMap<u64, Instant>>> = Arc::default();
+    let watched = running.clone();
+    std::thread::spawn(move || watch(&watched));
     std::thread::scope(|scope| {
         for _ in 0..request.threads {
             scope.spawn(|| {
@@ -71,7 +76,11 @@ fn main() -> ExitCode {
                         return;
                     }
                     let seed = request.seed.wrapping_add(number);
-                    let run = std::panic::catch_unwind(|| set_checks::case::run(seed, request.steps));
+                    if let Ok(mut running) = running.lock() {
+                        running.insert(seed, Instant::now());
+                    }
+                    let run =
+                        std::panic::catch_unwind(|| set_checks::case::run(seed, request.steps));
                     match run {
                         Ok(Ok(counts)) => {
                             if let Ok(mut totals) = totals.lock() {
@@ -82,6 +91,9 @@ fn main() -> ExitCode {
                         }
                         Ok(Err(why)) => fail(&failures, seed, why),
                         Err(_) => fail(&failures, seed, "it panicked, see above".to_owned()),
+                    }
+                    if let Ok(mut running) = running.lock() {
+                        running.remove(&seed);
                     }
                 }
             });
@@ -106,6 +118,24 @@ fn main() -> ExitCode {
         false => ExitCode::FAILURE,
     }
 }
+
+/// A history that hangs ends all of them.
+fn watch(running: &Mutex<BTreeMap<u64, Instant>>) {
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let Ok(running) = running.lock() else {
+            return;
+        };
+        let hung = running.iter().find(|(_, since)| since.elapsed() > HANG);
+        if let Some((seed, _)) = hung {
+            println!("C15 hangs for seed {seed:#x}");
+            std::process::abort();
+        }
+    }
+}
+
+/// No history takes so long.
+const HANG: Duration = Duration::from_secs(300);
 
 fn fail(failures: &Mutex<Vec<(u64, String)>>, seed: u64, why: String) {
     println!(

@@ -35,7 +35,11 @@ impl Model {
 
     /// A write may have happened, or may yet.
     pub fn suspect(&mut self, key: &str, value: Option<Value>) {
-        self.0.entry(key.to_owned()).or_default().perhaps.push(value);
+        self.0
+            .entry(key.to_owned())
+            .or_default()
+            .perhaps
+            .push(value);
     }
 
     /// Whether a key may be found so.

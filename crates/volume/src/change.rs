@@ -222,7 +222,21 @@ impl Volume {
             return refused(format!("{} is in the set already", disk.name));
         }
         let known = read_membership(&disk.engine)?;
-        if known.is_none_or(|known| known.generation > state.newest(table)) {
+        // A generation that a live disk which is here does not know of never counted.
+        let never_counted = |known: &Membership| {
+            let mut live = known.live();
+            live.any(|member| {
+                let here = table.membership.of(&member.disk);
+                here.is_some_and(|here| is_there(table, here.slot.into()))
+            })
+        };
+        let may_return = known.is_some_and(|known| {
+            let is_older = known.generation <= state.newest(table);
+            let may = is_older || never_counted(&known);
+            state.pass(known.generation);
+            may
+        });
+        if !may_return {
             return refused(format!(
                 "{} knows of members that this server does not: stop the server, and start it \
                  with all disks",

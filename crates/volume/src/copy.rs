@@ -31,6 +31,21 @@ pub(crate) fn ring_differences(truth: &Engine, other: &Engine) -> Result<Vec<Key
     Ok(keys.into_iter().chain(places).collect())
 }
 
+/// Reads all that the ring names.
+pub(crate) fn all_of_the_ring(engine: &Engine) -> Result<()> {
+    let snapshot = engine.snapshot();
+    let (from, to) = ring_range();
+    let mut walk = Walk::new(&snapshot, &from, &to);
+    while let Some(place) = walk.next()? {
+        for key in ring_keys(place.value()).unwrap_or_default() {
+            if let Some(found) = snapshot.get(&key, Read::Blocking)? {
+                snapshot.read_payload(&found, 0..found.payload_len(), Read::Blocking)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Walks over a range of two disks in the order of keys, and shows what each has under one.
 fn side_by_side(
     ours: &Snapshot,

@@ -60,6 +60,14 @@ impl Volume {
         })
     }
 
+    /// Whether a blob was deleted, and some member may not have heard of it yet: what there is of
+    /// it is not to be made up for. It is looked for again then.
+    pub(crate) fn is_gone(&self, table: &Table, blob: BlobId) -> Result<bool> {
+        let engine = table.engine(table.primary()?)?;
+        let note = engine.snapshot().get(&key_of(blob), Read::Blocking)?;
+        Ok(note.is_some())
+    }
+
     /// Deletes from the members that are here what was deleted while they were away: a few blobs
     /// of it. `false`: there is nothing of that kind.
     pub(crate) fn clear_gone(&self, walk: &mut Walk) -> Result<bool> {

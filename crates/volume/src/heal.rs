@@ -62,6 +62,8 @@ pub(crate) struct HealWalk {
     ledger: Ledger,
     /// Whether something was passed over that has to be looked at again.
     left_out: bool,
+    /// Whether some blob was come upon that was deleted without all disks having heard of it.
+    pub(crate) notes_are_due: bool,
     /// Shards that were made, moved or removed.
     changed: u64,
     /// Shards on disks that are to be emptied, for which there is no other disk.
@@ -139,6 +141,7 @@ impl HealWalk {
             cursor: None,
             ledger: Ledger::default(),
             left_out: false,
+            notes_are_due: false,
             changed: 0,
             stuck: 0,
         }
@@ -225,11 +228,18 @@ impl HealWalk {
             // Gone.
             return Ok(());
         };
-        self.stuck += plan.stuck as u64;
         if plan.is_done() {
+            self.stuck += plan.stuck as u64;
             self.ledger.stripes[0] += 1;
             return Ok(());
         }
+        if volume.is_gone(table, blob)? {
+            // A disk that was away when it was deleted has it still: nothing of it is made again.
+            self.notes_are_due = true;
+            self.left_out = true;
+            return Ok(());
+        }
+        self.stuck += plan.stuck as u64;
         if present.shards.len() < usize::from(cut.scheme.k) {
             self.ledger.lost += 1;
             return Ok(());

@@ -104,6 +104,11 @@ impl State {
         start::write(Some(before), next)
     }
 
+    /// A disk has this generation, which never counted: the next one is above it.
+    pub(crate) fn pass(&mut self, generation: u64) {
+        self.written = self.written.max(generation);
+    }
+
     /// The highest generation that any disk can have got from this server.
     pub(crate) fn newest(&self, table: &Table) -> u64 {
         self.written.max(table.membership.generation)
@@ -264,6 +269,9 @@ impl Volume {
         if let Some(refused) = self.inner.mirror.refused().into_iter().next() {
             return self.mend(&mut state, refused);
         }
+        if self.settle_replicas(&mut state)? {
+            return Ok(true);
+        }
         if self.drop_unfit(&mut state)? || self.repair()? || self.look_into_damage(&mut state)? {
             return Ok(true);
         }
@@ -308,6 +316,26 @@ impl Volume {
             return self.mend(state, refused);
         }
         self.fill(state)
+    }
+
+    /// Makes the replicas the same again, if a batch was given up that some of them have.
+    fn settle_replicas(&self, state: &mut State) -> Result<bool> {
+        let table = self.table();
+        if !self.inner.mirror.differ() || table.refusal().is_some() {
+            return Ok(false);
+        }
+        let settled = self.while_quiet(Vec::new(), vec![u8::MAX; 2], || {
+            let settled = start::settle_replicas(&table, &table.replicas())?;
+            if settled.len() < table.replicas().len() {
+                self.keep_metadata_on(state, &settled)?;
+            }
+            self.inner.mirror.are_the_same();
+            Ok(())
+        })?;
+        if !settled {
+            std::thread::sleep(GATE_MAX);
+        }
+        Ok(true)
     }
 
     /// Takes no further steps: the set is being closed. What still needs one fails.
@@ -374,6 +402,10 @@ impl Volume {
                 return Err(error);
             }
         };
+        if std::mem::take(&mut walk.notes_are_due) {
+            // Written when the disk was away, and the notes were looked through before.
+            state.gone = gone::Walk::default();
+        }
         keeping.count_healed(step.rebuilt);
         keeping.count_moved(step.moved);
         let Some(walked) = step.done else {
@@ -417,7 +449,7 @@ impl Volume {
             .live()
             .filter(|slot| !has_failed(&table, *slot))
             .count();
-        if left < table.membership.quorum() {
+        if left < table.membership.deciders() {
             self.inner
                 .mirror
                 .set_replicas(table.replicas(), table.refusal());
@@ -433,7 +465,7 @@ impl Volume {
         let is_left = |other: &usize| *other != slot && !has_failed(&table, *other);
         let live: Vec<usize> = table.live().filter(is_left).collect();
         let replicas: Vec<usize> = table.replicas().into_iter().filter(is_left).collect();
-        if replicas.is_empty() || live.len() < table.membership.quorum() {
+        if replicas.is_empty() || live.len() < table.membership.deciders() {
             // Nothing may be noted by so few, and nothing is acknowledged any more.
             let missing = table.missing();
             let why = format!("too few disks take writes; missing: {missing}");
@@ -592,15 +624,26 @@ impl Volume {
                 })
             }
         };
-        let (truth, other) = (table.engine(table.primary()?)?, table.engine(fill.slot)?);
         let end = RANGES[fill.range].1;
-        let to = range_end(truth, &fill.cursor, end)?;
         let mirror = &self.inner.mirror;
-        let mut differed = 0;
-        let copied = self.while_quiet(fill.cursor.clone(), to.clone(), || {
-            differed = copy_range(truth, other, &fill.cursor, &to)?;
-            Ok(())
-        });
+        let (slot, cursor) = (fill.slot, fill.cursor.clone());
+        let mut copied = Ok(false);
+        let (mut differed, mut to) = (0, Vec::new());
+        // What one replica cannot read another one can.
+        for truth in table.replicas() {
+            let truth = table.engine(truth)?;
+            copied = range_end(truth, &cursor, end).and_then(|range| {
+                to = range;
+                self.while_quiet(cursor.clone(), to.clone(), || {
+                    differed = copy_range(truth, table.engine(slot)?, &cursor, &to)?;
+                    Ok(())
+                })
+            });
+            match &copied {
+                Err(VolumeError::Corrupt { .. } | VolumeError::Unreadable { .. }) => {}
+                _ => break,
+            }
+        }
         match copied {
             Ok(true) => {}
             Ok(false) => {
@@ -722,7 +765,8 @@ impl Volume {
             all && member.state == MemberState::Live
                 && table.disk(usize::from(member.slot)).is_some()
         });
-        all_live && table.replicas().len() >= table.replicas_wanted()
+        let is_mirrored = table.replicas().len() >= table.replicas_wanted();
+        all_live && is_mirrored && !self.inner.mirror.differ()
     }
 
     /// Whether every shard is where it is to be, as far as there are disks.

@@ -16,12 +16,14 @@
 //! - when members come or go, the next generation is live on a quorum of the members before it,
 //!   too;
 //! - a set is used only if no later generation than the newest one seen can exist: if all of
-//!   that one's live members are here, or if fewer than a quorum are not here.
+//!   that one's live members are here, or if fewer are not here than it takes to make one.
 //!
 //! A quorum is all members but m, because with m of them gone writes go on, and at least two,
 //! because a write has to survive one further loss. With an even number of disks and half of
 //! them parity, the two halves of a set are both a quorum: whichever is started alone cannot
-//! know what the other one did meanwhile, and is refused.
+//! know what the other one did meanwhile, and is refused. One disk of two takes no writes, but it
+//! may say that the other one is gone, and have it replaced; so that the other one, started alone,
+//! cannot know either.
 
 use crate::blob::Take;
 use crate::codec::PARITY_MAX;
@@ -208,6 +210,15 @@ impl Membership {
         }
     }
 
+    /// How many members it takes to say who is live, and who belongs to the set: as many as writes
+    /// need. Of two, one can: else it could never be told that the other one is gone for good.
+    pub(crate) fn deciders(&self) -> usize {
+        match self.active().count() {
+            2 => 1,
+            _ => self.quorum(),
+        }
+    }
+
     /// Whether a set may become `next` while the members in `live` are there and stay it. Else:
     /// why not.
     pub(crate) fn check_next(
@@ -233,11 +244,11 @@ impl Membership {
         if disks < 2 && self.active().count() > 1 {
             return Err("a set of several disks keeps two at least".to_owned());
         }
-        if both < self.quorum() || of_next < next.quorum() {
+        if both < self.deciders() || of_next < next.deciders() {
             return Err(format!(
                 "only {both} of {} disks are live, and such a change needs {}",
                 self.active().count(),
-                self.quorum().max(next.quorum())
+                self.deciders().max(next.deciders())
             ));
         }
         Ok(())
@@ -248,7 +259,7 @@ impl Membership {
     pub(crate) fn check_newest(&self, present: &[usize]) -> std::result::Result<(), Vec<Member>> {
         let is_here = |member: &&Member| present.contains(&usize::from(member.slot));
         let absent: Vec<Member> = self.active().filter(|m| !is_here(m)).cloned().collect();
-        if self.live().all(|member| is_here(&member)) || absent.len() < self.quorum() {
+        if self.live().all(|member| is_here(&member)) || absent.len() < self.deciders() {
             return Ok(());
         }
         Err(absent)
@@ -410,7 +421,7 @@ mod tests {
             for here in 1_u32..1 << disks {
                 let present: Vec<usize> = (0..disks).filter(|d| here >> d & 1 == 1).collect();
                 let others = disks - present.len();
-                let may_know_better = others > 0 && others >= whole.quorum();
+                let may_know_better = others > 0 && others >= whole.deciders();
                 assert_eq!(
                     whole.check_newest(&present).is_err(),
                     may_know_better,

@@ -118,6 +118,8 @@ struct State {
     filling: Option<usize>,
     /// Whether the disk that is being filled took what no replica did: it is filled anew then.
     is_spoilt: bool,
+    /// Whether a batch was given up that some replicas have and others do not.
+    differ: bool,
     /// Bytes of the batches below.
     bytes: usize,
     /// Why no batch is taken.
@@ -169,6 +171,7 @@ impl Mirror {
                 replicas,
                 filling: None,
                 is_spoilt: false,
+                differ: false,
                 bytes: 0,
                 refusal: None,
                 under_way: BTreeMap::new(),
@@ -306,6 +309,7 @@ impl Mirror {
             let state = lock(&self.state);
             (state.replicas.clone(), state.filling, state.refusal.clone())
         };
+        let gives_up;
         let outcome = {
             let mut parts = lock(&commit.parts);
             // Whoever was given up meanwhile counts no longer; whoever is being filled counts
@@ -327,6 +331,7 @@ impl Mirror {
                 .parts
                 .iter()
                 .all(|part| filling != Some(part.slot) || matches!(part.result, Some(Ok(()))));
+            gives_up = !has_all && !has_none;
             match refusal {
                 Some(reason) if !has_all => Err(Error::Failed { reason }),
                 _ if has_all && filling_has => Ok(()),
@@ -351,6 +356,7 @@ impl Mirror {
                 state.bytes -= commit.bytes;
             }
             state.is_spoilt |= outcome.is_err() && has_filling;
+            state.differ |= gives_up;
         }
         let completer = lock(&commit.parts).completer.take();
         if let Some(completer) = completer {
@@ -451,6 +457,16 @@ impl Mirror {
     /// Whether the disk that is being filled has to be filled anew.
     pub(crate) fn is_spoilt(&self) -> bool {
         lock(&self.state).is_spoilt
+    }
+
+    /// Whether replicas may differ for good.
+    pub(crate) fn differ(&self) -> bool {
+        lock(&self.state).differ
+    }
+
+    /// They were made the same.
+    pub(crate) fn are_the_same(&self) {
+        lock(&self.state).differ = false;
     }
 
     /// The number of the next batch.

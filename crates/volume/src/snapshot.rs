@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shardstore::limits::SCAN_WORK;
-use shardstore::{Engine, Found, Key, Read, Snapshot, Step};
+use shardstore::{Engine, Found, Key, Read, ScanPage, Snapshot, Step};
 
 use crate::blob::{SHARD_PREFIX, shard_key_bytes};
 use crate::limits::{META_PAGE_BYTES, META_PAGE_ENTRIES, SCAN_SHARDS};
@@ -183,10 +183,12 @@ impl VolumeSnapshot {
         for slot in self.view.table.here() {
             let mut from = shard_key_bytes(from, 0, 0).to_vec();
             let found = loop {
-                let scan = self.volume.read_disk(slot, move |snapshot, how| {
+                let page = self.scan_disk(slot, move |snapshot, how| {
                     snapshot.scan_step(&from, &[SHARD_PREFIX + 1], 1, &mut { SCAN_WORK }, how)
-                })?;
-                let page = scan.await?;
+                });
+                let Some(page) = page.await? else {
+                    break None;
+                };
                 match (page.entries.first(), page.next) {
                     (Some(found), _) => break Some(frame_of(found)?),
                     (None, Some(next)) => from = next,
@@ -206,6 +208,35 @@ impl VolumeSnapshot {
         Ok(first)
     }
 
+    /// A page of one disk's shards. `None`: the disk cannot say, and others may.
+    async fn scan_disk(
+        &self,
+        slot: usize,
+        f: impl FnMut(&Snapshot, Read) -> shardstore::Result<ScanPage> + Send + 'static,
+    ) -> Result<Option<ScanPage>> {
+        let asked = match self.volume.read_disk(slot, f) {
+            Ok(asked) => asked,
+            // It has left the set since.
+            Err(VolumeError::NotHere { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let error = match asked.await {
+            Ok(page) => return Ok(Some(page)),
+            Err(error) => error,
+        };
+        if let Some(disk) = self.view.table.disk(slot) {
+            disk.engine.store().note_damage(&error);
+        }
+        match error {
+            shardstore::Error::Corrupt { .. } | shardstore::Error::Disk(_)
+                if !self.view.table.is_single() =>
+            {
+                Ok(None)
+            }
+            error => Err(error.into()),
+        }
+    }
+
     /// How many stripes reach from 0 to the last one on the disks, and shards per stripe.
     pub(crate) async fn extent_of(&self, blob: BlobId) -> Result<Option<(u32, u8)>> {
         let end = match blob.successor() {
@@ -217,10 +248,12 @@ impl VolumeSnapshot {
             let mut from = shard_key_bytes(blob, 0, 0).to_vec();
             loop {
                 let to = end.clone();
-                let scan = self.volume.read_disk(slot, move |snapshot, how| {
+                let page = self.scan_disk(slot, move |snapshot, how| {
                     snapshot.scan_step(&from, &to, SCAN_SHARDS, &mut { SCAN_WORK }, how)
-                })?;
-                let page = scan.await?;
+                });
+                let Some(page) = page.await? else {
+                    break;
+                };
                 for found in &page.entries {
                     let frame = frame_of(found)?;
                     stripes = frame.stripe.saturating_add(1).max(stripes);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use shardstore::{Batch, Engine, Key, Read};
 
 use crate::blob::SHARD_PREFIX;
-use crate::copy::{copy_keys, ring_differences};
+use crate::copy::{all_of_the_ring, copy_keys, ring_differences};
 use crate::limits::DISKS_MAX;
 use crate::membership::{Member, MemberState, Membership};
 use crate::meta::META_PREFIX;
@@ -353,7 +353,11 @@ fn several(found: Vec<Found>, options: &VolumeOptions) -> Result<Started> {
         };
         let slot = usize::from(member.slot);
         if slices.is_none() && found.membership.as_ref() == Some(&newest) {
-            slices = SliceMap::read(&found.disk.engine)?;
+            slices = match SliceMap::read(&found.disk.engine) {
+                // Another disk has it, too.
+                Err(VolumeError::Corrupt { .. } | VolumeError::Unreadable { .. }) => None,
+                read => read?,
+            };
         }
         if member.state == MemberState::Live {
             current.insert(slot);
@@ -399,8 +403,15 @@ fn several(found: Vec<Found>, options: &VolumeOptions) -> Result<Started> {
         // they wrote has other names.
         epoch += FORCED_EPOCHS + mask;
     }
-    if here.len() >= newest.quorum() {
-        settle_replicas(&table, &replicas)?;
+    if here.len() >= newest.deciders() {
+        let settled = settle_replicas(&table, &replicas)?;
+        for slot in replicas.iter().filter(|slot| !settled.contains(slot)) {
+            let name = table.disk(*slot).map_or("a disk", |disk| &disk.name);
+            warnings.push(format!(
+                "{name}: metadata is damaged there, and copied again"
+            ));
+        }
+        table.slices = Arc::new(table.slices.with_disks(&settled));
         table.membership = newest.with_live(&here);
         table.membership.generation = highest + 1;
         if is_forced {
@@ -464,7 +475,7 @@ fn force(
              {} are missing; or, if they are lost for good, start once with --start-degraded, \
              and what they alone took is gone",
             names.join(", "),
-            newest.quorum(),
+            newest.deciders(),
             newest.active().count()
         ));
     }
@@ -476,18 +487,46 @@ fn force(
     Ok(true)
 }
 
-/// Makes all replicas the same again: they differ in what was under way when the set stopped.
-fn settle_replicas(table: &Table, replicas: &[usize]) -> Result<()> {
-    let Some((first, others)) = replicas.split_first() else {
-        return Ok(());
-    };
-    let truth = table.engine(*first)?;
-    for other in others {
-        let other = table.engine(*other)?;
-        let keys = ring_differences(truth, other)?;
-        copy_keys(truth, other, &keys)?;
+/// Makes all replicas the same again: they differ in what was under way when the set stopped. Says
+/// which are; one that cannot be read is none any more.
+pub(crate) fn settle_replicas(table: &Table, replicas: &[usize]) -> Result<Vec<usize>> {
+    let mut left = replicas.to_vec();
+    while let Some((first, others)) = left.split_first() {
+        let truth = table.engine(*first)?;
+        let mut settled = vec![*first];
+        let mut failure = None;
+        for other in others {
+            let settling = table.engine(*other).and_then(|other| {
+                let keys = ring_differences(truth, other)?;
+                copy_keys(truth, other, &keys)
+            });
+            match settling {
+                Ok(_) => settled.push(*other),
+                Err(error @ (VolumeError::Corrupt { .. } | VolumeError::Unreadable { .. })) => {
+                    failure = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match failure {
+            None => return Ok(settled),
+            // Of two one cannot be read; if all that it was compared with are like that, it is the
+            // first.
+            Some(_) if settled.len() > 1 => return Ok(settled),
+            Some(_) if others.len() > 1 => left = others.to_vec(),
+            Some(error) => match is_readable(truth) {
+                true => return Ok(settled),
+                false if others.is_empty() => return Err(error),
+                false => left = others.to_vec(),
+            },
+        }
     }
-    Ok(())
+    Ok(left)
+}
+
+/// Whether all that the ring names can be read.
+fn is_readable(engine: &Engine) -> bool {
+    all_of_the_ring(engine).is_ok()
 }
 
 /// What says who the members are, and where metadata is.
