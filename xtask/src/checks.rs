@@ -128,6 +128,15 @@ fn schedules_program() -> Outcome<PathBuf> {
     build_executable(&mut build, "schedules")
 }
 
+/// `sets`.
+pub fn sets(args: &[String]) -> Outcome<ExitCode> {
+    let mut build = cargo("build")?;
+    build.args(["--profile", "checks", "--package", "set-checks"]);
+    build.args(["--bin", "sets"]);
+    let program = build_executable(&mut build, "sets")?;
+    run_through(Command::new(program).args(passed_on(args)))
+}
+
 /// `torture`; needs dist/cullet only for the file disk.
 pub fn torture(args: &[String]) -> Outcome<ExitCode> {
     let on_files = args.windows(2).any(|pair| pair == ["--disk", "file"])

@@ -64,6 +64,7 @@ Runs everything, in sections, and ends with one summary:
   clients     boto3, aws, rclone, s3cmd and restic against dist/cullet (Python, in .venv)
   prove       a short run of `cargo xtask prove`
   mutants     `cargo xtask mutants`, one seed of each and briefly
+  sets        50 seeds of `cargo xtask sets`
   torture     short runs of `cargo xtask torture`: on a disk that lies, to see that it is
               noticed, on the volatile disk, and on the file disk
 
@@ -89,6 +90,20 @@ replays it. `mutants` runs the same checks against deliberately broken builds of
 each must be found. docs/validation.md explains both.
 
 All arguments go to the checks' own program; `cargo xtask prove --help-all` shows its help.
+";
+
+const SETS: &str = "\
+cargo xtask sets [--seeds N] [--seed S] [--steps N] [--threads N]
+
+Random histories of whole sets of disks: objects are written, deleted and read while disks fail in
+every way, rot, vanish, come back, are replaced, added and drained, and the power fails. Whatever
+befalls as many disks at a time as there is parity, nothing that was acknowledged may be lost,
+nothing that was deleted may be back, and in the end every shard must be on a disk of its own.
+
+  --seeds N     how many histories (default 50)
+  --seed S      the first one's seed (default: drawn)
+  --steps N     how long each is (default 40)
+  --threads N   how many run at a time (default 16)
 ";
 
 const TORTURE: &str = "\
@@ -189,6 +204,7 @@ fn help_for(command: &str) -> Option<&'static str> {
         "build" => BUILD,
         "test" => TEST,
         "prove" | "mutants" | "replay" => PROVE,
+        "sets" => SETS,
         "torture" => TORTURE,
         "figures" => FIGURES,
         "compare" => COMPARE,
@@ -203,6 +219,7 @@ fn dispatch(command: &str, rest: &[String]) -> Outcome<ExitCode> {
         "build" => dist::build().map(|_| ExitCode::SUCCESS),
         "test" => test::run(rest),
         "prove" | "mutants" | "replay" => checks::engine(command, rest),
+        "sets" => checks::sets(rest),
         "torture" => checks::torture(rest),
         "figures" | "compare" => checks::measure(command, rest),
         _ => licences::run(rest),

@@ -655,8 +655,7 @@ impl Case {
     }
 
     fn narrow_budget(&mut self) -> Result<(), String> {
-        let m = usize::from(self.set()?.volume.scheme().m);
-        self.budget = self.budget.min(m);
+        self.budget = self.budget.min(self.what_may_be_lost()?);
         Ok(())
     }
 
@@ -734,13 +733,30 @@ impl Case {
         self.counts.add("at rest");
         self.impaired.clear();
         self.losses = 0;
-        self.budget = usize::from(self.set()?.volume.scheme().m);
+        self.budget = self.what_may_be_lost()?;
         let key = format!("k{}", self.rng.below(KEYS));
         if !self.put(&key) {
             return Err("nothing is wrong, and a write is refused".to_owned());
         }
         self.check_all()?;
         self.audit()
+    }
+
+    /// As many disks as have parity, of what is written today and of what was written when the set
+    /// was another one.
+    fn what_may_be_lost(&self) -> Result<usize, String> {
+        let set = self.set()?;
+        let mut least = set.volume.scheme().m;
+        for key in self.model.keys() {
+            let found = find(set, &key).map_err(|error| format!("{key}: {error}"))?;
+            if let Some(blob) = found
+                .and_then(|(_, blob)| blob)
+                .filter(|blob| blob.scheme.k > 1)
+            {
+                least = least.min(blob.scheme.m);
+            }
+        }
+        Ok(usize::from(least))
     }
 
     /// Deletes what crashes left of blobs that nothing came to refer to, as the room above does.

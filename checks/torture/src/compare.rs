@@ -143,6 +143,7 @@ fn start(args: &Args, disk: &Path, change: impl FnOnce(&mut Launch)) -> Result<(
         program: args.server.clone(),
         arguments: vec!["server".to_owned()],
         disk: disk.to_owned(),
+        more_disks: Vec::new(),
         memory: "256MiB".to_owned(),
         capacity: None,
         credentials: credentials(),

@@ -127,6 +127,7 @@ fn launch(args: &Args, disk: PathBuf, directory: &Path) -> Launch {
         program: args.server.clone(),
         arguments: vec!["server".to_owned()],
         disk,
+        more_disks: Vec::new(),
         memory: args.memory.clone(),
         capacity: None,
         credentials: credentials(),

@@ -6,6 +6,7 @@
 mod compare;
 mod figures;
 mod findings;
+mod harm;
 mod history;
 mod http;
 mod latency;

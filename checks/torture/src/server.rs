@@ -19,6 +19,8 @@ pub struct Launch {
     /// Before the server's own arguments.
     pub arguments: Vec<String>,
     pub disk: PathBuf,
+    /// The others of a set.
+    pub more_disks: Vec<PathBuf>,
     pub memory: String,
     pub capacity: Option<String>,
     pub credentials: Credentials,
@@ -53,7 +55,7 @@ impl Launch {
         if let Some(capacity) = &self.capacity {
             command.args(["--disk-capacity", capacity]);
         }
-        command.arg(&self.disk);
+        command.arg(&self.disk).args(&self.more_disks);
         command.env("CULLET_ACCESS_KEY_ID", &self.credentials.access_key);
         command.env("CULLET_SECRET_ACCESS_KEY", &self.credentials.secret_key);
         command

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::findings::{self, Finding, Findings, Kind};
+use crate::harm::Disks;
 use crate::history::History;
 use crate::random::Random;
 use crate::s3::{Client, Failure};
@@ -36,6 +37,10 @@ pub struct Args {
     /// How long, in seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// Disks of the set: with several, directories are removed, taken away, cut short and
+    /// overwritten meanwhile, as many at a time as there is parity, and replaced.
+    #[arg(long, default_value_t = 1)]
+    disks: usize,
     /// What the server keeps its data on.
     #[arg(long, value_enum, default_value = "volatile")]
     disk: DiskKind,
@@ -129,14 +134,16 @@ struct Rounds {
 pub fn run(args: &Args) -> Result<()> {
     let seed = args.seed.unwrap_or_else(drawn_seed);
     let directory = scratch(args.dir.as_deref(), "torture")?;
-    let launch = launch(args, seed, directory.clone())?;
+    let mut launch = launch(args, seed, directory.clone())?;
+    let mut disks = Disks::new(&directory, args.disks, seed);
     let kind = if args.disk == DiskKind::File {
         "file"
     } else {
         "volatile"
     };
     println!(
-        "torture: disk {kind}{}, seed {seed}, {} s, {} clients, {} keys, capacity {}",
+        "torture: {} × disk {kind}{}, seed {seed}, {} s, {} clients, {} keys, capacity {}",
+        args.disks,
         if args.lying {
             " that lies about flushes"
         } else {
@@ -149,12 +156,13 @@ pub fn run(args: &Args) -> Result<()> {
     );
     let shared = Shared::new();
     let mut rounds = Rounds::default();
-    let outcome = play(args, seed, &launch, &shared, &mut rounds);
+    let outcome = play(args, seed, (&mut launch, &mut disks), &shared, &mut rounds);
     if let Err(error) = outcome {
         let text = format!("{error:#}");
         shared.finding(findings::of_failed_start(&text), text);
     }
     print_counts(&shared, &rounds);
+    print_harm(&disks);
     let findings = shared.findings.into_list();
     for finding in findings.iter().take(20) {
         println!("  {}", finding.text);
@@ -174,9 +182,9 @@ pub fn run(args: &Args) -> Result<()> {
     } else if !findings.is_empty() {
         println!("kept for a look: {}", directory.display());
         println!(
-            "again: cargo xtask torture --disk {kind} --seconds {} --seed {seed} --clients {} \
-             --capacity {} --memory {}",
-            args.seconds, args.clients, args.capacity, args.memory
+            "again: cargo xtask torture --disks {} --disk {kind} --seconds {} --seed {seed} \
+             --clients {} --capacity {} --memory {}",
+            args.disks, args.seconds, args.clients, args.capacity, args.memory
         );
         bail!("{} findings", findings.len());
     } else {
@@ -235,6 +243,7 @@ fn launch(args: &Args, seed: u64, directory: PathBuf) -> Result<Launch> {
         program,
         arguments,
         disk: directory.join("disk"),
+        more_disks: Vec::new(),
         memory: args.memory.clone(),
         capacity: Some(args.capacity.clone()),
         credentials: credentials(),
@@ -247,7 +256,7 @@ fn launch(args: &Args, seed: u64, directory: PathBuf) -> Result<Launch> {
 fn play(
     args: &Args,
     seed: u64,
-    launch: &Launch,
+    (launch, disks): (&mut Launch, &mut Disks),
     shared: &Shared,
     rounds: &mut Rounds,
 ) -> Result<()> {
@@ -255,25 +264,50 @@ fn play(
     let mut random = Random::of(seed, u64::MAX);
     let mut next_report = Instant::now() + Duration::from_secs(10);
     for round in 0.. {
+        if round > 0 && args.disks > 1 {
+            disks.return_some()?;
+            if random.one_in(3) {
+                disks.harm(false)?;
+            }
+        }
+        name(launch, disks);
         if round > 0 && random.one_in(4) {
             let server = launch.start()?;
             std::thread::sleep(Duration::from_micros(random.below(300_000)));
             server.kill()?;
             rounds.kills_while_starting += 1;
         }
-        let (mut server, address) = start(launch, rounds)?;
+        let (mut server, address) = start(launch, disks, rounds)?;
         if round == 0 {
             create_bucket(&address)?;
         }
         verify(args, seed, &address, shared);
+        if args.disks > 1 && !shared.has_findings() {
+            disks.mend(&address)?;
+        }
         let ended = Instant::now() > deadline || shared.has_findings();
         if ended {
-            return finish(args, seed, server, launch, shared, rounds);
+            return finish(
+                args,
+                seed,
+                (server, &address),
+                (launch, disks),
+                shared,
+                rounds,
+            );
         }
         // Mostly short, to be killed often; sometimes long enough for the log to wrap.
         let longest = if random.one_in(4) { 6_000 } else { 1_200 };
         let load = Duration::from_millis(50 + random.below(longest));
-        load_until_kill(args, seed, round, &address, &mut server, load, shared);
+        let harm = (args.disks > 1 && random.one_in(3)).then_some(&mut *disks);
+        load_until_kill(
+            args,
+            (seed, round),
+            &address,
+            &mut server,
+            (load, harm),
+            shared,
+        );
         server.kill()?;
         rounds.kills += 1;
         shared.down.store(false, Ordering::SeqCst);
@@ -293,21 +327,43 @@ fn play(
 fn finish(
     args: &Args,
     seed: u64,
-    server: Server,
-    launch: &Launch,
+    (server, address): (Server, &str),
+    (launch, disks): (&mut Launch, &mut Disks),
     shared: &Shared,
     rounds: &mut Rounds,
 ) -> Result<()> {
     if shared.has_findings() {
         return server.kill();
     }
+    if args.disks > 1 {
+        disks.settle(address)?;
+    }
     server.stop()?;
-    let (server, address) = start(launch, rounds)?;
+    name(launch, disks);
+    let (server, address) = start(launch, disks, rounds)?;
     verify(args, seed, &address, shared);
     server.stop()
 }
 
-fn start(launch: &Launch, rounds: &mut Rounds) -> Result<(Server, String)> {
+/// Tells the server's command line which disks there are.
+fn name(launch: &mut Launch, disks: &Disks) {
+    let mut named = disks.named().into_iter();
+    if let Some(first) = named.next() {
+        launch.disk = first;
+    }
+    launch.more_disks = named.collect();
+}
+
+fn start(launch: &mut Launch, disks: &mut Disks, rounds: &mut Rounds) -> Result<(Server, String)> {
+    loop {
+        match start_once(launch, rounds) {
+            Err(error) if disks.has_left(&format!("{error:#}")) => name(launch, disks),
+            started => return started,
+        }
+    }
+}
+
+fn start_once(launch: &Launch, rounds: &mut Rounds) -> Result<(Server, String)> {
     let log_before = std::fs::metadata(&launch.log).map_or(0, |metadata| metadata.len());
     let mut server = launch.start()?;
     match server.wait_ready(READY_TIMEOUT) {
@@ -362,11 +418,10 @@ fn verify(args: &Args, seed: u64, address: &str, shared: &Shared) {
 
 fn load_until_kill(
     args: &Args,
-    seed: u64,
-    round: u64,
+    (seed, round): (u64, u64),
     address: &str,
     server: &mut Server,
-    load: Duration,
+    (load, mut harm): (Duration, Option<&mut Disks>),
     shared: &Shared,
 ) {
     std::thread::scope(|scope| {
@@ -375,8 +430,14 @@ fn load_until_kill(
             scope.spawn(move || Worker::new(shared, address, seed, random).work());
         }
         let deadline = Instant::now() + load;
+        let middle = Instant::now() + load / 3;
         while Instant::now() < deadline && !shared.has_findings() {
             std::thread::sleep(Duration::from_millis(1));
+            if let Some(disks) = harm.take_if(|_| Instant::now() > middle)
+                && let Err(error) = disks.harm(true)
+            {
+                shared.finding(Kind::Other, format!("{error:#}"));
+            }
             if let Some(status) = server.ended() {
                 let text = format!("the server ended by itself: {status}");
                 shared.finding(Kind::Other, text);
@@ -399,6 +460,17 @@ fn kill_now(server: &Server) -> Result<()> {
         pid,
         rustix::process::Signal::KILL,
     )?)
+}
+
+fn print_harm(disks: &Disks) {
+    let counts: Vec<String> = disks
+        .counts
+        .iter()
+        .map(|(what, count)| format!("{count} {what}"))
+        .collect();
+    if !counts.is_empty() {
+        println!("disks       {}", counts.join(", "));
+    }
 }
 
 fn get(counter: &AtomicU64) -> u64 {
