@@ -17,9 +17,9 @@ SIZES = [0, 1, 100, 8 * KIB, 8 * KIB + 1, 20_000, 64 * KIB, 70_000, MIB, 3 * MIB
 def new_set(own_server, tmp_path):
     """A function that starts a server on so many new disks; `server.disks` are their directories."""
 
-    def start(count, *arguments):
+    def start(count, *arguments, capacity="1GiB"):
         disks = [tmp_path / f"disk{number}" for number in range(count)]
-        server = own_server("--disk-capacity", "1GiB", *arguments, disk="disk0", more_disks=disks[1:])
+        server = own_server("--disk-capacity", capacity, *arguments, disk="disk0", more_disks=disks[1:])
         server.disks = disks
         return server
 
@@ -191,3 +191,44 @@ def test_the_disks_are_shown(new_set):
     server.restart()
     document = json.loads(server.manage("disk", "list", "--json").stdout)
     assert [disk["state"] for disk in document["disks"]].count("missing") == 1
+
+
+@pytest.mark.timeout(200)
+def test_a_full_set_reads_deletes_heals_and_takes_writes_again(new_set):
+    server = new_set(4, capacity="256MiB")
+    s3 = server.client()
+    s3.create_bucket(Bucket="saved")
+    objects = {}
+    for number in range(1000):
+        data = body(2 * MIB, number)
+        try:
+            s3.put_object(Bucket="saved", Key=f"k{number}", Body=data)
+        except ClientError as error:
+            assert code_of(error) == (507, "InsufficientStorage")
+            assert "add capacity" in str(error)
+            break
+        objects[f"k{number}"] = data
+    assert len(objects) > 50
+    check(s3, objects)
+    # A disk is lost, and back: what was deleted without it is deleted there, too.
+    away = server.disks[3].with_name("away")
+    server.disks[3].rename(away)
+    wait_until_live(server, 3)
+    for number in range(0, len(objects) - 10, 2):
+        s3.delete_object(Bucket="saved", Key=f"k{number}")
+        del objects[f"k{number}"]
+    check(s3, objects)
+    away.rename(server.disks[3])
+    server.manage("disk", "add", str(server.disks[3]))
+    deadline = time.monotonic() + 100
+    while True:
+        try:
+            assert durable(s3.put_object(Bucket="saved", Key="again", Body=body(MIB, 5))) == "2+2"
+            break
+        except ClientError as error:
+            assert code_of(error)[1] in ("InsufficientStorage", "SlowDown", "ServiceUnavailable"), error
+            assert time.monotonic() < deadline, server.complaints()
+            time.sleep(0.3)
+    objects["again"] = body(MIB, 5)
+    wait_until_healed(server)
+    check(s3, objects)
