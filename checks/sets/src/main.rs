@@ -135,7 +135,7 @@ fn watch(running: &Mutex<BTreeMap<u64, Instant>>) {
 }
 
 /// No history takes so long.
-const HANG: Duration = Duration::from_secs(300);
+const HANG: Duration = Duration::from_secs(150);
 
 fn fail(failures: &Mutex<Vec<(u64, String)>>, seed: u64, why: String) {
     println!(

@@ -11,6 +11,7 @@ mod memory;
 mod open_loop;
 mod peers;
 mod rates;
+mod sets;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -71,6 +72,8 @@ pub enum Part {
     OpenLoop,
     /// Uploads and listings in a control group that has little more than `--memory`.
     Memory,
+    /// Six disks against one; lost, replaced and slow ones.
+    Sets,
 }
 
 /// A line of the table.
@@ -132,6 +135,9 @@ fn compare(args: &Args, directory: &Path) -> Result<Vec<Row>> {
     }
     if is_wanted(Part::Memory) {
         rows.push(memory::row(args, directory)?);
+    }
+    if is_wanted(Part::Sets) {
+        rows.extend(sets::rows(args, directory)?);
     }
     Ok(rows)
 }

@@ -1,12 +1,13 @@
 //! `cullet server` in everything but its disk.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
 use cullet::cli::ServerArgs;
-use shardstore::Disk;
+use shardstore::{Disk, DiskError, Read};
 
 use crate::volatile::VolatileDisk;
 
@@ -52,7 +53,56 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 .with_context(|| format!("cannot create {}", directory.display()))?;
             let disk = VolatileDisk::open(&path, capacity, seed, lying);
             let disk = disk.with_context(|| format!("cannot open {}", path.display()))?;
-            Ok(Some(Arc::new(disk) as Arc<dyn Disk>))
+            Ok(Some(Arc::new(SlowDisk {
+                disk,
+                slow_if: directory.join(SLOW_FILE),
+            }) as Arc<dyn Disk>))
         }),
     )
+}
+
+/// While a file of this name is in a disk's directory, each of its operations takes so much longer.
+pub const SLOW_FILE: &str = "slow";
+pub const SLOW_MILLIS: u64 = 200;
+
+/// A disk that can be made slow.
+struct SlowDisk {
+    disk: VolatileDisk,
+    slow_if: PathBuf,
+}
+
+impl SlowDisk {
+    fn dawdle(&self) {
+        if self.slow_if.exists() {
+            std::thread::sleep(Duration::from_millis(SLOW_MILLIS));
+        }
+    }
+}
+
+impl Disk for SlowDisk {
+    fn capacity(&self) -> u64 {
+        self.disk.capacity()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8], how: Read) -> Result<(), DiskError> {
+        if how == Read::Nowait && self.slow_if.exists() {
+            return Err(DiskError::WouldBlock);
+        }
+        self.dawdle();
+        self.disk.read(offset, buf, how)
+    }
+
+    fn write(&self, offset: u64, bufs: &[&[u8]]) -> Result<(), DiskError> {
+        self.dawdle();
+        self.disk.write(offset, bufs)
+    }
+
+    fn flush(&self) -> Result<(), DiskError> {
+        self.dawdle();
+        self.disk.flush()
+    }
+
+    fn prepare(&self, offset: u64, len: u64) -> Result<(), DiskError> {
+        self.disk.prepare(offset, len)
+    }
 }
