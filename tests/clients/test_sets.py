@@ -174,7 +174,7 @@ def test_a_set_that_may_be_old_is_refused(new_set):
 
 def test_the_disks_are_shown(new_set):
     server = new_set(6)
-    fill(server.client(), 6)
+    fill(server.client(), 10)
     wait_until_healed(server)
     table = server.manage("disk", "list").stdout.splitlines()
     assert [row.split()[0] for row in table] == ["DISK", "0", "1", "2", "3", "4", "5"]
@@ -182,15 +182,28 @@ def test_the_disks_are_shown(new_set):
     said = server.manage("disk", "status").stdout
     assert "6 of 6 disks are live" in said and "writes are taken" in said
     assert "all stripes were looked at" in said and "short of" not in said
+    assert redundancy(server)["seconds_to_safety"] == 0
     shutil.rmtree(server.disks[2])
     wait_until_live(server, 5)
+    # It is made up for on the others; two fewer is one too many for that.
+    wait_until_healed(server)
+    assert metric(server, "cullet_time_to_safety_seconds") == {"": 0.0}
+    shutil.rmtree(server.disks[4])
+    wait_until_live(server, 4)
+    deadline = time.monotonic() + 30
+    while not (redundancy(server)["settled"] and sum(redundancy(server)["stripes"][1:]) > 0):
+        assert time.monotonic() < deadline, redundancy(server)
+        time.sleep(0.1)
+    assert "are owing" in server.manage("disk", "status").stdout
+    assert redundancy(server)["seconds_to_safety"] is None
+    assert metric(server, "cullet_time_to_safety_seconds") == {"": -1.0}
     rows = [row for row in server.manage("disk", "list").stdout.splitlines() if str(server.disks[2]) in row]
     assert len(rows) == 1 and "failed:" in rows[0] and "is gone" in rows[0]
-    assert "5 of 6 disks are live" in server.manage("disk", "status").stdout
+    assert "4 of 6 disks are live" in server.manage("disk", "status").stdout
     server.kill()
     server.restart()
     document = json.loads(server.manage("disk", "list", "--json").stdout)
-    assert [disk["state"] for disk in document["disks"]].count("missing") == 1
+    assert [disk["state"] for disk in document["disks"]].count("missing") == 2
 
 
 @pytest.mark.timeout(200)

@@ -27,6 +27,7 @@ cargo xtask COMMAND: everything that is done with this repository
   prove            search for sequences of operations, crashes and faults that break the engine
   mutants          plant each known bug and show that the checks find it
   replay           run one seed of `prove` or `mutants` again
+  sets             random histories of whole sets of disks
   torture          kill the server over and over under load; nothing acknowledged may be lost
   figures          measure latency, CPU, memory and restart time
   compare          against nginx, fio and Garage, and within its memory
@@ -66,7 +67,7 @@ Runs everything, in sections, and ends with one summary:
   mutants     `cargo xtask mutants`, one seed of each and briefly
   sets        50 seeds of `cargo xtask sets`
   torture     short runs of `cargo xtask torture`: on a disk that lies, to see that it is
-              noticed, on the volatile disk, and on the file disk
+              noticed, on the volatile disk, on the file disk, and on six of these
 
   --minutes N     of `prove` (default: 5 when CI=true, otherwise 1; or CULLET_PROVE_MINUTES)
   --seconds N     of each `torture` (default 60; or CULLET_TORTURE_SECONDS)
@@ -107,7 +108,7 @@ nothing that was deleted may be back, and in the end every shard must be on a di
 ";
 
 const TORTURE: &str = "\
-cargo xtask torture [--seconds N] [--disk volatile|file] [--seed S] [ARGS]
+cargo xtask torture [--seconds N] [--disk volatile|file] [--disks N] [--seed S] [ARGS]
 
 Clients write, overwrite, delete, list and read objects through S3 and record what was
 acknowledged. The server is killed with SIGKILL at random moments and started again. After
@@ -117,6 +118,9 @@ and an operation in flight at the kill must have happened wholly or not at all.
   --disk volatile   (default) a test server whose disk keeps unflushed writes in the process's
                     memory, so that SIGKILL is a power cut: it loses or reorders them
   --disk file       dist/cullet itself; SIGKILL keeps the system's page cache
+  --disks N         a set of so many disks (default 1): meanwhile directories are removed, taken
+                    away, cut short and overwritten, as many at a time as there is parity, and
+                    replaced; in the end everything must be made up for
   --seconds N       how long (default 60)
   --seed S          everything but timing repeats with the same seed
 

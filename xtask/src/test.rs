@@ -100,16 +100,11 @@ fn run_all(request: &Request) -> ExitCode {
             tally.add(Tally::ONE_PASSED);
             Ok(String::new())
         });
-        for disk in ["volatile", "file"] {
-            report.section(&format!("torture {disk}"), |tally| {
+        for (disk, disks) in [("volatile", "1"), ("file", "1"), ("file", "6")] {
+            report.section(&format!("torture {disk} {disks}"), |tally| {
                 let mut torture = Command::new(torture_program()?);
-                torture.args([
-                    "torture",
-                    "--disk",
-                    disk,
-                    "--seconds",
-                    &request.torture_seconds,
-                ]);
+                torture.args(["torture", "--disk", disk, "--disks", disks]);
+                torture.args(["--seconds", &request.torture_seconds]);
                 if disk == "file" {
                     torture.arg("--server").arg(dist::build()?);
                 }

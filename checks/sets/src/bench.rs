@@ -175,7 +175,7 @@ impl Disks {
         let keeper = std::thread::spawn(move || {
             while !stopped.load(Ordering::SeqCst) {
                 std::thread::sleep(Duration::from_millis(5));
-                loop {
+                while !stopped.load(Ordering::SeqCst) {
                     match kept.keep() {
                         Ok(true) => {}
                         Ok(false) => break,

@@ -1,7 +1,7 @@
 //! Sets of disks, and what is checked of them.
 //!
-//! [`bench`](mod@bench) puts a set on simulated disks, with the thread that looks after it. It
-//! serves the tests of `volume` as well. [`case`] is check C15: a random history of one set, and
+//! [`bench`](mod@bench) puts a set on simulated disks, with the thread that looks after it. The
+//! tests beside it tell a story each. [`case`] is check C15: a random history of one set, and
 //! whether everything holds that a set promises.
 #![allow(
     clippy::unwrap_used,

@@ -28,6 +28,9 @@ const KEEP_FAILURE_PAUSE: Duration = Duration::from_millis(200);
 /// Pause after a failure.
 const FAILURE_PAUSE: Duration = Duration::from_secs(10);
 
+/// What a thread adds to its niceness that gives way to all others.
+const NICE_MAX: i32 = 19;
+
 /// Longest pause of the scrub, so that one that is asked for begins soon.
 const SCRUB_PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -126,6 +129,9 @@ fn keep(volume: &Volume, stop: &Receiver<()>) {
 
 /// Reads and verifies one extent after the other, spread evenly over the interval.
 fn scrub(volume: &Volume, interval: Duration, stop: &Receiver<()>) {
+    // Checksums take a processor for a while: whoever serves requests comes first. Where that is
+    // not to be had, it is merely less polite.
+    let _ = rustix::process::nice(NICE_MAX);
     let mut next = Duration::ZERO;
     while pause(stop, next.min(SCRUB_PAUSE_MAX)) {
         let (wait, found) = volume.scrub(interval);

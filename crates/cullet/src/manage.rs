@@ -294,6 +294,17 @@ fn status(answer: &Value, disks: &[Value]) -> String {
              it with `cullet disk drain --cancel`\n"
         );
     }
+    let healing = &answer["healing"];
+    if let (Some(done), Some(all)) = (
+        healing["stripes_done"].as_u64(),
+        healing["stripes"].as_u64(),
+    ) {
+        let left = match healing["seconds_left"].as_f64() {
+            Some(left) => format!(", about {left:.0} s left"),
+            None => String::new(),
+        };
+        said += &format!("healing: {done} of {all} stripes were looked at{left}\n");
+    }
     if answer["tidy"] == false {
         said += "shards are being brought to where they are to be\n";
     }

@@ -17,6 +17,7 @@ use s3::{MemoryBudget, Observer, RequestSummary};
 use volume::{DiskStats, MemberState, VolumeStats};
 
 use crate::access_log::AccessLog;
+use crate::redundancy::seconds_to_safety;
 use crate::tls::Tls;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -279,6 +280,14 @@ fn encode_redundancy(
     }
     let help = "Bytes of shards that are missing";
     put(encoder, "owing_bytes", help, &gauge(ledger.bytes_owing))?;
+    let help = "Seconds until everything has all of its shards; -1: nobody can tell, or a disk is missing for it";
+    let seconds = seconds_to_safety(stats).map_or(-1.0, f64::ceil);
+    put(
+        encoder,
+        "time_to_safety_seconds",
+        help,
+        &ConstGauge::new(seconds),
+    )?;
     let help = "1 if all stripes were looked at since anything changed";
     let settled = u64::from(ledger.is_settled);
     put(encoder, "redundancy_settled", help, &gauge(settled))?;

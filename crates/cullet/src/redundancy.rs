@@ -22,12 +22,31 @@ pub(crate) fn document(stats: &VolumeStats) -> Value {
         "stripes": ledger.stripes,
         "stripes_lost": ledger.lost,
         "bytes_owing": ledger.bytes_owing,
+        "healing": stats.healing.map(|healing| json!({
+            "stripes_done": healing.stripes_done,
+            "stripes": healing.stripes,
+            "seconds_left": healing.left.map(|left| left.as_secs_f64()),
+        })),
+        "seconds_to_safety": seconds_to_safety(stats),
         "shards_healed": stats.shards_healed,
         "metadata_copied": stats.metadata_copied,
         "shards_moved": stats.shards_moved,
         "shards_stuck": stats.shards_stuck,
         "tidy": stats.is_tidy,
     })
+}
+
+/// How long until everything has all of its shards: 0 if it has, `None` if nobody can tell, because
+/// a disk is missing for it or the walk over the stripes has just begun.
+pub(crate) fn seconds_to_safety(stats: &VolumeStats) -> Option<f64> {
+    let is_owing = stats.ledger.owing() > 0;
+    match &stats.healing {
+        Some(healing) if is_owing || !stats.ledger.is_settled => {
+            healing.left.map(|left| left.as_secs_f64())
+        }
+        _ if is_owing || !stats.ledger.is_settled => None,
+        _ => Some(0.0),
+    }
 }
 
 fn disk(disk: &DiskStats) -> Value {

@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shardstore::{Batch, Dependency, Key, Read};
 
@@ -45,7 +46,23 @@ pub struct Ledger {
 /// Shards that may be missing, and none.
 const LEDGER_CLASSES: usize = crate::codec::PARITY_MAX + 1;
 
+/// How far a walk over all stripes is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealProgress {
+    /// Stripes that were looked at, and made up for where there is a disk for it.
+    pub stripes_done: u64,
+    /// Stripes that there are, by the walk before it.
+    pub stripes: u64,
+    /// How long the rest is going to take at this pace; `None`: nobody can tell yet.
+    pub left: Option<Duration>,
+}
+
 impl Ledger {
+    /// All stripes that were counted.
+    pub fn total(&self) -> u64 {
+        self.stripes.iter().sum::<u64>() + self.lost
+    }
+
     /// Stripes that are not as they are to be.
     pub fn owing(&self) -> u64 {
         self.stripes[1..].iter().sum::<u64>() + self.lost
@@ -68,6 +85,8 @@ pub(crate) struct HealWalk {
     changed: u64,
     /// Shards on disks that are to be emptied, for which there is no other disk.
     stuck: u64,
+    /// Stripes that were looked at.
+    seen: u64,
 }
 
 /// What is there of a stripe.
@@ -144,7 +163,13 @@ impl HealWalk {
             notes_are_due: false,
             changed: 0,
             stuck: 0,
+            seen: 0,
         }
+    }
+
+    /// Stripes that were looked at.
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen
     }
 
     /// Looks at the next stripes, and makes or moves a few shards.
@@ -159,6 +184,7 @@ impl HealWalk {
                 break;
             }
             self.stripe(volume, &table, (blob, number), &present, &mut work)?;
+            self.seen += 1;
         }
         let (rebuilt, moved) = self.carry_out(volume, &table, work);
         self.cursor = next.or(end);

@@ -28,7 +28,7 @@ use crate::start;
 use crate::stripe::Cut;
 use crate::table::Table;
 use crate::volume::lock;
-use crate::{BlobId, Ledger, Result, Volume, VolumeError, block_on};
+use crate::{BlobId, HealProgress, Ledger, Result, Volume, VolumeError, block_on};
 
 /// What the steps remember.
 #[derive(Default)]
@@ -50,6 +50,8 @@ pub(crate) struct Keeping {
     /// Shards on disks that are to be emptied, for which there is no other disk.
     stuck: AtomicU64,
     ledger: Mutex<Ledger>,
+    /// The walk that is under way: when it began, and stripes that it looked at.
+    walking: Mutex<Option<(Instant, u64)>>,
     /// Shards that could not be read where they are, oldest first.
     repairs: Mutex<VecDeque<Repair>>,
     /// What happened, for whoever keeps a log.
@@ -151,6 +153,20 @@ impl Keeping {
 
     pub(crate) fn ledger(&self) -> Ledger {
         lock(&self.ledger).clone()
+    }
+
+    pub(crate) fn progress(&self) -> Option<HealProgress> {
+        let (began, done) = (*lock(&self.walking))?;
+        let stripes = lock(&self.ledger).total().max(done);
+        // Too little was seen to tell from.
+        let is_telling = done * 50 >= stripes && done > 0;
+        let elapsed = began.elapsed().as_secs_f64();
+        let left = is_telling.then(|| elapsed * (stripes - done) as f64 / done as f64);
+        Some(HealProgress {
+            stripes_done: done,
+            stripes,
+            left: left.map(Duration::from_secs_f64),
+        })
     }
 
     pub(crate) fn healed(&self) -> u64 {
@@ -398,6 +414,7 @@ impl Volume {
             Ok(step) => step,
             Err(error) => {
                 state.walk = None;
+                *lock(&keeping.walking) = None;
                 state.next_walk = Some(Instant::now() + HEAL_AGAIN);
                 return Err(error);
             }
@@ -408,14 +425,22 @@ impl Volume {
         }
         keeping.count_healed(step.rebuilt);
         keeping.count_moved(step.moved);
+        let began = state.walk_began.unwrap_or(started);
+        *lock(&keeping.walking) = Some((began, walk.seen()));
         let Some(walked) = step.done else {
             if step.rebuilt + step.moved > 0 {
-                // Half of the time is for everybody else.
-                std::thread::sleep(started.elapsed().min(HEAL_REST_MAX));
+                let took = started.elapsed();
+                // Whoever reads or writes meanwhile comes first.
+                let rest = match self.is_in_use() {
+                    true => took * HEAL_REST_IN_USE,
+                    false => took / HEAL_REST_OTHERWISE,
+                };
+                std::thread::sleep(rest.min(HEAL_REST_MAX));
             }
             return Ok(true);
         };
         state.walk = None;
+        *lock(&keeping.walking) = None;
         if walked.tidied {
             keeping.stuck.store(walked.stuck, Ordering::Relaxed);
             if !walked.again {
@@ -790,6 +815,11 @@ const HEAL_AGAIN: Duration = Duration::from_millis(500);
 
 /// How many times as long as a walk took no other one begins.
 const HEAL_REST_FACTOR: u32 = 4;
+
+/// How many times as long as a step of healing took the next one waits while clients read or write
+/// bodies; and for which part of it otherwise.
+const HEAL_REST_IN_USE: u32 = 2;
+const HEAL_REST_OTHERWISE: u32 = 8;
 
 /// Longest rest after a step of healing.
 const HEAL_REST_MAX: Duration = Duration::from_millis(500);

@@ -56,7 +56,7 @@ pub use change::{Added, Change, Movement};
 pub use codec::PARITY_MAX;
 pub use deletion::Deletion;
 pub use error::{Result, VolumeError};
-pub use heal::Ledger;
+pub use heal::{HealProgress, Ledger};
 pub use membership::{Member, MemberState};
 pub use meta::{Expectation, MetaBatch, MetaEntry, MetaPage};
 pub use pins::BlobPin;

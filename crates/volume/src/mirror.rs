@@ -325,7 +325,11 @@ impl Mirror {
             // Of one that failed nobody knows whether it has the batch, until it is no replica
             // any more.
             let is_refusal = |result: &shardstore::Result<()>| matches!(result, Err(error) if !matches!(error, Error::Failed { .. }));
-            let has_none = results.iter().all(is_refusal);
+            // Unless there is no other one, and nobody who would ask again.
+            let is_alone = replicas.len() == 1 && filling.is_none();
+            let has_none = results
+                .iter()
+                .all(|result| is_refusal(result) || (is_alone && result.is_err()));
             let has_all = results.iter().all(Result::is_ok) && !results.is_empty();
             let filling_has = parts
                 .parts

@@ -149,6 +149,7 @@ impl Volume {
                 found.extend(scrub_extent(&disk.name, &disk.engine, &mut scrub.progress));
                 let took = now.elapsed();
                 let rest = match scrub.progress.is_asked {
+                    true if self.is_in_use() => took * REST_IN_USE,
                     true => took,
                     false => pace,
                 };
@@ -374,6 +375,10 @@ fn scrub_extent(name: &str, engine: &Engine, progress: &mut ScrubProgress) -> Ve
     }
     said
 }
+
+/// How many times as long as an extent took a scrub that was asked for rests while clients read or
+/// write bodies.
+const REST_IN_USE: u32 = 3;
 
 /// Longest time from the start to the first extent of a scrub.
 const FIRST_PAUSE_MAX: Duration = Duration::from_secs(600);

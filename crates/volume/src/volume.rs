@@ -23,8 +23,8 @@ use crate::slices::SliceMap;
 use crate::start::{Started, start};
 use crate::table::{SetDisk, Table};
 use crate::{
-    BlobId, BlobRef, BlobWriter, Deletion, Ledger, Receipt, Result, Scheme, VolumeError,
-    VolumeSnapshot,
+    BlobId, BlobRef, BlobWriter, Deletion, HealProgress, Ledger, Receipt, Result, Scheme,
+    VolumeError, VolumeSnapshot,
 };
 
 /// Knobs; every one may be chosen anew at each start.
@@ -136,6 +136,8 @@ pub struct VolumeStats {
     pub refusal: Option<String>,
     /// What the last walk over all stripes counted; of a set of several disks.
     pub ledger: Ledger,
+    /// The walk over all stripes that is under way.
+    pub healing: Option<HealProgress>,
     /// Shards that were rebuilt since the start.
     pub shards_healed: u64,
     /// Entries of metadata that were copied to another disk since the start.
@@ -348,6 +350,16 @@ impl Volume {
             true => 0,
             false => self.inner.latencies.slow(table.here()),
         }
+    }
+
+    /// Whether anybody reads or writes bodies now.
+    pub(crate) fn is_in_use(&self) -> bool {
+        let is_written = {
+            let mut in_flight = lock(&self.inner.in_flight);
+            in_flight.forget_settled();
+            in_flight.bytes > 0
+        };
+        is_written || self.inner.pins.counts().0 > 1
     }
 
     /// Another disk was asked because one took too long.
@@ -625,6 +637,7 @@ impl Volume {
             },
             refusal: table.refusal(),
             ledger: self.inner.keeping.ledger(),
+            healing: self.inner.keeping.progress(),
             shards_healed: self.inner.keeping.healed(),
             metadata_copied: self.inner.keeping.copied(),
             shards_moved: self.inner.keeping.moved(),

@@ -19,9 +19,9 @@ use crate::server::{Server, credentials};
 
 const DISKS: usize = 6;
 
-const SMALL: &str = "--size 4KiB --objects 2000";
-const MIDDLE: &str = "--size 100KiB --objects 1000";
-const LARGE: &str = "--size 16MiB --objects 64 --concurrency 8";
+const SMALL: &str = "--size 4KiB --objects 2000 --prefix small/";
+const MIDDLE: &str = "--size 100KiB --objects 1000 --prefix middle/";
+const LARGE: &str = "--size 16MiB --objects 64 --concurrency 8 --prefix large/";
 
 /// What is lost and rebuilt: so many objects of 16 MiB.
 const REBUILT: &str = "--size 16MiB --objects 192 --concurrency 8 --prefix rebuilt/";

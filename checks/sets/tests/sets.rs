@@ -48,7 +48,9 @@ fn everything_is_read_without_any_m_disks() {
             assert_eq!(set.meta("a"), Some(b"1".to_vec()));
             set.close();
             // The whole set, so that the next choice is not made of stale disks.
-            disks.open(&disks.all()).unwrap().close();
+            let set = disks.open(&disks.all()).unwrap();
+            set.wait(Volume::is_whole);
+            set.close();
         }
     }
 }
