@@ -555,7 +555,10 @@ impl Case {
             return Ok(());
         }
         let new = self.new_disk();
-        let replaced = self.set()?.volume.replace_disk(slot, self.disks.disk(new));
+        let replaced = self
+            .set()?
+            .volume
+            .replace_disk(slot, self.disks.disk(new), false);
         self.say(format!("disk {new} for disk {number}: {replaced:?}"));
         if replaced.is_ok() {
             self.counts.add("disks replaced");

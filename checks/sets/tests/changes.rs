@@ -236,8 +236,12 @@ fn lost_disks_are_replaced() {
     blobs.extend(fill(&set, 50));
     for (slot, new) in [(4, 6), (5, 7)] {
         disks.sims.push(formatted([new as u8 + 1; 16], [2; 16]));
-        let added = set.volume.replace_disk(slot, disks.disk(new)).unwrap();
-        assert_eq!(added, Added::Member([6, 4][new - 6]));
+        let added = set
+            .volume
+            .replace_disk(slot, disks.disk(new), false)
+            .unwrap();
+        // It takes over the number of the one that is gone.
+        assert_eq!(added, Added::Member(slot));
     }
     blobs.extend(fill(&set, 60));
     set.wait(settled);
@@ -259,7 +263,7 @@ fn a_disk_that_works_is_replaced_by_a_larger_one() {
     let set = disks.open(&disks.all()).unwrap();
     let mut blobs: Blobs = (0..3).flat_map(|n| fill(&set, n * 10)).collect();
     disks.sims.push(formatted_with([9; 16], [2; 16], 16 << 20));
-    set.volume.replace_disk(0, disks.disk(3)).unwrap();
+    set.volume.replace_disk(0, disks.disk(3), false).unwrap();
     blobs.extend(fill(&set, 50));
     set.wait(|volume| volume.stats().members == 3 && settled(volume));
     check(&set, &blobs);

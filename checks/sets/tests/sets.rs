@@ -592,3 +592,36 @@ fn a_slow_disk_is_not_waited_for() {
     }
     set.close();
 }
+
+/// A disk was told of a generation without another one, and the power failed before anybody else
+/// was. A start without it began a generation of the same number. When both were there again
+/// without the third disk, the order on the command line decided which one counted.
+#[test]
+fn of_two_generations_with_one_number_the_later_one_counts() {
+    for order in [[0, 2], [2, 0]] {
+        let mut disks = Disks::new(3);
+        let set = disks.open(&disks.all()).unwrap();
+        set.set_meta("a", b"old").unwrap();
+        set.close();
+        let set = disks.open(&disks.all()).unwrap();
+        let before: Vec<_> = disks.sims.iter().map(|disk| disk.medium()).collect();
+        // Disk 2 fails, and the others are told so; as if only disk 0 had heard it.
+        disks.sims[2].inject(Fault::FlushFails {
+            skip: 0,
+            seed: 1,
+            cached: false,
+        });
+        let _ = set.set_meta("b", b"1");
+        set.wait(|volume| !volume.is_whole());
+        set.close();
+        for slot in [1, 2] {
+            disks.sims[slot] = Arc::new(SimDisk::new(before[slot].clone()));
+        }
+        let set = disks.open(&[1, 2]).unwrap();
+        set.set_meta("a", b"new").unwrap();
+        set.close();
+        let set = disks.open(&order).unwrap();
+        assert_eq!(set.meta("a"), Some(b"new".to_vec()), "{order:?}");
+        set.close();
+    }
+}

@@ -12,7 +12,7 @@
 //! | `keys/enable`, `disable`, `delete` | `key` | `key` |
 //! | `disks/list` | | what `/_cullet/redundancy` says |
 //! | `disks/add` | `path`, `dry_run`? | `slot`, or what would move |
-//! | `disks/replace` | `disk`, `path`, `dry_run`? | `slot`, or what would move |
+//! | `disks/replace` | `disk`, `path`, `accept_loss`?, `dry_run`? | `slot`, or what would move |
 //! | `disks/drain` | `disk`, `cancel`?, `dry_run`? | `slot`, or what would move |
 //! | `disks/remove` | `disk`, `accept_loss`?, `dry_run`? | `slot`, or what would be made again |
 //! | `disks/scrub` | `disk`? | `slots` |
@@ -273,11 +273,11 @@ impl Work {
         let disks = &self.disks;
         let done = match (operation, path, disk.as_deref()) {
             ("disks/add", Some(path), None) if dry_run => disks.measure_add(&path, None),
-            ("disks/add", Some(path), None) => disks.add(&path, None),
+            ("disks/add", Some(path), None) => disks.add(&path, None, false),
             ("disks/replace", Some(path), Some(old)) if dry_run => {
                 disks.measure_add(&path, Some(old))
             }
-            ("disks/replace", Some(path), Some(old)) => disks.add(&path, Some(old)),
+            ("disks/replace", Some(path), Some(old)) => disks.add(&path, Some(old), accept_loss),
             ("disks/drain", None, Some(disk)) if dry_run => {
                 disks.measure(disk, |slot| Change::Drain { slot })
             }

@@ -38,7 +38,7 @@ struct Room {
     fixed: BTreeMap<[u8; 16], u64>,
     /// Bodies of requests have given these up for engines.
     budgets: [MemoryBudget; 2],
-    reserved: Vec<Reservation>,
+    reserved: Vec<(Reservation, u64)>,
 }
 
 /// Something that is asked for cannot be, and why.
@@ -74,16 +74,23 @@ impl Disks {
     }
 
     /// Adds the disk at a path, or puts it in the place of another one.
-    pub(crate) fn add(&self, path: &Path, instead_of: Option<&str>) -> Result<Value, Refusal> {
+    pub(crate) fn add(
+        &self,
+        path: &Path,
+        instead_of: Option<&str>,
+        accept_loss: bool,
+    ) -> Result<Value, Refusal> {
         let slot = instead_of.map(|named| self.find(named)).transpose()?;
+        // Before a disk that can still be read is let go.
+        let options = self.make_room()?;
         self.close_failed(path);
-        let engine = self.open(path)?;
+        let engine = self.open(path, options)?;
         let disk = SetDisk {
             name: path.display().to_string(),
             engine,
         };
         let added = match slot {
-            Some(slot) => self.volume.replace_disk(slot, disk)?,
+            Some(slot) => self.volume.replace_disk(slot, disk, accept_loss)?,
             None => self.volume.add_disk(disk)?,
         };
         let (slot, what) = match added {
@@ -169,11 +176,7 @@ impl Disks {
         });
         let absent = stats.absent.iter();
         let absent = absent.map(|member| (member.slot.into(), None, volume::uuid(&member.disk)));
-        let same_path = |path: &str| {
-            path == named
-                || std::fs::canonicalize(path).ok() == std::fs::canonicalize(named).ok()
-                    && Path::new(path).exists()
-        };
+        let same_path = |path: &str| is_same_path(path, Path::new(named));
         let is_named = |(slot, path, id): &(usize, Option<&str>, String)| {
             slot.to_string() == named || id == named || path.is_some_and(same_path)
         };
@@ -188,9 +191,9 @@ impl Disks {
 
     /// A disk that failed is opened again: its file has to be free.
     fn close_failed(&self, path: &Path) {
-        let name = path.display().to_string();
         for disk in self.volume.disks() {
-            if disk.name == name && disk.engine.store().failure().is_some() {
+            // Only what is not live is let go.
+            if is_same_path(&disk.name, path) {
                 self.volume.let_go(&disk);
             }
         }
@@ -211,7 +214,7 @@ impl Disks {
     }
 
     /// Opens the disk at a path, formatted for this set if it is empty, within the memory.
-    fn open(&self, path: &Path) -> Result<Engine, Refusal> {
+    fn open(&self, path: &Path, options: Options) -> Result<Engine, Refusal> {
         let cannot = || format!("cannot open the disk {}", path.display());
         let disk = (self.open)(path, true)?.with_context(cannot)?;
         match Store::identity_of(disk.as_ref()) {
@@ -223,7 +226,6 @@ impl Disks {
             Ok(_) | Err(Error::NotFormatted) => {}
             Err(error) => return Err(error).with_context(cannot),
         }
-        let options = self.make_room()?;
         let store = open_store(disk, self.set, options).with_context(cannot)?;
         let id = store.identity().disk;
         let engine = Engine::start(store, IO_THREADS).context("cannot start the engine")?;
@@ -245,22 +247,24 @@ impl Disks {
         let share = MemorySplit::new(room.total, as_usize(count))?;
         let fixed = room.fixed.values().sum::<u64>() + share.disk() - share.cache;
         let lacking = (fixed + count * MIB).saturating_sub(room.engines);
-        room.reserved.clear();
-        let half = as_usize(lacking.div_ceil(2));
-        for budget in room.budgets.clone() {
+        let has: u64 = room.reserved.iter().map(|(_, bytes)| bytes).sum();
+        let half = lacking.saturating_sub(has).div_ceil(2);
+        let mut reserved = Vec::new();
+        for budget in &room.budgets {
             // As much again stays for bodies.
-            let reserved = budget
-                .try_reserve(half)
-                .filter(|_| budget.can_hold(2 * half));
-            let total = room.total;
-            room.reserved.push(reserved.with_context(|| {
+            let can_hold = budget.can_hold(as_usize(lacking));
+            let taken = budget.try_reserve(as_usize(half)).filter(|_| can_hold);
+            let taken = taken.with_context(|| {
                 format!(
                     "there is not memory enough for {count} disks while requests need theirs: try \
                      again, or start the server anew with the new disk on its command line, or \
-                     with more than --memory {total}"
+                     with more than --memory {}",
+                    room.total
                 )
-            })?);
+            })?;
+            reserved.push((taken, half));
         }
+        room.reserved.extend(reserved);
         Ok(Options {
             cache_bytes: as_usize(MIB),
             ..store_options(self.capacity, &share)
@@ -292,6 +296,14 @@ fn movement(movement: &Movement) -> Value {
         "metadata_bytes": movement.metadata_bytes,
         "stuck": movement.stuck,
     })
+}
+
+/// Whether two paths lead to the same place; also if there is nothing any more.
+fn is_same_path(one: &str, other: &Path) -> bool {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| absolute(path));
+    let one = Path::new(one);
+    absolute(one) == absolute(other) || real(one) == real(other)
 }
 
 /// Whether it is the request that is at fault, and not the server.

@@ -105,9 +105,11 @@ pub fn disk(args: DiskArgs) -> anyhow::Result<()> {
             disk,
             path,
             dry_run,
+            accept_loss,
         } => {
             let path = on_this_machine(path);
-            let fields = json!({"disk": disk, "path": path, "dry_run": dry_run});
+            let mut fields = json!({"disk": disk, "path": path, "dry_run": dry_run});
+            fields["accept_loss"] = (*accept_loss).into();
             ("disks/replace", fields)
         }
         DiskAction::Drain {

@@ -24,7 +24,7 @@ use crate::plan::{Outlook, plan};
 use crate::start::{holds_nothing, is_addable, read_membership, tell};
 use crate::table::{SetDisk, Table, describe, uuid};
 use crate::volume::lock;
-use crate::{Result, Volume, VolumeError};
+use crate::{Result, Scheme, Volume, VolumeError};
 
 /// A disk that comes or goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Volume {
     /// [`VolumeError::Set`] says why not, and what to do. The disk's engine is stopped then.
     pub fn add_disk(&self, disk: SetDisk) -> Result<Added> {
         let engine = disk.engine.clone();
-        let added = self.try_add(disk, None);
+        let added = self.try_add(disk, None, false);
         if added.is_err() {
             // What it says does not matter any more.
             let _ = engine.close();
@@ -106,13 +106,14 @@ impl Volume {
     }
 
     /// Has a new disk take the place of a member: of one that is gone at once, of one that is
-    /// there by draining it. As [`add_disk`](Volume::add_disk).
+    /// there by draining it. One that is gone although something cannot be read without it is
+    /// replaced only with `accept_loss`. As [`add_disk`](Volume::add_disk).
     ///
     /// # Errors
     /// As [`add_disk`](Volume::add_disk).
-    pub fn replace_disk(&self, slot: usize, disk: SetDisk) -> Result<Added> {
+    pub fn replace_disk(&self, slot: usize, disk: SetDisk, accept_loss: bool) -> Result<Added> {
         let engine = disk.engine.clone();
-        let added = self.try_add(disk, Some(slot));
+        let added = self.try_add(disk, Some(slot), accept_loss);
         if added.is_err() {
             let _ = engine.close();
         }
@@ -121,7 +122,7 @@ impl Volume {
 
     /// Closes a disk that failed and was taken out of the live ones, so that it can be opened again.
     pub fn let_go(&self, disk: &SetDisk) {
-        let _state = lock(&self.inner.keeping.state);
+        let mut state = lock(&self.inner.keeping.state);
         let table = self.table();
         let id = disk.engine.store().identity().disk;
         let is_it = |slot: &usize| {
@@ -130,12 +131,20 @@ impl Volume {
         };
         let slot = table.here().find(is_it);
         if let Some(slot) = slot.filter(|slot| !table.live().any(|live| live == *slot)) {
+            if state.fill.as_ref().is_some_and(|fill| fill.slot == slot) {
+                self.stop_filling(&mut state);
+            }
             self.install(table.with_disk(slot, None));
             let _ = disk.engine.close();
         }
     }
 
-    fn try_add(&self, disk: SetDisk, instead_of: Option<usize>) -> Result<Added> {
+    fn try_add(
+        &self,
+        disk: SetDisk,
+        instead_of: Option<usize>,
+        accept_loss: bool,
+    ) -> Result<Added> {
         let mut state = lock(&self.inner.keeping.state);
         let table = self.table();
         let identity = disk.engine.store().identity();
@@ -178,29 +187,47 @@ impl Volume {
         }
         // What an attempt that was cut off left behind.
         wipe(&disk.engine)?;
+        let payload = disk.engine.store().geometry().payload_bytes_max;
+        if payload < self.shard_bytes(Scheme { k: 1, m: 0 }) {
+            return refused(format!(
+                "{} is too small for the shards of this set, of up to {} bytes",
+                disk.name,
+                self.shard_bytes(Scheme { k: 1, m: 0 })
+            ));
+        }
         if table.is_single() {
             return self.begin_growth(&table, disk, instead_of);
         }
+        let gone = old.filter(|old| !is_there(&table, *old));
+        let lost = self.inner.keeping.ledger().lost;
+        if gone.is_some() && lost > 0 && !accept_loss {
+            return refused(format!(
+                "{lost} stripes cannot be read without the disks that are missing: bring this one \
+                 back. If it is lost for good, --accept-loss replaces it all the same"
+            ));
+        }
         let mut membership = table.membership.clone();
+        if let Some(gone) = gone {
+            membership = membership.with_retired(gone);
+        }
         let Some((added, slot)) = membership.with_added(identity.disk) else {
             return refused(format!(
-                "a set has at most {} disks",
+                "a set has at most {} disks: drain one first",
                 crate::limits::DISKS_MAX
             ));
         };
         membership = added;
-        let mut next = table.with_disk(slot, Some(disk));
-        let mut leaves = None;
-        if let Some(old) = old {
-            match is_there(&table, old) {
-                true => membership = membership.with_draining(old, true),
-                false => {
-                    membership = membership.with_retired(old);
-                    leaves = next.disks[old].take();
-                    next.slices = without(&next, old);
-                }
-            }
+        if let Some(old) = old.filter(|_| gone.is_none()) {
+            membership = membership.with_draining(old, true);
         }
+        // It may have the number of the one that is gone.
+        let leaves = gone.and_then(|gone| table.disk(gone)).cloned();
+        let mut next = Table::clone(&table);
+        if let Some(gone) = gone {
+            next = next.with_disk(gone, None);
+            next.slices = without(&table, gone);
+        }
+        next = next.with_disk(slot, Some(disk));
         next.membership = membership;
         self.make(&mut state, &table, next)?;
         if let Some(left) = leaves {
@@ -226,12 +253,12 @@ impl Volume {
         let never_counted = |known: &Membership| {
             let mut live = known.live();
             live.any(|member| {
-                let here = table.membership.of(&member.disk);
-                here.is_some_and(|here| is_there(table, here.slot.into()))
+                let here = table.live().filter_map(|slot| table.membership.at(slot));
+                here.into_iter().any(|here| here.disk == member.disk)
             })
         };
         let may_return = known.is_some_and(|known| {
-            let is_older = known.generation <= state.newest(table);
+            let is_older = known.age() <= (table.membership.epoch, state.newest(table));
             let may = is_older || never_counted(&known);
             state.pass(known.generation);
             may
@@ -258,6 +285,13 @@ impl Volume {
 
     /// Has the members and the map of a table be those of the next generation.
     fn make(&self, state: &mut State, table: &Table, mut next: Table) -> Result<()> {
+        if self.inner.is_read_only {
+            return refused(
+                "too few disks were there when the server started, so that nothing may be \
+                 written: start it again with as many disks as it asks for"
+                    .to_owned(),
+            );
+        }
         if next.replicas().is_empty() {
             return refused("no other disk has the metadata".to_owned());
         }
@@ -392,17 +426,27 @@ impl Volume {
     /// One look whether a disk that is drained is empty; it leaves the set then.
     pub(crate) fn finish_draining(&self, state: &mut State) -> Result<bool> {
         let table = self.table();
-        let mut live = table.live();
-        let Some(slot) = live.find(|slot| table.is_draining(*slot)) else {
-            return Ok(false);
-        };
         let now = Instant::now();
-        let is_busy = table.replicas().contains(&slot)
-            || state.fill.as_ref().is_some_and(|fill| fill.slot == slot);
-        if is_busy || state.next_look.is_some_and(|at| now < at) {
+        if state.next_look.is_some_and(|at| now < at) {
             return Ok(false);
         }
         state.next_look = Some(now + LOOK_PAUSE);
+        let replicas = table.replicas();
+        let filled = state.fill.as_ref().map(|fill| fill.slot);
+        let may_leave = |slot: &usize| {
+            table.is_draining(*slot) && !replicas.contains(slot) && filled != Some(*slot)
+        };
+        let leaving: Vec<usize> = table.live().filter(may_leave).collect();
+        for slot in leaving {
+            if self.leave_if_empty(state, slot)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn leave_if_empty(&self, state: &mut State, slot: usize) -> Result<bool> {
+        let table = self.table();
         let engine = table.engine(slot)?;
         if !holds_nothing(engine, SHARD_PREFIX)? {
             return Ok(false);
@@ -491,7 +535,7 @@ impl Volume {
         let mut movement = Movement::default();
         let mut from = None;
         loop {
-            let (stripes, next) = next_stripes(table, from)?;
+            let (stripes, next, _) = next_stripes(table, from)?;
             for (key, present) in stripes {
                 let Some(needs) = needs(&present) else {
                     continue;

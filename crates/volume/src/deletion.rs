@@ -169,7 +169,7 @@ fn submit_tombstones(
             }
         }
     }
-    let mut dependencies: Vec<Dependency> = volume.note_gone(&table, blob).into_iter().collect();
+    let mut dependencies: Vec<Dependency> = volume.note_gone(&table, blob)?.into_iter().collect();
     for (slot, (_, batch)) in disks {
         if !batch.entries().is_empty() {
             let submitted = table.engine(slot)?.submit(batch);

@@ -12,7 +12,7 @@ use shardstore::{Batch, Key, Read};
 use crate::blob::shard_key_bytes;
 use crate::limits::{DELETE_SHARDS_MAX, SCAN_SHARDS};
 use crate::table::Table;
-use crate::{BlobId, Dependency, Result, Volume};
+use crate::{BlobId, Dependency, Result, Volume, VolumeError};
 
 /// What the keys begin with, and what is behind all of them.
 pub(crate) const PREFIX: &[u8] = b"\x04gone";
@@ -52,12 +52,20 @@ fn away(table: &Table) -> u16 {
 
 impl Volume {
     /// Notes a blob's deletion for the members that are away; `None`: nobody is.
-    pub(crate) fn note_gone(&self, table: &Table, blob: BlobId) -> Option<Dependency> {
+    pub(crate) fn note_gone(&self, table: &Table, blob: BlobId) -> Result<Option<Dependency>> {
         let away = away(table);
-        (away != 0).then(|| {
-            let note = Batch::new().put(key_of(blob), away.to_le_bytes());
-            self.inner.mirror.commit(note.frees_space(), Vec::new())
-        })
+        if away == 0 {
+            return Ok(None);
+        }
+        // A part of it may have been deleted while others were away.
+        let engine = table.engine(table.primary()?)?;
+        let known = engine.snapshot().get(&key_of(blob), Read::Blocking)?;
+        let known = known.as_ref().and_then(|note| note.value().first_chunk());
+        let bits = away | known.map_or(0, |bits| u16::from_le_bytes(*bits));
+        let note = Batch::new().put(key_of(blob), bits.to_le_bytes());
+        Ok(Some(
+            self.inner.mirror.commit(note.frees_space(), Vec::new()),
+        ))
     }
 
     /// Whether a blob was deleted, and some member may not have heard of it yet: what there is of
@@ -93,8 +101,8 @@ impl Volume {
             let Some(blob) = blob_of(found.key()) else {
                 continue;
             };
-            // A deletion that is under way writes the note itself, and deletes from all that are
-            // here.
+            // A deletion that is under way adds to the note itself. It is come upon again by whoever
+            // heals, or with the next generation.
             let Some(_held) = self.hold_blob(blob) else {
                 continue;
             };
@@ -103,8 +111,19 @@ impl Volume {
             let Some(bits) = bits.map(|bits| u16::from_le_bytes(*bits)) else {
                 continue;
             };
+            let mut is_done = true;
             for slot in table.live().filter(|slot| bits >> slot & 1 == 1) {
-                delete_from(&table, slot, blob)?;
+                match delete_from(&table, slot, blob) {
+                    Ok(()) => {}
+                    // Nothing of that disk is read by its index; the note stays.
+                    Err(VolumeError::Corrupt { .. } | VolumeError::Unreadable { .. }) => {
+                        is_done = false;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if !is_done {
+                continue;
             }
             let members = table
                 .membership

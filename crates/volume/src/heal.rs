@@ -16,7 +16,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardstore::{Batch, Dependency, Key, Read};
+use shardstore::{Batch, Dependency, Error, Key, Read, ScanPage};
 
 use crate::blob::{SHARD_PREFIX, shard_key, shard_key_bytes};
 use crate::limits::{HEAL_BYTES_PER_STEP, HEAL_PAGE, HEAL_SHARDS_PER_STEP, SCAN_SHARDS};
@@ -85,6 +85,8 @@ pub(crate) struct HealWalk {
     changed: u64,
     /// Shards on disks that are to be emptied, for which there is no other disk.
     stuck: u64,
+    /// Shards on such disks that wait until another one has room.
+    waiting: u64,
     /// Stripes that were looked at.
     seen: u64,
 }
@@ -115,6 +117,7 @@ pub(crate) struct Walked {
     /// Something was passed over, or changed, and has to be counted again.
     pub again: bool,
     pub stuck: u64,
+    pub waiting: u64,
 }
 
 /// A shard on its way to a disk.
@@ -163,6 +166,7 @@ impl HealWalk {
             notes_are_due: false,
             changed: 0,
             stuck: 0,
+            waiting: 0,
             seen: 0,
         }
     }
@@ -175,7 +179,8 @@ impl HealWalk {
     /// Looks at the next stripes, and makes or moves a few shards.
     pub(crate) fn step(&mut self, volume: &Volume) -> Result<HealStep> {
         let table = volume.table();
-        let (stripes, end) = next_stripes(&table, self.cursor)?;
+        let (stripes, end, skipped) = next_stripes(&table, self.cursor)?;
+        self.left_out |= skipped;
         let mut work = Work::default();
         let mut next = None;
         for ((blob, number), present) in stripes {
@@ -203,6 +208,7 @@ impl HealWalk {
                 tidied: self.tidies,
                 again,
                 stuck: self.stuck,
+                waiting: self.waiting,
             });
         }
         Ok(step)
@@ -241,11 +247,12 @@ impl HealWalk {
         if plan.is_done() {
             self.ledger.stripes[0] += 1;
             self.stuck += plan.stuck as u64;
+            self.waiting += plan.waiting as u64;
             return Ok(());
         }
         let Some(held) = volume.hold_blob(blob) else {
-            // Being written or deleted: it is not counted yet. Whoever writes it without all of
-            // its shards has it looked at when it is done.
+            // Being written or deleted: it is not counted yet. Whoever writes it has it looked at
+            // when it is done, if not all of it is where it is to be.
             return Ok(());
         };
         // Again, now that nothing of it comes or goes any more.
@@ -254,6 +261,7 @@ impl HealWalk {
             // Gone.
             return Ok(());
         };
+        self.waiting += plan.waiting as u64;
         if plan.is_done() {
             self.stuck += plan.stuck as u64;
             self.ledger.stripes[0] += 1;
@@ -279,6 +287,7 @@ impl HealWalk {
         let held = Arc::new(held);
         let stripe = || Stripe {
             volume: volume.clone(),
+            reports: true,
             blob,
             number,
             cut,
@@ -439,8 +448,9 @@ fn look_up(table: &Table, blob: BlobId, number: u32) -> Result<Present> {
     to.push(0);
     let mut present = Present::default();
     for slot in table.live() {
-        let snapshot = table.engine(slot)?.snapshot();
-        let page = snapshot.scan(&from, &to, HEAL_PAGE, Read::Blocking)?;
+        let Some(page) = scan_readable(table, slot, (&from, &to))? else {
+            continue;
+        };
         for found in &page.entries {
             if let RawKey::Shard { shard, .. } = RawKey::decode(found.key()) {
                 present.shards.entry(shard).or_default().insert(slot);
@@ -453,20 +463,40 @@ fn look_up(table: &Table, blob: BlobId, number: u32) -> Result<Present> {
 
 pub(crate) type Stripes = BTreeMap<(BlobId, u32), Present>;
 
+/// A page of a disk's shards. `None`: its index cannot be read there, which is looked into.
+fn scan_readable(
+    table: &Table,
+    slot: usize,
+    (from, to): (&[u8], &[u8]),
+) -> Result<Option<ScanPage>> {
+    let engine = table.engine(slot)?;
+    match engine.snapshot().scan(from, to, HEAL_PAGE, Read::Blocking) {
+        Ok(page) => Ok(Some(page)),
+        Err(error @ (Error::Corrupt { .. } | Error::Disk(_))) => {
+            engine.store().note_damage(&error);
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Stripes, the place behind them, and whether a disk could not be asked.
+type NextStripes = (Stripes, Option<(BlobId, u32)>, bool);
+
 /// The stripes from a place on that all disks have been asked for, and where they end; `None`:
 /// there are no more.
-pub(crate) fn next_stripes(
-    table: &Arc<Table>,
-    from: Option<(BlobId, u32)>,
-) -> Result<(Stripes, Option<(BlobId, u32)>)> {
+pub(crate) fn next_stripes(table: &Arc<Table>, from: Option<(BlobId, u32)>) -> Result<NextStripes> {
+    let mut skipped = false;
     let (blob, stripe) = from.unwrap_or((BlobId::FIRST, 0));
     let start = shard_key_bytes(blob, stripe, 0);
     let mut stripes = Stripes::new();
     // The first stripe that some disk may have more of than its page shows.
     let mut horizon: Option<(BlobId, u32)> = None;
     for slot in table.live() {
-        let snapshot = table.engine(slot)?.snapshot();
-        let page = snapshot.scan(&start, &[SHARD_PREFIX + 1], HEAL_PAGE, Read::Blocking)?;
+        let Some(page) = scan_readable(table, slot, (&start, &[SHARD_PREFIX + 1]))? else {
+            skipped = true;
+            continue;
+        };
         for found in &page.entries {
             let RawKey::Shard {
                 blob,
@@ -501,7 +531,7 @@ pub(crate) fn next_stripes(
             stripes.remove(&key);
         }
     }
-    Ok((stripes, horizon))
+    Ok((stripes, horizon, skipped))
 }
 
 const _: () = assert!(HEAL_PAGE > crate::limits::DISKS_MAX && HEAL_PAGE <= SCAN_SHARDS);

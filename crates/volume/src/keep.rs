@@ -43,6 +43,10 @@ pub(crate) struct Keeping {
     moved: AtomicU64,
     /// Whether all stripes are to be looked at.
     heal_is_due: AtomicBool,
+    /// A disk came or went: no walk goes on as it is, and none waits.
+    is_urgent: AtomicBool,
+    /// Whether a whole walk was counted.
+    is_counted: AtomicBool,
     /// How often it was asked for that shards be brought to where they are to be, and which of
     /// these requests is fulfilled.
     tidying_asked: AtomicU64,
@@ -84,6 +88,12 @@ pub(crate) struct State {
     walk: Option<HealWalk>,
     /// The request that a walk which tidies fulfils.
     tidying: u64,
+    /// Whether the last walk tidied.
+    has_tidied: bool,
+    /// Which of the steps comes first, so that none keeps the others from theirs.
+    turn: usize,
+    /// Since when a disk that works is not live.
+    away_since: Option<Instant>,
     /// Extents with damage.
     pub(crate) damaged: Damaged,
     /// When it is looked again whether a disk that is drained is empty.
@@ -159,7 +169,7 @@ impl Keeping {
         let (began, done) = (*lock(&self.walking))?;
         let stripes = lock(&self.ledger).total().max(done);
         // Too little was seen to tell from.
-        let is_telling = done * 50 >= stripes && done > 0;
+        let is_telling = self.is_counted.load(Ordering::SeqCst) && done * 50 >= stripes && done > 0;
         let elapsed = began.elapsed().as_secs_f64();
         let left = is_telling.then(|| elapsed * (stripes - done) as f64 / done as f64);
         Some(HealProgress {
@@ -176,6 +186,13 @@ impl Keeping {
     /// Shards may be on other disks than they are to be: members came or went.
     pub(crate) fn request_tidying(&self) {
         self.tidying_asked.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Members came or went.
+    pub(crate) fn begin_anew(&self) {
+        self.request_heal();
+        self.request_tidying();
+        self.is_urgent.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn count_moved(&self, shards: usize) {
@@ -220,6 +237,19 @@ impl Volume {
     /// Shards may be missing somewhere.
     pub(crate) fn look_for_missing_shards(&self) {
         self.inner.keeping.request_heal();
+    }
+
+    /// Disks came or went while a blob was written, which nobody looked at meanwhile.
+    pub(crate) fn disks_changed_meanwhile(&self) {
+        if !self.table().is_single() {
+            self.inner.keeping.request_heal();
+            self.inner.keeping.request_tidying();
+        }
+    }
+
+    /// The generation of the members now.
+    pub(crate) fn generation(&self) -> u64 {
+        self.table().membership.generation
     }
 
     /// A shard cannot be read where it is: it is to be written again from the others.
@@ -288,16 +318,64 @@ impl Volume {
         if self.settle_replicas(&mut state)? {
             return Ok(true);
         }
-        if self.drop_unfit(&mut state)? || self.repair()? || self.look_into_damage(&mut state)? {
+        if self.drop_unfit(&mut state)? || self.readmit(&mut state)? {
             return Ok(true);
         }
-        if self.clear_gone(&mut state.gone)? {
-            return Ok(true);
+        // In turn, so that none that always has something to do, or that fails, keeps the others
+        // from theirs.
+        let steps: [fn(&Volume, &mut State) -> Result<bool>; 6] = [
+            |volume, _| volume.repair(),
+            Volume::look_into_damage,
+            |volume, state| volume.clear_gone(&mut state.gone),
+            Volume::fill,
+            Volume::finish_draining,
+            Volume::heal,
+        ];
+        let mut failure = None;
+        for at in 0..steps.len() {
+            let at = (state.turn + at) % steps.len();
+            match steps[at](self, &mut state) {
+                Ok(true) => {
+                    state.turn = at + 1;
+                    return Ok(true);
+                }
+                Ok(false) => {}
+                Err(error) => failure = Some(error),
+            }
         }
-        if self.fill(&mut state)? || self.finish_draining(&mut state)? {
-            return Ok(true);
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(false),
         }
-        self.heal(&mut state)
+    }
+
+    /// Takes a disk back that works and is not live: it could not take something in time, and was
+    /// given up.
+    fn readmit(&self, state: &mut State) -> Result<bool> {
+        let table = self.table();
+        let is_live = |slot: &usize| table.live().any(|live| live == *slot);
+        let is_back = |slot: &usize| {
+            !is_live(slot) && !has_failed(&table, *slot) && table.membership.at(*slot).is_some()
+        };
+        let Some(slot) = table.here().find(is_back) else {
+            state.away_since = None;
+            return Ok(false);
+        };
+        let since = *state.away_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < READMIT_AFTER || table.refusal().is_some() {
+            return Ok(false);
+        }
+        state.away_since = None;
+        let mut live: Vec<usize> = table.live().collect();
+        live.push(slot);
+        let mut next = Table::clone(&table);
+        next.membership = table.membership.with_live(&live);
+        state.write(&table.membership, &mut next)?;
+        let name = table.disk(slot).map_or("a disk", |disk| &disk.name);
+        let event = format!("{name} takes part again");
+        self.inner.keeping.say(event);
+        self.install(next);
+        Ok(true)
     }
 
     /// The set stays what it is.
@@ -364,14 +442,27 @@ impl Volume {
 
     /// Writes one shard again that could not be read.
     fn repair(&self) -> Result<bool> {
-        let Some(repair) = lock(&self.inner.keeping.repairs).pop_front() else {
+        // It stays in the queue meanwhile, so that reading it does not ask for it again.
+        let Some(repair) = lock(&self.inner.keeping.repairs).front().cloned() else {
             return Ok(false);
         };
+        if let Err(error) = self.repair_shard(&repair) {
+            // Whoever comes upon it next asks again.
+            let stripe = format!("stripe {} of blob {}", repair.stripe, repair.blob);
+            let event = format!("shard {} of {stripe} is not mended: {error}", repair.shard);
+            self.inner.keeping.say(event);
+        }
+        lock(&self.inner.keeping.repairs).pop_front();
+        Ok(true)
+    }
+
+    fn repair_shard(&self, repair: &Repair) -> Result<()> {
         let Some(_held) = self.hold_blob(repair.blob) else {
-            return Ok(true);
+            return Ok(());
         };
         let stripe = Stripe {
             volume: self.clone(),
+            reports: false,
             blob: repair.blob,
             number: repair.stripe,
             cut: repair.cut,
@@ -381,7 +472,7 @@ impl Volume {
         if is_live && block_on(stripe.write_again(repair.shard, repair.slot))? {
             self.inner.keeping.count_healed(1);
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Looks at the next stripes, if all are to be looked at.
@@ -390,6 +481,11 @@ impl Volume {
         let table = self.table();
         if table.refusal().is_some() {
             return Ok(false);
+        }
+        if keeping.is_urgent.swap(false, Ordering::SeqCst) {
+            state.walk = None;
+            *lock(&keeping.walking) = None;
+            state.rest_until = None;
         }
         let walk = match &mut state.walk {
             Some(walk) => walk,
@@ -403,7 +499,9 @@ impl Volume {
                 }
                 // What is missing first; then what is elsewhere.
                 keeping.heal_is_due.store(false, Ordering::SeqCst);
-                let tidies = !is_asked && !keeping.is_tidy();
+                // Where something is missing all the time, every other walk.
+                let tidies = !keeping.is_tidy() && (!is_asked || !state.has_tidied);
+                state.has_tidied = tidies;
                 state.tidying = keeping.tidying_asked.load(Ordering::SeqCst) + 1;
                 state.walk_began = Some(now);
                 none.insert(HealWalk::new(tidies))
@@ -443,14 +541,16 @@ impl Volume {
         *lock(&keeping.walking) = None;
         if walked.tidied {
             keeping.stuck.store(walked.stuck, Ordering::Relaxed);
-            if !walked.again {
+            if !walked.again && walked.waiting == 0 {
                 // What was asked for meanwhile is not.
                 keeping.tidying_done.store(state.tidying, Ordering::SeqCst);
             }
         }
-        let pause = match (walked.again || !keeping.is_tidy(), walked.ledger.owing()) {
+        keeping.is_counted.store(true, Ordering::SeqCst);
+        let is_tidy = keeping.is_tidy() || walked.waiting > 0;
+        let pause = match (walked.again || !is_tidy, walked.ledger.owing()) {
             (true, _) => HEAL_AGAIN,
-            (false, 0) => HEAL_INTERVAL,
+            (false, 0) if walked.waiting == 0 => HEAL_INTERVAL,
             (false, _) => HEAL_PAUSE,
         };
         let now = Instant::now();
@@ -571,7 +671,12 @@ impl Volume {
             .replicas()
             .into_iter()
             .partition(|slot| why(slot).is_some());
-        if unfit.is_empty() || rest.len() < 2 || table.refusal().is_some() {
+        // Slow ones stay rather than that what is lost next could be the last.
+        let least = match unfit.iter().any(is_full) {
+            true => 2,
+            false => usize::from(table.scheme().m) + 1,
+        };
+        if unfit.is_empty() || rest.len() < least.max(2) || table.refusal().is_some() {
             state.unfit_since = None;
             return Ok(false);
         }
@@ -823,6 +928,9 @@ const HEAL_REST_OTHERWISE: u32 = 8;
 
 /// Longest rest after a step of healing.
 const HEAL_REST_MAX: Duration = Duration::from_millis(500);
+
+/// How long a disk that works and was given up is left alone.
+const READMIT_AFTER: Duration = Duration::from_secs(30);
 
 /// How long a replica is full before others do without it.
 const FULL_FOR: Duration = Duration::from_secs(1);

@@ -24,6 +24,9 @@ struct Latency {
 /// Slots of disks that are slow: a bit for each.
 pub(crate) type Slots = u16;
 
+/// What a read of a disk takes that nothing is known of: a slow one's.
+const USUAL: Duration = Duration::from_millis(10);
+
 /// Each read counts for this part of the average.
 const WEIGHT: u64 = 8;
 
@@ -63,7 +66,13 @@ impl Latencies {
         if slots.clone().filter(may_be).count() == 0 {
             return 0;
         }
-        let mut averages: Vec<Duration> = slots.clone().map(|slot| self.average(slot)).collect();
+        // Of one that was not read, because memory had all that was wanted, the usual is assumed.
+        let assumed = |average: Duration| match average.is_zero() {
+            true => USUAL,
+            false => average,
+        };
+        let averages = slots.clone().map(|slot| assumed(self.average(slot)));
+        let mut averages: Vec<Duration> = averages.collect();
         averages.sort_unstable();
         // The lower one of two in the middle: of two disks one may be slow.
         let median = averages[(averages.len() - 1) / 2];
@@ -73,7 +82,8 @@ impl Latencies {
 
     /// How long to wait for a disk before others are asked, too.
     pub(crate) fn patience(&self, slot: usize) -> Duration {
-        (self.average(slot) * 8).clamp(HEDGE_MIN, HEDGE_MAX)
+        // Not what a slow one takes.
+        (self.average(slot).min(USUAL) * 8).clamp(HEDGE_MIN, HEDGE_MAX)
     }
 
     /// Whether a slow disk is to be asked although nobody waits for it, to see whether it still is.

@@ -134,7 +134,7 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 pub const HEDGE_MIN: Duration = Duration::from_millis(20);
 
 /// And this at most.
-pub const HEDGE_MAX: Duration = Duration::from_millis(500);
+pub const HEDGE_MAX: Duration = Duration::from_millis(100);
 
 /// Reads that wait for others to be asked, too; one more does not.
 pub const ALARMS_MAX: usize = 16 * 1024;

@@ -90,6 +90,11 @@ impl Membership {
         }
     }
 
+    /// Later ones are greater: first by the run, then by the generation within it.
+    pub(crate) fn age(&self) -> (u64, u64) {
+        (self.epoch, self.generation)
+    }
+
     /// Members that belong to the set, here or not.
     pub(crate) fn active(&self) -> impl Iterator<Item = &Member> {
         let members = self.members.iter();

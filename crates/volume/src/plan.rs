@@ -43,6 +43,8 @@ pub(crate) struct Plan {
     pub surplus: Vec<(u8, usize)>,
     /// Shards on disks that are to be emptied, for which no disk is left at all.
     pub stuck: usize,
+    /// Such shards that wait until another disk has room.
+    pub waiting: usize,
 }
 
 impl Plan {
@@ -122,8 +124,9 @@ pub(crate) fn plan(
             continue;
         }
         room -= 1;
-        if let Some(to) = free.pop() {
-            plan.moves.push(Move { shard, from, to });
+        match free.pop() {
+            Some(to) => plan.moves.push(Move { shard, from, to }),
+            None => plan.waiting += 1,
         }
     }
     if !plan.missing.is_empty() {

@@ -113,6 +113,7 @@ impl BlobReader {
         let until = self.rest.end.min(end);
         let stripe = Stripe {
             volume: self.pin.volume().clone(),
+            reports: true,
             blob: blob.id,
             // As many as a `u32` counts, of at most 16 MiB each.
             number: number as u32,
@@ -131,6 +132,8 @@ impl BlobReader {
 /// A stripe that is read.
 pub(crate) struct Stripe {
     pub volume: Volume,
+    /// Whether damage that is come upon is to be mended: not for whoever mends.
+    pub reports: bool,
     pub blob: BlobId,
     pub number: u32,
     pub cut: Cut,
@@ -337,6 +340,7 @@ impl Stripe {
         let checked = self.understand(shard, read);
         if let Err(error @ (VolumeError::Corrupt { .. } | VolumeError::Unreadable { .. })) =
             &checked
+            && self.reports
         {
             self.volume.request_repair(self, shard, slot, error);
         }
@@ -414,7 +418,9 @@ impl Stripe {
         avoid: Slots,
     ) -> Result<()> {
         // Nobody knows better: no disk was reached at all.
-        if let Some(error @ (VolumeError::Busy | VolumeError::Closed)) = lost.first() {
+        if let Some(error @ (VolumeError::Busy | VolumeError::Closed)) = lost.first()
+            && (order.len() < 2 || matches!(error, VolumeError::Closed))
+        {
             return Err(error.clone());
         }
         let is_left = |slot: &usize| avoid >> *slot & 1 == 0;

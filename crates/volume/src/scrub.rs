@@ -288,6 +288,7 @@ impl Volume {
             let value = ShardValue::decode(found.value())?;
             let stripe = Stripe {
                 volume: self.clone(),
+                reports: true,
                 blob,
                 number: stripe,
                 cut: Cut {

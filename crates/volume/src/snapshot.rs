@@ -17,7 +17,8 @@ use crate::timer::before;
 use crate::turns::let_others_go_first;
 use crate::{BlobId, Result, Volume, VolumeError};
 
-/// Sees every batch that was persistent when it was taken, none submitted later. While it
+/// Sees every batch that was persistent when it was taken, and none submitted later unless the disk
+/// that is read first cannot answer, or not soon: then another one shows what it has now. While it
 /// lives, no space at all is reused: hold it for the time of a few reads. Clones share it.
 #[derive(Clone)]
 pub struct VolumeSnapshot {
@@ -53,11 +54,13 @@ impl VolumeSnapshot {
     }
 
     /// Runs `f` on a view of the metadata: of the disk that is read first; if that cannot read
-    /// what is asked for, of another one that has it too. That one's view is taken then: it
-    /// shows what was acknowledged when this was taken, and may show more.
+    /// what is asked for, or not soon, of another one that has it too, if that `is_enough`. That
+    /// one's view is taken then: it shows what was acknowledged when this was taken, and may show
+    /// more.
     async fn on_metadata<T: Send + 'static>(
         &self,
         f: impl FnMut(&Snapshot, Read) -> shardstore::Result<T> + Clone + Send + 'static,
+        is_enough: fn(&T) -> bool,
     ) -> Result<T> {
         let others = self.view.table.slices.disks();
         let others = others.get(1..).unwrap_or_default();
@@ -101,7 +104,7 @@ impl VolumeSnapshot {
                 missing: self.view.table.missing(),
             },
         };
-        if late.is_none() && matches!(first, VolumeError::Busy | VolumeError::Closed) {
+        if others.is_empty() || matches!(first, VolumeError::Closed) {
             return Err(first);
         }
         // Those of then that are replicas still.
@@ -113,6 +116,7 @@ impl VolumeSnapshot {
             if let Some(again) = again.clone()
                 && let Ok(read) = self.volume.read_disk(usize::from(*slot), again)
                 && let Ok(read) = read.await
+                && is_enough(&read)
             {
                 return Ok(read);
             }
@@ -126,7 +130,7 @@ impl VolumeSnapshot {
     /// The entry of a metadata key, whose stem is the one that it was put with.
     pub async fn meta_get(&self, key: &Key) -> Result<Option<MetaEntry>> {
         let raw = raw_key(key);
-        let found = self.on_metadata(move |snapshot, how| snapshot.get(&raw, how));
+        let found = self.on_metadata(move |snapshot, how| snapshot.get(&raw, how), |_| true);
         Ok(found.await?.map(MetaEntry::from))
     }
 
@@ -136,9 +140,10 @@ impl VolumeSnapshot {
         let mut from = raw.clone();
         loop {
             let stem = raw.clone();
-            let step = self.on_metadata(move |snapshot, how| {
-                snapshot.first_step(&stem, &from, SCAN_WORK, how)
-            });
+            let step = self.on_metadata(
+                move |snapshot, how| snapshot.first_step(&stem, &from, SCAN_WORK, how),
+                |_| true,
+            );
             match step.await? {
                 Step::Done(found) => return Ok(found.map(MetaEntry::from)),
                 Step::GoOn(next) => from = next,
@@ -153,9 +158,10 @@ impl VolumeSnapshot {
     /// is given a bounded amount.
     pub async fn meta_scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<MetaPage> {
         let (raw_from, raw_to) = (raw_bytes(from), raw_bytes(to));
-        let page = self.on_metadata(move |snapshot, how| {
-            scan_bounded(snapshot, &raw_from, &raw_to, limit, how)
-        });
+        let page = self.on_metadata(
+            move |snapshot, how| scan_bounded(snapshot, &raw_from, &raw_to, limit, how),
+            |_| true,
+        );
         let (page, work_left) = page.await?;
         if work_left == 0 {
             let_others_go_first().await;
@@ -167,12 +173,16 @@ impl VolumeSnapshot {
     /// out. `None`: no such entry.
     pub async fn meta_body(&self, key: &Key, range: Range<u32>) -> Result<Option<Vec<u8>>> {
         let raw = raw_key(key);
-        let read = self.on_metadata(move |snapshot, how| {
-            let Some(found) = snapshot.get(&raw, how)? else {
-                return Ok(None);
-            };
-            snapshot.read_payload(&found, range.clone(), how).map(Some)
-        });
+        // In another one's view, which is of now, it may be gone already.
+        let read = self.on_metadata(
+            move |snapshot, how| {
+                let Some(found) = snapshot.get(&raw, how)? else {
+                    return Ok(None);
+                };
+                snapshot.read_payload(&found, range.clone(), how).map(Some)
+            },
+            Option::is_some,
+        );
         read.await
     }
 

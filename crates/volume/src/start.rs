@@ -27,6 +27,8 @@ use crate::{Result, Scheme, VolumeError};
 pub(crate) struct Started {
     pub table: Table,
     pub epoch: u64,
+    /// Whether too few disks were there to write anything.
+    pub is_read_only: bool,
     /// What whoever runs the set should know.
     pub warnings: Vec<String>,
 }
@@ -150,17 +152,21 @@ impl Found {
     fn generation(&self) -> u64 {
         self.membership.as_ref().map_or(0, |known| known.generation)
     }
+
+    fn age(&self) -> (u64, u64) {
+        self.membership.as_ref().map_or((0, 0), Membership::age)
+    }
 }
 
 /// The newest generation that may have been served. One that a live member which is here does
 /// not know of was cut off before it was durable on all of them, and never counted. That member
-/// knows of it if it holds it, or a later one: numbers are above all that was seen, so that
-/// another one of the same number means that it was not.
+/// knows of it if it holds it, or a later one: of a later run, or of the same run with a higher
+/// number. Of two with the same number the one of the earlier run was cut off.
 fn newest(found: &[Found]) -> Option<Membership> {
     let mut known: Vec<&Membership> = found.iter().filter_map(|f| f.membership.as_ref()).collect();
-    known.sort_by_key(|membership| std::cmp::Reverse(membership.generation));
+    known.sort_by_key(|membership| std::cmp::Reverse(membership.age()));
     let knows_of = |found: &Found, candidate: &Membership| {
-        found.membership.as_ref() == Some(candidate) || found.generation() > candidate.generation
+        found.membership.as_ref() == Some(candidate) || found.age() > candidate.age()
     };
     let is_whole = |candidate: &&&Membership| {
         candidate.live().all(|member| {
@@ -265,6 +271,7 @@ fn single(disk: SetDisk) -> Result<Started> {
     Ok(Started {
         table,
         epoch,
+        is_read_only: false,
         warnings: Vec::new(),
     })
 }
@@ -306,6 +313,7 @@ fn create(disks: Vec<SetDisk>, options: &VolumeOptions) -> Result<Started> {
     Ok(Started {
         table,
         epoch,
+        is_read_only: false,
         warnings: Vec::new(),
     })
 }
@@ -422,6 +430,7 @@ fn several(found: Vec<Found>, options: &VolumeOptions) -> Result<Started> {
     }
     // Else read only: nothing may be written, because others may be live without these.
     Ok(Started {
+        is_read_only: here.len() < newest.deciders(),
         table,
         epoch,
         warnings,

@@ -65,6 +65,9 @@ pub(crate) struct Inner {
     pub(crate) keeping: Arc<Keeping>,
     shard_bytes_max: u32,
     warnings: Vec<String>,
+    /// Too few disks were there at the start to write anything: the replicas of the metadata were not
+    /// made the same.
+    pub(crate) is_read_only: bool,
     pub(crate) epoch: u64,
     next_blob: AtomicU64,
     in_flight_bytes_max: usize,
@@ -195,6 +198,7 @@ impl Volume {
         let Started {
             table,
             epoch,
+            is_read_only,
             warnings,
         } = start(disks, &options)?;
         let used = |engine: &Engine| {
@@ -223,6 +227,7 @@ impl Volume {
                 keeping,
                 shard_bytes_max: options.shard_bytes_max.clamp(1, SHARD_BYTES_MAX as u32),
                 warnings,
+                is_read_only,
                 epoch,
                 next_blob: AtomicU64::new(0),
                 in_flight_bytes_max: options.in_flight_bytes_max,
@@ -272,8 +277,7 @@ impl Volume {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
         self.inner.mirror.set_replicas(replicas, refusal);
-        self.inner.keeping.request_heal();
-        self.inner.keeping.request_tidying();
+        self.inner.keeping.begin_anew();
     }
 
     /// The number of this run: grows with every start, crash or not, and with nothing else.

@@ -35,6 +35,8 @@ pub struct BlobWriter {
     receipt: Receipt,
     /// Whether there were not disks enough for all shards.
     owes: bool,
+    /// The generation in which it was begun.
+    generation: u64,
     /// Set while a call is under way: a call that failed or was cancelled leaves it set.
     broken: bool,
 }
@@ -47,6 +49,7 @@ pub struct FinishedBlob {
     dependencies: Vec<Dependency>,
     receipt: Receipt,
     owes: bool,
+    generation: u64,
     kept: bool,
 }
 
@@ -66,6 +69,11 @@ impl Receipt {
             scheme,
             shards: Arc::new(AtomicU8::new(u8::MAX)),
         }
+    }
+
+    /// Whether some stripe is known to lack a shard.
+    fn lacks(&self) -> bool {
+        self.shards.load(Ordering::SeqCst) < self.scheme.width()
     }
 
     fn note(&self, shards: usize) {
@@ -109,6 +117,7 @@ impl BlobWriter {
             scheme,
             shard_bytes: volume.shard_bytes(scheme),
         };
+        let generation = volume.generation();
         Ok(BlobWriter {
             volume,
             blob,
@@ -119,6 +128,7 @@ impl BlobWriter {
             window: VecDeque::new(),
             receipt: Receipt::whole(scheme),
             owes: false,
+            generation,
             broken: false,
         })
     }
@@ -172,6 +182,7 @@ impl BlobWriter {
             dependencies: std::mem::take(&mut self.window).into(),
             receipt: self.receipt.clone(),
             owes: self.owes,
+            generation: self.generation,
             kept: false,
         })
     }
@@ -354,8 +365,13 @@ impl FinishedBlob {
     pub fn keep(mut self) -> BlobRef {
         self.kept = true;
         self.volume.pins().settle(self.blob.id);
-        if self.owes {
+        // Nobody healed it while it was written. What is found missing from now on is looked for
+        // by whoever finds it.
+        if self.owes || self.receipt.lacks() {
             self.volume.look_for_missing_shards();
+        }
+        if self.volume.generation() != self.generation {
+            self.volume.disks_changed_meanwhile();
         }
         self.blob.clone()
     }

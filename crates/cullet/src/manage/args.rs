@@ -248,6 +248,9 @@ pub enum DiskAction {
         /// Only say how many bytes would be written.
         #[arg(long)]
         dry_run: bool,
+        /// Also if something cannot be read without the disk that leaves, which is lost then.
+        #[arg(long)]
+        accept_loss: bool,
     },
     /// Bring what is on a disk to the others; it leaves the set when it is empty.
     Drain {
