@@ -355,3 +355,23 @@ fn foreign_disks_are_refused_by_name() {
     assert!(refused.contains("no disk 9"), "{refused}");
     set.close();
 }
+
+/// A set that was opened with too few disks has not made its metadata the same on those that are
+/// there: it does not become one that takes writes by adding a disk.
+#[test]
+fn a_set_that_is_only_read_stays_it() {
+    let disks = Disks::new(6);
+    let set = disks.open(&disks.all()).unwrap();
+    let blobs = fill(&set, 3);
+    set.close();
+    let set = disks.open(&[0, 1, 2]).unwrap();
+    assert!(set.set_meta("b", b"1").is_err());
+    let refused = set.volume.add_disk(disks.disk(3)).unwrap_err().to_string();
+    assert!(refused.contains("start it again"), "{refused}");
+    set.close();
+    let set = disks.open(&[0, 1, 2, 3]).unwrap();
+    check(&set, &blobs);
+    set.set_meta("b", b"1").unwrap();
+    assert_eq!(set.volume.add_disk(disks.disk(4)).unwrap(), Added::Back(4));
+    set.close();
+}

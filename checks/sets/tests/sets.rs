@@ -625,3 +625,77 @@ fn of_two_generations_with_one_number_the_later_one_counts() {
         set.close();
     }
 }
+
+/// A stripe that is beyond repair: mending the one shard asked for the other one to be mended, which
+/// asked for the first, and nothing else was done for the set any more.
+#[test]
+fn what_cannot_be_mended_holds_nothing_up() {
+    let disks = Disks::new(3);
+    let set = disks.open(&disks.all()).unwrap();
+    let body = bytes(SHARD * 2 - 10, 9);
+    let (blob, _) = set.put(&body).unwrap();
+    set.wait(|volume| volume.is_healed() && volume.is_tidy());
+    for at in [SHARD / 4, SHARD + SHARD / 4] {
+        let part = &body[at..at + 64];
+        for disk in &disks.sims {
+            let medium = disk.medium().read(0, CAPACITY as usize);
+            if let Some(offset) = medium.windows(64).position(|window| window == part) {
+                let offset = offset as u64;
+                disk.inject(Fault::BitFlip {
+                    offset,
+                    bit: 3,
+                    cached: false,
+                });
+            }
+            disk.chill();
+        }
+    }
+    assert!(set.read(&blob).is_err());
+    set.sleep_a_little();
+    let events = set.volume.take_events();
+    assert!(
+        events.iter().any(|event| event.contains("is not mended")),
+        "{events:?}"
+    );
+    set.sleep_a_little();
+    let events = set.volume.take_events();
+    assert!(events.len() < 8, "{events:?}");
+    set.close();
+}
+
+/// A disk went while a blob was written. Nobody heals what is being written, and when it was
+/// finished nobody looked at it again.
+#[test]
+fn what_was_written_while_a_disk_went_is_made_up_for() {
+    let disks = Disks::new(6);
+    let set = disks.open(&disks.all()).unwrap();
+    set.wait(|volume| volume.is_healed() && volume.is_tidy());
+    let body = bytes(60 * SHARD, 4);
+    let blob = block_on(async {
+        let mut writer = set.volume.blob_writer(b"label".to_vec(), None).unwrap();
+        writer.write(&body[..30 * SHARD]).await.unwrap();
+        disks.sims[1].inject(Fault::Vanish { skip: 0 });
+        let _ = set.set_meta("a", b"1");
+        set.wait(|volume| volume.is_healed() && !volume.is_whole());
+        writer.write(&body[30 * SHARD..]).await.unwrap();
+        let finished = writer.finish(Vec::new()).await.unwrap();
+        for dependency in finished.dependencies().to_vec() {
+            dependency.await.unwrap();
+        }
+        finished.keep()
+    });
+    set.wait(Volume::is_healed);
+    assert!(set.volume.stats().shards_healed > 0);
+    set.close();
+    // Two more may go.
+    let set = disks.open_with(
+        &[0, 2, 3],
+        VolumeOptions {
+            start_degraded: true,
+            ..VolumeOptions::default()
+        },
+    );
+    let set = set.unwrap();
+    assert_eq!(set.read(&blob).unwrap(), body);
+    set.close();
+}
