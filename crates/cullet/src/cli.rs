@@ -39,7 +39,7 @@ pub enum Command {
     Account(AccountArgs),
     /// Create, list, rotate, disable and delete access keys of a running server.
     Key(KeyArgs),
-    /// Show the disks of a running server's set, and how safe what they hold is.
+    /// Show and change the disks of a running server's set, and say how safe what they hold is.
     Disk(DiskArgs),
     /// Read objects from disks without a server, and say what is damaged.
     Rescue(RescueArgs),

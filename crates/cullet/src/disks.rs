@@ -216,6 +216,12 @@ impl Disks {
     /// Opens the disk at a path, formatted for this set if it is empty, within the memory.
     fn open(&self, path: &Path, options: Options) -> Result<Engine, Refusal> {
         let cannot = || format!("cannot open the disk {}", path.display());
+        let parent = path.parent().filter(|parent| *parent != Path::new(""));
+        anyhow::ensure!(
+            parent.is_none_or(Path::exists),
+            "{} does not exist: is its file system mounted?",
+            parent.unwrap_or(path).display()
+        );
         let disk = (self.open)(path, true)?.with_context(cannot)?;
         match Store::identity_of(disk.as_ref()) {
             Ok(identity) if identity.set != self.set => anyhow::bail!(

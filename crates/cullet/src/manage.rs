@@ -145,13 +145,14 @@ pub fn disk(args: DiskArgs) -> anyhow::Result<()> {
         DiskAction::Add { .. } | DiskAction::Replace { .. } => added(&answer, &fields),
         DiskAction::Drain { cancel: true, .. } => format!("disk {} stays\n", answer["slot"]),
         DiskAction::Drain { .. } => format!(
-            "disk {} is being drained: `cullet disk list` shows how far it is, and no longer shows \
-             it when it is empty and has left the set\n",
+            "disk {} is being drained: `cullet disk list` no longer shows it when it is empty and \
+             has left the set. Take it off the server's command line then: with it the next start \
+             is refused\n",
             answer["slot"]
         ),
         DiskAction::Remove { .. } => format!(
-            "disk {} is out of the set: what it had is made again on the others. Take it off the \
-             server's command line\n",
+            "disk {} is out of the set: what it had is made again on the others as far as there are \
+             disks for it, which `cullet disk status` says. Take it off the server's command line\n",
             answer["slot"]
         ),
         DiskAction::Scrub { .. } => "the scrub has begun: `cullet disk list` shows how far it \
@@ -307,10 +308,10 @@ fn status(answer: &Value, disks: &[Value]) -> String {
         };
         said += &format!("healing: {done} of {all} stripes were looked at{left}\n");
     }
-    if answer["tidy"] == false {
-        said += "shards are being brought to where they are to be\n";
-    }
     said + match answer["settled"] {
+        Value::Bool(true) if answer["tidy"] == false => {
+            "some shards are still to be brought to other disks: this goes on\n"
+        }
         Value::Bool(true) => "all stripes were looked at since anything changed\n",
         _ => "not all stripes were looked at since something changed: this goes on\n",
     }

@@ -21,7 +21,7 @@ use shardstore::{Batch, Dependency, Error, Key, Read, ScanPage};
 use crate::blob::{SHARD_PREFIX, shard_key, shard_key_bytes};
 use crate::limits::{HEAL_BYTES_PER_STEP, HEAL_PAGE, HEAL_SHARDS_PER_STEP, SCAN_SHARDS};
 use crate::pins::Held;
-use crate::plan::{Holders, Outlook, plan};
+use crate::plan::{Holders, Outlook, Plan, plan};
 use crate::reader::Stripe;
 use crate::shard::{RawKey, ShardValue};
 use crate::stripe::Cut;
@@ -74,6 +74,8 @@ pub(crate) struct HealWalk {
     /// Whether shards are brought to where they are to be, too, and not only made where they are
     /// missing.
     tidies: bool,
+    /// Whether nothing is written: too few disks are there.
+    only_counts: bool,
     /// Stripes before this are done.
     cursor: Option<(BlobId, u32)>,
     ledger: Ledger,
@@ -157,9 +159,10 @@ impl Work {
 }
 
 impl HealWalk {
-    pub(crate) fn new(tidies: bool) -> HealWalk {
+    pub(crate) fn new(tidies: bool, only_counts: bool) -> HealWalk {
         HealWalk {
-            tidies,
+            tidies: tidies && !only_counts,
+            only_counts,
             cursor: None,
             ledger: Ledger::default(),
             left_out: false,
@@ -248,6 +251,10 @@ impl HealWalk {
             self.ledger.stripes[0] += 1;
             self.stuck += plan.stuck as u64;
             self.waiting += plan.waiting as u64;
+            return Ok(());
+        }
+        if self.only_counts {
+            self.count(present, &plan);
             return Ok(());
         }
         let Some(held) = volume.hold_blob(blob) else {
@@ -357,6 +364,22 @@ impl HealWalk {
             }
         }
         Ok(())
+    }
+
+    /// Counts a stripe for which nothing can be done now.
+    fn count(&mut self, present: &Present, plan: &Plan) {
+        let Some(Needs { cut, .. }) = needs(present) else {
+            return;
+        };
+        if present.shards.len() < usize::from(cut.scheme.k) {
+            self.ledger.lost += 1;
+            return;
+        }
+        let missing = plan.missing.iter();
+        self.ledger.stripes[plan.missing.len().min(LEDGER_CLASSES - 1)] += 1;
+        self.ledger.bytes_owing += missing
+            .map(|shard| cut.stored_len(usize::from(*shard)) as u64)
+            .sum::<u64>();
     }
 
     /// Waits for what was submitted, and removes what is elsewhere by then: only after it was

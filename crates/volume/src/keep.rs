@@ -90,6 +90,8 @@ pub(crate) struct State {
     tidying: u64,
     /// Whether the last walk tidied.
     has_tidied: bool,
+    /// Whether writes were refused when it was looked last.
+    is_refused: bool,
     /// Which of the steps comes first, so that none keeps the others from theirs.
     turn: usize,
     /// Since when a disk that works is not live.
@@ -479,8 +481,11 @@ impl Volume {
     fn heal(&self, state: &mut State) -> Result<bool> {
         let keeping = &self.inner.keeping;
         let table = self.table();
-        if table.refusal().is_some() {
-            return Ok(false);
+        let is_refused = table.refusal().is_some();
+        if is_refused != state.is_refused {
+            // What is there is counted, also when nothing can be done for it.
+            state.is_refused = is_refused;
+            keeping.begin_anew();
         }
         if keeping.is_urgent.swap(false, Ordering::SeqCst) {
             state.walk = None;
@@ -504,7 +509,7 @@ impl Volume {
                 state.has_tidied = tidies;
                 state.tidying = keeping.tidying_asked.load(Ordering::SeqCst) + 1;
                 state.walk_began = Some(now);
-                none.insert(HealWalk::new(tidies))
+                none.insert(HealWalk::new(tidies, is_refused))
             }
         };
         let started = Instant::now();

@@ -181,8 +181,8 @@ const DISK_EXAMPLES: &str = "\
 Examples:
   cullet disk list
       Each disk of the set: its number, path, state, size and use, how often it returned something
-      damaged, and how far its scrub is. A disk is `live`, `draining`, `joining`, `failed`, or
-      `missing`.
+      damaged, and how far its scrub is. A disk is `live`, `draining`, `joining`, `away`, `failed`
+      or `missing`, and may be `slow`.
 
   cullet disk status
       How many stripes have all of their shards, and how many are short of some; the bytes that
