@@ -21,7 +21,8 @@ use shardstore::{Batch, Dependency, Error, Key, Read, ScanPage};
 use crate::blob::{SHARD_PREFIX, shard_key, shard_key_bytes};
 use crate::limits::{HEAL_BYTES_PER_STEP, HEAL_PAGE, HEAL_SHARDS_PER_STEP, SCAN_SHARDS};
 use crate::pins::Held;
-use crate::plan::{Holders, Outlook, Plan, plan};
+use crate::placement::Place;
+use crate::plan::{Holders, Outlook, plan};
 use crate::reader::Stripe;
 use crate::shard::{RawKey, ShardValue};
 use crate::stripe::Cut;
@@ -184,6 +185,7 @@ impl HealWalk {
         let table = volume.table();
         let (stripes, end, skipped) = next_stripes(&table, self.cursor)?;
         self.left_out |= skipped;
+        let lasting = table.lasting_places();
         let mut work = Work::default();
         let mut next = None;
         for ((blob, number), present) in stripes {
@@ -191,7 +193,13 @@ impl HealWalk {
                 next = Some((blob, number));
                 break;
             }
-            self.stripe(volume, &table, (blob, number), &present, &mut work)?;
+            self.stripe(
+                volume,
+                (&table, &lasting),
+                (blob, number),
+                &present,
+                &mut work,
+            )?;
             self.seen += 1;
         }
         let (rebuilt, moved) = self.carry_out(volume, &table, work);
@@ -221,17 +229,16 @@ impl HealWalk {
     fn stripe(
         &mut self,
         volume: &Volume,
-        table: &Table,
+        (table, lasting): (&Table, &[Place]),
         (blob, number): (BlobId, u32),
         present: &Present,
         work: &mut Work,
     ) -> Result<()> {
-        let lasting = table.lasting_places();
         let planned = |present: &Present| {
             let needs = needs(present)?;
             let scheme = needs.cut.scheme;
             let outlook = Outlook {
-                lasting: &lasting,
+                lasting,
                 takes_data: &|slot| table.takes_data(slot),
                 copies: table.membership.copies_of(scheme),
             };
@@ -242,7 +249,7 @@ impl HealWalk {
             }
             Some((needs, plan))
         };
-        let Some((_, plan)) = planned(present) else {
+        let Some((known, plan)) = planned(present) else {
             // Of a newer release, or damaged: whoever reads it says so.
             self.ledger.lost += 1;
             return Ok(());
@@ -254,7 +261,7 @@ impl HealWalk {
             return Ok(());
         }
         if self.only_counts {
-            self.count(present, &plan);
+            self.count(known.cut, present, &plan.missing);
             return Ok(());
         }
         let Some(held) = volume.hold_blob(blob) else {
@@ -281,15 +288,10 @@ impl HealWalk {
             return Ok(());
         }
         self.stuck += plan.stuck as u64;
-        if present.shards.len() < usize::from(cut.scheme.k) {
-            self.ledger.lost += 1;
+        let left = plan.missing.get(plan.make.len()..).unwrap_or_default();
+        if !self.count(cut, &present, left) {
             return Ok(());
         }
-        let owed = plan.missing.len() - plan.make.len();
-        let owing = |shard: &u8| cut.stored_len(usize::from(*shard)) as u64;
-        let left = plan.missing.iter().skip(plan.make.len());
-        self.ledger.stripes[owed.min(LEDGER_CLASSES - 1)] += 1;
-        self.ledger.bytes_owing += left.map(owing).sum::<u64>();
 
         let held = Arc::new(held);
         let stripe = || Stripe {
@@ -320,7 +322,7 @@ impl HealWalk {
                             }
                             Err(error) => {
                                 // There is enough of it by the indexes, but it cannot be read.
-                                self.ledger.stripes[owed.min(LEDGER_CLASSES - 1)] -= 1;
+                                self.ledger.stripes[left.len().min(LEDGER_CLASSES - 1)] -= 1;
                                 self.ledger.lost += 1;
                                 volume.report_damage(&error);
                                 return Ok(());
@@ -366,20 +368,16 @@ impl HealWalk {
         Ok(())
     }
 
-    /// Counts a stripe for which nothing can be done now.
-    fn count(&mut self, present: &Present, plan: &Plan) {
-        let Some(Needs { cut, .. }) = needs(present) else {
-            return;
-        };
+    /// Counts a stripe that is going to lack the shards in `left`. `false`: it cannot be read.
+    fn count(&mut self, cut: Cut, present: &Present, left: &[u8]) -> bool {
         if present.shards.len() < usize::from(cut.scheme.k) {
             self.ledger.lost += 1;
-            return;
+            return false;
         }
-        let missing = plan.missing.iter();
-        self.ledger.stripes[plan.missing.len().min(LEDGER_CLASSES - 1)] += 1;
-        self.ledger.bytes_owing += missing
-            .map(|shard| cut.stored_len(usize::from(*shard)) as u64)
-            .sum::<u64>();
+        let owing = |shard: &u8| cut.stored_len(usize::from(*shard)) as u64;
+        self.ledger.stripes[left.len().min(LEDGER_CLASSES - 1)] += 1;
+        self.ledger.bytes_owing += left.iter().map(owing).sum::<u64>();
+        true
     }
 
     /// Waits for what was submitted, and removes what is elsewhere by then: only after it was

@@ -523,7 +523,7 @@ pub(crate) fn settle_replicas(table: &Table, replicas: &[usize]) -> Result<Vec<u
             // first.
             Some(_) if settled.len() > 1 => return Ok(settled),
             Some(_) if others.len() > 1 => left = others.to_vec(),
-            Some(error) => match is_readable(truth) {
+            Some(error) => match all_of_the_ring(truth).is_ok() {
                 true => return Ok(settled),
                 false if others.is_empty() => return Err(error),
                 false => left = others.to_vec(),
@@ -531,11 +531,6 @@ pub(crate) fn settle_replicas(table: &Table, replicas: &[usize]) -> Result<Vec<u
         }
     }
     Ok(left)
-}
-
-/// Whether all that the ring names can be read.
-fn is_readable(engine: &Engine) -> bool {
-    all_of_the_ring(engine).is_ok()
 }
 
 /// What says who the members are, and where metadata is.
