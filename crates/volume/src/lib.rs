@@ -37,6 +37,7 @@ mod pins;
 mod placement;
 mod plan;
 mod reader;
+mod replicas;
 mod scheme;
 mod scrub;
 mod shard;
