@@ -560,6 +560,10 @@ impl Case {
             .volume
             .replace_disk(slot, self.disks.disk(new), false);
         self.say(format!("disk {new} for disk {number}: {replaced:?}"));
+        if matches!(replaced, Err(VolumeError::Set { .. })) {
+            // Nothing was written anywhere: the disk is there for the next attempt.
+            self.disks.sims.pop();
+        }
         if replaced.is_ok() {
             self.counts.add("disks replaced");
             self.coming.insert(new);

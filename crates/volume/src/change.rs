@@ -201,6 +201,8 @@ impl Volume {
         let gone = old.filter(|old| !is_there(&table, *old));
         let lost = self.inner.keeping.ledger().lost;
         if gone.is_some() && lost > 0 && !accept_loss {
+            // It may be what a crash left of something that nothing refers to, and be gone soon.
+            self.look_for_missing_shards();
             return refused(format!(
                 "{lost} stripes cannot be read without the disks that are missing: bring this one \
                  back. If it is lost for good, --accept-loss replaces it all the same"
@@ -399,6 +401,7 @@ impl Volume {
         }
         let ledger = self.inner.keeping.ledger();
         if !accept_loss && ledger.lost > 0 {
+            self.look_for_missing_shards();
             return refused(format!(
                 "{} stripes cannot be read without the disks that are missing: bring this one \
                  back. If it is lost for good, --accept-loss takes it out all the same",
