@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -38,20 +38,73 @@ pub struct Disks {
     pub sims: Vec<Arc<SimDisk>>,
     /// Milliseconds that each I/O of a disk takes longer.
     pub delays: [Arc<AtomicU64>; 32],
+    /// What each of them suffers from.
+    pub ails: [Arc<Ails>; 32],
     /// Whether all disks have power.
     pub power: Arc<AtomicBool>,
     /// Those that were opened last, by the disks' numbers.
     engines: Mutex<BTreeMap<usize, Engine>>,
 }
 
-/// A disk of which each I/O may take longer, and which shares its power with others.
-struct SlowDisk {
+/// What a disk may suffer from until it is told otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ailment {
+    /// Nothing.
+    #[default]
+    None,
+    /// Its file system lets nobody write.
+    ReadOnly,
+    /// Each read of the medium fails.
+    Unreadable,
+    /// No operation returns.
+    Silent,
+}
+
+/// An ailment that changes.
+#[derive(Default)]
+pub struct Ails {
+    now: Mutex<Ailment>,
+    changed: Condvar,
+}
+
+impl Ails {
+    /// Suffers from this from now on. What hangs goes on if it is not [`Ailment::Silent`].
+    pub fn suffer(&self, ailment: Ailment) {
+        *self.now.lock().unwrap() = ailment;
+        self.changed.notify_all();
+    }
+
+    fn now(&self) -> Ailment {
+        *self.now.lock().unwrap()
+    }
+
+    /// What it is when it answers.
+    fn answer(&self) -> Ailment {
+        let now = self.now.lock().unwrap();
+        let silent = |now: &mut Ailment| *now == Ailment::Silent;
+        *self.changed.wait_while(now, silent).unwrap()
+    }
+
+    fn refuse_write(&self, operation: &'static str, offset: u64) -> Result<(), DiskError> {
+        match self.answer() {
+            Ailment::ReadOnly => {
+                let error = std::io::ErrorKind::ReadOnlyFilesystem.into();
+                Err(DiskError::from_io(operation, offset, 0, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A disk of which each I/O may take longer or fail, and which shares its power with others.
+struct AilingDisk {
     disk: Arc<SimDisk>,
     millis: Arc<AtomicU64>,
+    ails: Arc<Ails>,
     power: Arc<AtomicBool>,
 }
 
-impl SlowDisk {
+impl AilingDisk {
     fn dawdle(&self) {
         let millis = self.millis.load(Ordering::SeqCst);
         if millis > 0 {
@@ -77,30 +130,40 @@ impl SlowDisk {
     }
 }
 
-impl Disk for SlowDisk {
+impl Disk for AilingDisk {
     fn capacity(&self) -> u64 {
         self.disk.capacity()
     }
 
     fn read(&self, offset: u64, buf: &mut [u8], how: Read) -> Result<(), DiskError> {
-        if how == Read::Nowait && self.millis.load(Ordering::SeqCst) > 0 {
-            return Err(DiskError::WouldBlock);
+        if how == Read::Nowait {
+            let is_quick = self.millis.load(Ordering::SeqCst) == 0;
+            let waits = matches!(self.ails.now(), Ailment::Silent | Ailment::Unreadable);
+            if waits || !is_quick {
+                return Err(DiskError::WouldBlock);
+            }
+        } else if self.ails.answer() == Ailment::Unreadable {
+            let error = std::io::Error::from_raw_os_error(5);
+            return Err(DiskError::from_io("read", offset, buf.len() as u64, &error));
         }
         self.dawdle();
         self.powered(|| self.disk.read(offset, buf, how))
     }
 
     fn write(&self, offset: u64, bufs: &[&[u8]]) -> Result<(), DiskError> {
+        self.ails.refuse_write("write", offset)?;
         self.dawdle();
         self.powered(|| self.disk.write(offset, bufs))
     }
 
     fn flush(&self) -> Result<(), DiskError> {
+        self.ails.answer();
         self.dawdle();
         self.powered(|| self.disk.flush())
     }
 
     fn prepare(&self, offset: u64, len: u64) -> Result<(), DiskError> {
+        self.ails.refuse_write("prepare", offset)?;
         self.powered(|| self.disk.prepare(offset, len))
     }
 
@@ -126,6 +189,7 @@ impl Disks {
         Disks {
             sims: (0..count).map(disk).collect(),
             delays: Default::default(),
+            ails: Default::default(),
             power: Arc::new(AtomicBool::new(true)),
             engines: Mutex::default(),
         }
@@ -197,9 +261,10 @@ impl Disks {
 
     /// A disk's engine, for whoever uses it without a set.
     pub fn engine(&self, number: usize) -> Engine {
-        engine(Arc::new(SlowDisk {
+        engine(Arc::new(AilingDisk {
             disk: self.sims[number].clone(),
             millis: self.delays[number].clone(),
+            ails: self.ails[number].clone(),
             power: self.power.clone(),
         }))
     }

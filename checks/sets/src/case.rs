@@ -738,11 +738,13 @@ impl Case {
         }
         self.say("at rest");
         self.counts.add("at rest");
-        self.impaired.clear();
-        self.losses = 0;
+        // What has not happened yet may still happen.
+        let sims = &self.disks.sims;
+        self.impaired.retain(|number| sims[*number].armed() > 0);
+        self.losses = self.impaired.len();
         self.budget = self.what_may_be_lost()?;
         let key = format!("k{}", self.rng.below(KEYS));
-        if !self.put(&key) {
+        if !self.put(&key) && self.impaired.is_empty() {
             return Err("nothing is wrong, and a write is refused".to_owned());
         }
         self.check_all()?;

@@ -571,7 +571,7 @@ fn a_slow_disk_is_not_waited_for() {
     let mut events = Vec::new();
     while !events
         .iter()
-        .any(|e: &String| e.contains("/disk/0 is slow"))
+        .any(|e: &volume::Event| e.contains("/disk/0 is slow"))
     {
         std::thread::sleep(Duration::from_millis(50));
         events.extend(set.volume.take_events());

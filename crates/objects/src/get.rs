@@ -8,7 +8,7 @@ use volume::{BlobPin, BlobReader, Key};
 
 use crate::change::Current;
 use crate::keys::{MetaKey, decode_meta_key, stored_object_key};
-use crate::limits::GET_TRIES;
+use crate::limits::{GET_TRIES, PROBE_LOOKUPS};
 use crate::meta_store::MetaView;
 use crate::parts::{CHUNK_ENTRIES, PartCursor, PartsRef};
 use crate::put::check_key;
@@ -224,6 +224,18 @@ impl ObjectHandle {
 }
 
 impl ObjectReader {
+    /// Whether the disks that are here have all that is going to be read, as far as some thousand
+    /// lookups tell; without any while none or few of them are missing. So that a body that cannot
+    /// be read to its end is an error before it begins.
+    pub async fn probe(&mut self) -> Result<()> {
+        let mut lookups = PROBE_LOOKUPS;
+        match &mut self.0 {
+            State::Blob(reader) => Ok(reader.probe(&mut lookups).await?),
+            State::Parts(reader) => reader.probe(&mut lookups).await,
+            State::Inline { .. } | State::End => Ok(()),
+        }
+    }
+
     /// The next piece: verified against its checksum, never empty, at most 1 MiB.
     /// `None` at the end; after an error the reader is at its end. A cancelled call loses
     /// nothing.
@@ -248,6 +260,25 @@ impl ObjectReader {
 }
 
 impl PartsReader {
+    /// See [`ObjectReader::probe`]; of parts that were not begun to be read.
+    async fn probe(&mut self, lookups: &mut usize) -> Result<()> {
+        let mut cursor = self.cursor.from_here();
+        while *lookups > 0
+            && let Some(part) = cursor.next().await?
+            && part.range.start < self.rest.end
+        {
+            // As many at least as there are parts: the walk is bounded, too.
+            *lookups -= 1;
+            let start = self.rest.start.max(part.range.start) - part.range.start;
+            let end = self.rest.end.min(part.range.end) - part.range.start;
+            if start < end {
+                let mut reader = cursor.pin().reader_of(part.blob, start..end);
+                reader.probe(lookups).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             if let Some(part) = &mut self.part {

@@ -130,6 +130,10 @@ pub const SWEEP_ROUNDS: usize = 16;
 /// How often a reader looks for a version that is not replaced while it looks.
 pub const GET_TRIES: usize = 32;
 
+/// How many lookups may tell whether the disks that are left of a set have all of a body: enough
+/// for some gigabytes, done in some milliseconds.
+pub const PROBE_LOOKUPS: usize = 8_192;
+
 /// Most bytes that one [`PutWriter`](crate::PutWriter) keeps in memory: a body that may
 /// still be inline, a stripe that is being filled, and stripes on their way to the disks.
 pub const WRITER_BYTES_MAX: usize =

@@ -393,6 +393,16 @@ impl PartCursor {
         }
     }
 
+    /// Another walk over what this one has not come to.
+    pub(crate) fn from_here(&self) -> PartCursor {
+        PartCursor {
+            parts: self.parts.clone(),
+            pin: self.pin.clone(),
+            fetched: self.fetched.clone(),
+            next_chunk: self.next_chunk,
+        }
+    }
+
     /// Skips chunks that end at or before an offset of the body.
     pub(crate) fn skip_to(&mut self, offset: u64) {
         self.fetched.clear();

@@ -96,6 +96,7 @@ impl From<Opened> for Body {
 /// Reads the first piece before anything is answered, so that an object that cannot be read
 /// is an error and not a body that breaks off.
 pub(crate) async fn open(mut reader: ObjectReader, length: u64) -> S3Result<Opened> {
+    reader.probe().await.map_err(from_objects)?;
     let first = match reader.next().await {
         Some(piece) => piece.map_err(from_objects)?,
         None if length == 0 => Bytes::new(),

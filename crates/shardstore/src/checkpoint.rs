@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::checksum::filter_hash;
 use crate::codec::Put;
-use crate::disk::Read;
+use crate::disk::{Disk, Read};
 use crate::error::{Error, Result};
 use crate::extents::{Class, Extents};
 use crate::frame::{FrameRef, Kind, Stream, align_frame};

@@ -1,7 +1,8 @@
 //! How a caller learns that something happened: without blocking, by blocking, or as a
 //! [`Future`] of any runtime.
 //!
-//! A [`Completion`] is set exactly once and its result taken once. A [`Dependency`] is a completion of durability; it
+//! A [`Completion`] is set once and its result taken once: whoever gives up on somebody who was to
+//! set it may do so instead ([`Waiter`]), and what comes after that is not heard. A [`Dependency`] is a completion of durability; it
 //! says `Ok` only after the flush that made its frame durable has returned. Whoever sets one
 //! wakes whoever waits, on its own thread, and holds no lock that submitting takes.
 
@@ -11,11 +12,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::error::{Error, Result};
-use crate::sync::{Arc, Condvar, Mutex, lock};
+use crate::sync::{Arc, Condvar, Mutex, Weak, lock};
 
 #[derive(Debug)]
 struct State<T> {
     result: Option<Result<T>>,
+    /// Whether there was a result: the first one counts.
+    is_set: bool,
     wakers: VecDeque<Waker>,
 }
 
@@ -30,6 +33,7 @@ impl<T> Shared<T> {
         Arc::new(Shared {
             state: Mutex::new(State {
                 result: None,
+                is_set: false,
                 wakers: VecDeque::new(),
             }),
             done: Condvar::new(),
@@ -138,6 +142,44 @@ impl<T> Completer<T> {
     }
 }
 
+/// Somebody who waits for a result, for whoever may have to tell them that none will come.
+#[derive(Clone)]
+pub(crate) struct Waiter(Weak<dyn GiveUp>);
+
+trait GiveUp: Send + Sync {
+    fn give_up(&self, error: Error);
+}
+
+impl<T: Send> GiveUp for Shared<T> {
+    fn give_up(&self, error: Error) {
+        set(self, Err(error));
+    }
+}
+
+impl Waiter {
+    /// Tells whoever still waits.
+    pub(crate) fn give_up(&self, error: Error) {
+        if let Some(waits) = self.0.upgrade() {
+            waits.give_up(error);
+        }
+    }
+
+    /// Whether nobody waits any more, and nobody is going to set a result.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
+impl<T: Send + 'static> Completer<T> {
+    /// Whoever waits for what this sets.
+    pub(crate) fn waiter(&self) -> Waiter {
+        match &self.0 {
+            Some(shared) => Waiter(Arc::downgrade(&(shared.clone() as Arc<dyn GiveUp>))),
+            None => Waiter(Weak::<Shared<T>>::new()),
+        }
+    }
+}
+
 impl<T> Drop for Completer<T> {
     fn drop(&mut self) {
         if let Some(shared) = self.0.take() {
@@ -149,6 +191,10 @@ impl<T> Drop for Completer<T> {
 fn set<T>(shared: &Shared<T>, result: Result<T>) {
     let wakers = {
         let mut state = lock(&shared.state);
+        if state.is_set {
+            return;
+        }
+        state.is_set = true;
         state.result = Some(result);
         shared.done.notify_all();
         std::mem::take(&mut state.wakers)

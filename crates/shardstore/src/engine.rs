@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
-use crate::completion::{Completion, Dependency};
+use crate::completion::{Completer, Completion, Dependency, Waiter};
 use crate::disk::Read;
 use crate::error::{Error, Result};
 use crate::mutants::{self, Mutant};
@@ -13,6 +13,7 @@ use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, lock, thread, wait_at_most};
+use crate::view::View;
 
 /// Reads that may wait for an I/O thread; more are refused with [`Error::Busy`].
 const READS_WAITING_MAX: usize = 4096;
@@ -51,11 +52,36 @@ struct Inner {
     caught_up: Condvar,
     /// Signalled, for the store's queue, when something was taken from it.
     committed: Condvar,
+    /// Whoever waits for a read, or for work on a thread of its own.
+    waiters: Mutex<Waiters>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
     maintainer: Mutex<Option<thread::JoinHandle<()>>>,
     /// How closing went, once it was done; held meanwhile.
     closed: Mutex<Option<Result<()>>>,
 }
+
+/// Whoever may have to be told that no answer will come.
+#[derive(Default)]
+struct Waiters {
+    all: Vec<Waiter>,
+    /// Nobody is waited for any more.
+    abandoned: bool,
+}
+
+impl Waiters {
+    /// Remembers one, and forgets, now and then, whose waiting is over.
+    fn add(&mut self, waiter: Waiter) {
+        if self.all.len() == self.all.capacity() {
+            self.all.retain(|waiter| !waiter.is_over());
+            // So that it is seldom looked for.
+            self.all.reserve(self.all.len() + WAITERS_MIN);
+        }
+        self.all.push(waiter);
+    }
+}
+
+/// Room for so many more waiters at least before those are forgotten whose waiting is over.
+const WAITERS_MIN: usize = 64;
 
 /// A store with its threads. Clones share it; [`close`](Engine::close) stops it.
 #[derive(Clone)]
@@ -83,6 +109,7 @@ impl Engine {
             maintenance_signal: Condvar::new(),
             caught_up: Condvar::new(),
             committed: Condvar::new(),
+            waiters: Mutex::new(Waiters::default()),
             threads: Mutex::new(Vec::new()),
             maintainer: Mutex::new(None),
             closed: Mutex::new(None),
@@ -108,9 +135,7 @@ impl Engine {
                 let _guard = AbortOnPanic;
                 body(&inner);
             })
-            .map_err(|error| Error::Failed {
-                reason: format!("cannot start a thread: {error}"),
-            })
+            .map_err(|error| no_thread(&error))
     }
 
     /// The store itself.
@@ -132,6 +157,22 @@ impl Engine {
     /// [`Read::Blocking`] on an I/O thread.
     pub fn read<T: Send + 'static>(
         &self,
+        f: impl FnMut(&Store, Read) -> Result<T> + Send + 'static,
+    ) -> Completion<T> {
+        self.read_unless(READS_WAITING_MAX, f)
+    }
+
+    /// As [`read`](Engine::read), however many wait already: for whoever has few under way.
+    pub(crate) fn read_in_background<T: Send + 'static>(
+        &self,
+        f: impl FnMut(&Store, Read) -> Result<T> + Send + 'static,
+    ) -> Completion<T> {
+        self.read_unless(usize::MAX, f)
+    }
+
+    fn read_unless<T: Send + 'static>(
+        &self,
+        waiting_max: usize,
         mut f: impl FnMut(&Store, Read) -> Result<T> + Send + 'static,
     ) -> Completion<T> {
         match f(&self.inner.store, Read::Nowait) {
@@ -139,11 +180,14 @@ impl Engine {
             done => return Completion::ready(done),
         }
         let (completer, completion) = Completion::pair();
+        if let Err(error) = self.inner.expect(&completer) {
+            return Completion::ready(Err(error));
+        }
         let mut reads = lock(&self.inner.reads);
         if self.inner.stopping.load(Ordering::SeqCst) {
             return Completion::ready(Err(Error::Closed));
         }
-        if reads.len() >= READS_WAITING_MAX {
+        if reads.len() >= waiting_max {
             return Completion::ready(Err(Error::Busy));
         }
         reads.push_back(Box::new(move |store| {
@@ -153,12 +197,64 @@ impl Engine {
         completion
     }
 
+    /// A consistent view, read on the engine's threads.
+    pub fn view(&self) -> View {
+        View::new(self)
+    }
+
+    /// Does something long on a thread of its own.
+    pub fn apart<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Engine) -> Result<T> + Send + 'static,
+    ) -> Completion<T> {
+        let (completer, completion) = Completion::pair();
+        if let Err(error) = self.inner.expect(&completer) {
+            return Completion::ready(Err(error));
+        }
+        let engine = self.clone();
+        let thread = thread::Builder::new().name("shard-apart".to_owned());
+        let spawned = thread.spawn(move || {
+            let _guard = AbortOnPanic;
+            completer.complete(f(&engine));
+        });
+        match spawned {
+            Ok(_) => completion,
+            Err(error) => Completion::ready(Err(no_thread(&error))),
+        }
+    }
+
+    /// The disk does not answer, and is not waited for any more: it fails, and whoever waits for
+    /// it is told so, whatever its operations come to later. The threads that hang end when the
+    /// operations do.
+    pub fn abandon(&self, reason: &str) {
+        let inner = &self.inner;
+        let reason = inner.store.abandon(reason);
+        let waiters = {
+            let mut waiters = lock(&inner.waiters);
+            waiters.abandoned = true;
+            std::mem::take(&mut waiters.all)
+        };
+        inner.maintenance_stopping.store(true, Ordering::SeqCst);
+        inner.stopping.store(true, Ordering::SeqCst);
+        for waiter in waiters {
+            waiter.give_up(Error::Failed {
+                reason: reason.clone(),
+            });
+        }
+        // Those that were told already.
+        let reads = std::mem::take(&mut *lock(&inner.reads));
+        drop(reads);
+        inner.request_maintenance();
+        inner.wake_all();
+    }
+
     /// Commits what is queued, ends the step of maintenance that is under way, writes a
     /// checkpoint and stops the threads. Once only: whoever calls it again, or meanwhile, gets
     /// the same answer when that is done.
     pub fn close(&self) -> Result<()> {
         let mut closed = lock(&self.inner.closed);
-        closed.get_or_insert_with(|| self.close_once()).clone()
+        let close = || self.apart(Engine::close_once).wait();
+        closed.get_or_insert_with(close).clone()
     }
 
     fn close_once(&self) -> Result<()> {
@@ -192,7 +288,24 @@ impl Drop for AbortOnPanic {
     }
 }
 
+fn no_thread(error: &std::io::Error) -> Error {
+    Error::Failed {
+        reason: format!("cannot start a thread: {error}"),
+    }
+}
+
 impl Inner {
+    /// Whoever waits for this is told when the disk is abandoned.
+    fn expect<T: Send + 'static>(&self, completer: &Completer<T>) -> Result<()> {
+        let mut waiters = lock(&self.waiters);
+        if waiters.abandoned {
+            let reason = self.store.failure().unwrap_or_default();
+            return Err(Error::Failed { reason });
+        }
+        waiters.add(completer.waiter());
+        Ok(())
+    }
+
     fn end_maintenance(&self) {
         self.maintenance_stopping.store(true, Ordering::SeqCst);
         self.request_maintenance();
@@ -395,7 +508,7 @@ impl Inner {
         if store.failure().is_some() {
             return Ok(false);
         }
-        if let Some(reason) = store.shared.medium.disk.vanished() {
+        if let Some(reason) = store.shared.medium.disk.ailment() {
             store.give_up(&reason);
             return Ok(false);
         }

@@ -8,6 +8,13 @@ use std::time::Duration;
 
 use crate::error::Error;
 
+/// Reads of the medium that may fail one after the other, without one between them that goes well,
+/// before the disk counts as failed.
+pub const FAILED_READS_MAX: u32 = 64;
+
+/// Operations of a disk whose age is watched at the same time.
+pub const WATCHED_OPERATIONS: usize = 32;
+
 /// The unit that a disk writes as one: no byte of a page that holds durable data is ever
 /// written again before the extent's reset, so that a torn write cannot reach back.
 pub const PAGE: usize = 4096;

@@ -11,6 +11,7 @@ use crate::mutants::{self, Mutant};
 use crate::record::Locator;
 use crate::superblock::Identity;
 use crate::sync::Arc;
+use crate::watch::Watched;
 
 /// Frames up to this size are read whole; of larger ones only the head and the units asked for.
 const WHOLE_FRAME_BYTES_MAX: u64 = 192 * 1024;
@@ -18,7 +19,7 @@ const WHOLE_FRAME_BYTES_MAX: u64 = 192 * 1024;
 /// A disk with what its superblock says for ever.
 #[derive(Clone)]
 pub struct Medium {
-    pub disk: Arc<dyn Disk>,
+    pub disk: Arc<Watched>,
     pub identity: Identity,
     pub geometry: Geometry,
     pub checksummer: Checksummer,
@@ -27,7 +28,7 @@ pub struct Medium {
 impl Medium {
     pub fn new(disk: Arc<dyn Disk>, identity: Identity, geometry: Geometry) -> Medium {
         Medium {
-            disk,
+            disk: Arc::new(Watched::new(disk)),
             identity,
             geometry,
             checksummer: Checksummer::new(&identity.disk),
@@ -93,15 +94,22 @@ impl Medium {
         Ok(header)
     }
 
-    /// Verified bytes `range` of the payload that `locator` names.
-    pub fn read_payload(&self, locator: &Locator, range: Range<u32>, how: Read) -> Result<Vec<u8>> {
+    /// Verified bytes `range` of the payload that `locator` names, in `buf`.
+    pub fn read_payload(
+        &self,
+        locator: &Locator,
+        range: Range<u32>,
+        how: Read,
+        buf: &mut Vec<u8>,
+    ) -> Result<()> {
         let range = range.start.min(locator.payload_len)..range.end.min(locator.payload_len);
         if range.is_empty() {
-            return Ok(Vec::new());
+            buf.clear();
+            return Ok(());
         }
         let start = locator.payload_offset + range.start;
         let end = locator.payload_offset + range.end;
-        self.read_frame_payload(&locator.frame, start..end, how)
+        self.read_units(&locator.frame, start..end, how, true, buf)
     }
 
     /// Verified bytes `range` of a frame's payload. `range` lies within it and is not empty.
@@ -111,12 +119,17 @@ impl Medium {
         range: Range<u32>,
         how: Read,
     ) -> Result<Vec<u8>> {
-        self.read_units(frame, range, how, true)
+        let mut buf = Vec::new();
+        self.read_units(frame, range, how, true, &mut buf)?;
+        Ok(buf)
     }
 
     /// As [`read_frame_payload`](Medium::read_frame_payload), for bytes that get a new checksum.
     pub fn read_to_copy(&self, frame: &FrameRef, range: Range<u32>) -> Result<Vec<u8>> {
-        self.read_units(frame, range, Read::Blocking, !mutants::on(Mutant::M20))
+        let mut buf = Vec::new();
+        let verify = !mutants::on(Mutant::M20);
+        self.read_units(frame, range, Read::Blocking, verify, &mut buf)?;
+        Ok(buf)
     }
 
     fn read_units(
@@ -125,39 +138,69 @@ impl Medium {
         range: Range<u32>,
         how: Read,
         verify: bool,
-    ) -> Result<Vec<u8>> {
+        buf: &mut Vec<u8>,
+    ) -> Result<()> {
         let head_len = frame.head_len();
-        let unit_bytes = CHECKSUM_UNIT as u32;
-        let units = (range.start / unit_bytes)..range.end.div_ceil(unit_bytes);
-        let from = units.start * unit_bytes;
-        let to = (units.end * unit_bytes).min(frame.payload_len);
-        let (body, mut payload) = if frame.len() <= WHOLE_FRAME_BYTES_MAX {
+        let units = units_of(&range);
+        let (from, to) = (units.start, units.end.min(frame.payload_len));
+        let wanted = (range.start - from) as usize..(range.end - from) as usize;
+        let hold = |body: &[u8], payload: &[u8]| {
+            let first = from as usize / CHECKSUM_UNIT;
+            let mut units = payload.chunks(CHECKSUM_UNIT).enumerate();
+            let broken = units.find(|(unit, bytes)| {
+                verify && !unit_holds(&self.checksummer, body, first + unit, bytes)
+            });
+            match broken {
+                None => Ok(()),
+                Some((unit, _)) => Err(Error::Corrupt {
+                    place: frame.place(),
+                    what: format!("payload unit {} does not match its checksum", first + unit),
+                }),
+            }
+        };
+        if frame.len() <= WHOLE_FRAME_BYTES_MAX {
             let mut whole = vec![0; head_len + to as usize];
             self.read(frame.place(), &mut whole, how)?;
-            self.check_head(frame, &whole[..head_len])?;
-            let payload = whole.split_off(head_len + from as usize);
-            (whole.split_off(crate::frame::HEADER_BYTES), payload)
-        } else {
-            let (_, body) = self.read_head(frame, how)?;
-            let mut payload = vec![0; (to - from) as usize];
-            let place = Place {
-                offset: frame.offset + head_len as u32 + from,
-                ..frame.place()
-            };
-            self.read(place, &mut payload, how)?;
-            (body, payload)
-        };
-        for (unit, bytes) in units.zip(payload.chunks(CHECKSUM_UNIT)) {
-            if verify && !unit_holds(&self.checksummer, &body, unit as usize, bytes) {
-                let what = format!("payload unit {unit} does not match its checksum");
-                return Err(Error::Corrupt {
-                    place: frame.place(),
-                    what,
-                });
-            }
+            let (head, payload) = whole.split_at(head_len);
+            self.check_head(frame, head)?;
+            let payload = &payload[from as usize..];
+            hold(&head[crate::frame::HEADER_BYTES..], payload)?;
+            buf.clear();
+            buf.extend_from_slice(&payload[wanted]);
+            return Ok(());
         }
-        payload.truncate((range.end - from) as usize);
-        payload.drain(..(range.start - from) as usize);
-        Ok(payload)
+        let (_, body) = self.read_head(frame, how)?;
+        let len = (to - from) as usize;
+        match buf.capacity() < len {
+            true => *buf = vec![0; len],
+            false => buf.resize(len, 0),
+        }
+        let place = Place {
+            offset: frame.offset + head_len as u32 + from,
+            ..frame.place()
+        };
+        self.read(place, buf, how)?;
+        hold(&body, buf)?;
+        buf.truncate(wanted.end);
+        buf.drain(..wanted.start);
+        Ok(())
     }
+}
+
+/// The bytes of whole checksum units that cover a range.
+fn units_of(range: &Range<u32>) -> Range<u32> {
+    let unit = CHECKSUM_UNIT as u32;
+    range.start / unit * unit..range.end.next_multiple_of(unit)
+}
+
+/// Room for reading a range of a payload of some length: made by whoever is going to let go of it.
+/// If a thread of the engine made it, the allocator would keep it for that thread, which may sleep
+/// for long.
+pub fn room_for(range: &Range<u32>, payload_len: u32) -> Vec<u8> {
+    if u64::from(payload_len) <= WHOLE_FRAME_BYTES_MAX {
+        // It is copied out of its frame.
+        return Vec::with_capacity(range.len());
+    }
+    let units = units_of(range);
+    vec![0; (units.end - units.start) as usize]
 }

@@ -12,7 +12,7 @@
 use std::time::{Duration, Instant};
 
 use crate::completion::Completion;
-use crate::disk::{DiskError, Read};
+use crate::disk::{Disk, DiskError, Read};
 use crate::error::{Error, Result};
 use crate::extents::Class;
 use crate::frame::{Change, FrameEntry, FrameRef, HEADER_BYTES, Header, Kind, Stream, align_page};
@@ -92,6 +92,8 @@ impl Store {
         }
         queue.bytes -= bytes;
         queue.admit_waiting(self.options.queue_bytes_max);
+        // Before anybody can see that they are in no queue.
+        *lock(&self.committing) = group.iter().map(Append::waiter).collect();
         drop(queue);
         for (append, error) in failed {
             append.fail(error);

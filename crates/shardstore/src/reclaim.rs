@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
 use crate::batch::Key;
 use crate::codec::Reader;
@@ -29,6 +30,10 @@ use crate::walk::{Walk, Walked};
 /// many small entries together would make each of them a large one.
 const MOVE_BYTES: usize = 16 * 1024;
 const MOVE_BODY_BYTES: usize = 4 * 1024;
+
+/// Bytes that a scrub reads in one go, and then rests: so few that whoever waits for the disk or for
+/// a processor meanwhile hardly notices.
+const SCRUB_PIECE_BYTES: u32 = 512 * 1024;
 
 /// Bytes that are copied together, in several frames one behind the other: only the first begins
 /// on a fresh page, so that copies are packed about as tightly as what they are of. More would
@@ -643,6 +648,13 @@ impl Store {
     /// Reads and verifies every frame of one extent; returns the damage, and keeps it for
     /// [`damage`](Store::damage).
     pub fn scrub(&self, number: u32) -> Result<Vec<Error>> {
+        self.scrub_gently(number, &mut |_| {})
+    }
+
+    /// As [`scrub`](Store::scrub). `rest` is called each time that a piece was read, half
+    /// a megabyte long or a little more, with what that took; reading goes on when it returns. No lock is
+    /// held meanwhile.
+    pub fn scrub_gently(&self, number: u32, rest: &mut dyn FnMut(Duration)) -> Result<Vec<Error>> {
         let found = {
             // Between groups: what has a place has its bytes, and they are durable.
             let _turn = lock(&self.pump_turn);
@@ -659,7 +671,7 @@ impl Store {
         let Some(extent) = found.filter(stays) else {
             return Ok(Vec::new());
         };
-        let damage = self.scrub_frames(number, &extent)?;
+        let damage = self.scrub_frames(number, &extent, rest)?;
         let now = lock(&self.log)
             .extents
             .get(number)
@@ -672,15 +684,26 @@ impl Store {
         Ok(damage)
     }
 
-    fn scrub_frames(&self, number: u32, extent: &Extent) -> Result<Vec<Error>> {
+    fn scrub_frames(
+        &self,
+        number: u32,
+        extent: &Extent,
+        rest: &mut dyn FnMut(Duration),
+    ) -> Result<Vec<Error>> {
         let medium = &self.shared.medium;
         let mut damage = Vec::new();
+        let (mut began, mut rested_at) = (Instant::now(), 0);
         let mut walk = Walk::new(medium, number, extent.epoch, Read::PastCache);
         while walk.end() < extent.end {
             let place = Place {
                 extent: number,
                 offset: walk.end(),
             };
+            if place.offset.saturating_sub(rested_at) >= SCRUB_PIECE_BYTES {
+                rested_at = place.offset;
+                rest(began.elapsed());
+                began = Instant::now();
+            }
             let before = damage.len();
             match walk.step_or_end(&mut |error| damage.push(error)) {
                 Walked::Frame { header, body } => {

@@ -513,6 +513,7 @@ fn assemble(
         plan: Mutex::new(Plan::default()),
         pump_turn: Mutex::new(()),
         queue: Mutex::new(Queue::default()),
+        committing: Mutex::new(Vec::new()),
         queue_signal: Condvar::new(),
         waiting_signal: Condvar::new(),
         preparing: Mutex::new(()),

@@ -164,7 +164,12 @@ impl Rescue {
     pub fn read_payload(&self, entry: &Rescued<'_>, range: Range<u32>) -> Result<Vec<u8>> {
         match entry.record.locator() {
             None => Ok(Vec::new()),
-            Some(locator) => self.medium.read_payload(locator, range, Read::Blocking),
+            Some(locator) => {
+                let mut buf = Vec::new();
+                self.medium
+                    .read_payload(locator, range, Read::Blocking, &mut buf)?;
+                Ok(buf)
+            }
         }
     }
 

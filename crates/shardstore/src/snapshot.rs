@@ -252,9 +252,26 @@ impl Snapshot {
     /// Verified bytes `range` of what `found` (from this snapshot) has as payload; a range past
     /// its end is cut.
     pub fn read_payload(&self, found: &Found, range: Range<u32>, how: Read) -> Result<Vec<u8>> {
+        let mut buf = Vec::new();
+        self.read_payload_into(found, range, how, &mut buf)?;
+        Ok(buf)
+    }
+
+    /// As [`read_payload`](Snapshot::read_payload): the bytes are all that `buf` holds then, in
+    /// the memory that it had if that was [enough](crate::room_for).
+    pub fn read_payload_into(
+        &self,
+        found: &Found,
+        range: Range<u32>,
+        how: Read,
+        buf: &mut Vec<u8>,
+    ) -> Result<()> {
         match &found.locator {
-            None => Ok(Vec::new()),
-            Some(locator) => self.shared.medium.read_payload(locator, range, how),
+            None => {
+                buf.clear();
+                Ok(())
+            }
+            Some(locator) => self.shared.medium.read_payload(locator, range, how, buf),
         }
     }
 }

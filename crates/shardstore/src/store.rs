@@ -2,7 +2,8 @@
 //!
 //! Locks are taken in this order and never the other way round:
 //! `maintenance` → `pump_turn` → `preparing` → `plan` → `queue` | `log` → `index` → the
-//! snapshot registry.
+//! snapshot registry; and `queue` → `committing`. The disk is waited for under the first three
+//! only: whoever submits, reads or gives the disk up takes none of them.
 //!
 //! The steps ([`pump`](Store::pump), [`checkpoint`](Store::checkpoint),
 //! [`compact`](Store::compact), [`reclaim`](Store::reclaim), [`scrub`](Store::scrub)) can be
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Key};
 use crate::cache::BlockCache;
-use crate::completion::{Completer, Dependency};
+use crate::completion::{Completer, Dependency, Waiter};
 use crate::disk::{Disk, DiskError};
 use crate::error::{Error, Result};
 use crate::extents::{Class, Extents};
@@ -31,6 +32,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, RwLock, lock, read};
 use crate::table::{TableId, TableReader};
 use crate::version::Version;
+use crate::watch::OperationId;
 
 /// Knobs. Each may be chosen anew at every open, and every value works, if not well.
 #[derive(Clone)]
@@ -329,7 +331,20 @@ pub(crate) enum Done {
     Frame(Completer<FrameRef>),
 }
 
+impl Done {
+    fn waiter(&self) -> Waiter {
+        match self {
+            Done::Batch(completer) => completer.waiter(),
+            Done::Frame(completer) => completer.waiter(),
+        }
+    }
+}
+
 impl Append {
+    pub fn waiter(&self) -> Waiter {
+        self.done.waiter()
+    }
+
     pub fn frame_len(&self) -> u64 {
         (frame::HEADER_BYTES + self.body.len()) as u64 + u64::from(self.payload_len)
     }
@@ -373,6 +388,8 @@ pub struct Store {
     pub(crate) plan: Mutex<Plan>,
     pub(crate) pump_turn: Mutex<()>,
     pub(crate) queue: Mutex<Queue>,
+    /// Whoever waits for the group that is being committed.
+    pub(crate) committing: Mutex<Vec<Waiter>>,
     pub(crate) queue_signal: Condvar,
     /// Signalled when the first batch begins to wait for room.
     pub(crate) waiting_signal: Condvar,
@@ -743,6 +760,28 @@ impl Store {
             log.failure.get_or_insert_with(|| reason.to_owned()).clone()
         };
         self.fail_queue(&Error::Failed { reason });
+    }
+
+    /// Fails the disk although one of its operations may never return: whoever waits for a commit is
+    /// told so, even while that is under way. Returns the reason, which may be an earlier one.
+    pub(crate) fn abandon(&self, reason: &str) -> String {
+        // Nobody takes from the queue any more.
+        lock(&self.queue).sealed = true;
+        self.give_up(reason);
+        let reason = self.failure().unwrap_or_else(|| reason.to_owned());
+        let waiters = std::mem::take(&mut *lock(&self.committing));
+        for waiter in waiters {
+            waiter.give_up(Error::Failed {
+                reason: reason.clone(),
+            });
+        }
+        reason
+    }
+
+    /// The operation of the disk that has been under way the longest. If it is the same for long,
+    /// the disk does not answer.
+    pub fn oldest_operation(&self) -> Option<OperationId> {
+        self.shared.medium.disk.oldest()
     }
 
     /// Fails the disk: nothing is written any more. The first reason stays.

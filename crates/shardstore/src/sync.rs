@@ -7,7 +7,7 @@ use std::time::Duration;
 mod imp {
     pub use std::sync::atomic;
     pub use std::sync::{
-        Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
     };
     pub use std::thread;
 }
@@ -16,7 +16,7 @@ mod imp {
 mod imp {
     pub use shuttle::sync::atomic;
     pub use shuttle::sync::{
-        Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
     };
     pub use shuttle::thread;
 }

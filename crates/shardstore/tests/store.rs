@@ -58,6 +58,39 @@ fn get(store: &Store, key: &str) -> Option<(String, Vec<u8>)> {
     Some((String::from_utf8(found.value().to_vec()).unwrap(), payload))
 }
 
+/// What the engine's threads read for others must lie in the others' memory: an allocator with a
+/// heap for each thread keeps what a thread allocated until it allocates again, and with six disks
+/// there are two dozen such threads, most of which sleep. Reads from the disk alone held twice as
+/// much memory as a server was allowed.
+#[test]
+fn what_is_read_lies_in_the_memory_of_whoever_asked() {
+    let geometry = Geometry {
+        extent_bytes: 4 * 1024 * 1024,
+        payload_bytes_max: 512 * 1024,
+    };
+    let disk = MemoryDisk::new(1024 * 1024 + 20 * geometry.extent_bytes as usize);
+    let identity = Identity {
+        disk: [3; 16],
+        set: [4; 16],
+    };
+    Store::format(&*disk, identity, geometry).unwrap();
+    let store = Store::open(disk, small()).unwrap();
+    let payload: Vec<u8> = (0..300_000_u32).map(|i| (i % 251) as u8).collect();
+    put(&store, "k", "v", &payload);
+    let snapshot = store.snapshot();
+    let found = snapshot.get(&Key::plain("k"), Read::Blocking);
+    let found = found.unwrap().unwrap();
+    for range in [0..300_000, 70_000..290_000, 5..6] {
+        let mut buf = shardstore::room_for(&range, found.payload_len());
+        let before = buf.as_ptr();
+        snapshot
+            .read_payload_into(&found, range.clone(), Read::PastCache, &mut buf)
+            .unwrap();
+        assert_eq!(buf, payload[range.start as usize..range.end as usize]);
+        assert_eq!(buf.as_ptr(), before, "{range:?}");
+    }
+}
+
 #[test]
 fn what_was_put_is_there_after_a_restart_with_and_without_a_checkpoint() {
     let (disk, store) = open_new(16);

@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use shardstore::{Batch, Engine, Read};
+use shardstore::{Batch, Engine};
 
 use crate::blob::SHARD_PREFIX;
 use crate::heal::{needs, next_stripes};
@@ -319,8 +319,9 @@ impl Volume {
     ) -> Result<Added> {
         if instead_of.is_some() {
             return refused(
-                "the only disk of a set cannot be replaced: add the other one, and a third one or \
-                 more, and drain it then"
+                "the only disk of a set cannot be replaced while it is served: stop the server, \
+                 copy its directory to the new disk, and start the server there; or add the new \
+                 one and another one, and drain the old one then"
                     .to_owned(),
             );
         }
@@ -349,7 +350,7 @@ impl Volume {
         let table = self.table();
         let name = table.disk(slot).map_or("a disk", |disk| &disk.name);
         let event = format!("{name} is disk {slot} of the set now");
-        self.inner.keeping.say(event);
+        self.inner.keeping.tell(event);
     }
 
     /// Takes a disk out that is no member.
@@ -465,7 +466,7 @@ impl Volume {
         self.make(state, &table, next)?;
         tell(&self.table(), engine);
         let name = table.disk(slot).map_or("a disk", |disk| &disk.name);
-        self.inner.keeping.say(format!(
+        self.inner.keeping.tell(format!(
             "{name} is empty and has left the set: take it off the server's command line"
         ));
         // It is no member any more, whatever it says.
@@ -601,10 +602,7 @@ fn is_there(table: &Table, slot: usize) -> bool {
 fn wipe(engine: &Engine) -> Result<()> {
     for prefix in [META_PREFIX, OWN_PREFIX] {
         loop {
-            let page =
-                engine
-                    .snapshot()
-                    .scan(&[prefix], &[prefix + 1], COPY_ENTRIES, Read::Blocking)?;
+            let page = engine.view().scan(&[prefix], &[prefix + 1], COPY_ENTRIES)?;
             let keys = page.entries.iter().map(|found| found.to_key());
             let batch = keys.fold(Batch::new().frees_space(), Batch::delete);
             if !batch.entries().is_empty() {
@@ -620,10 +618,10 @@ fn wipe(engine: &Engine) -> Result<()> {
 /// Entries of metadata on a disk, and their bytes.
 fn metadata_of(engine: &Engine) -> Result<(u64, u64)> {
     let (mut entries, mut bytes) = (0, 0);
-    let snapshot = engine.snapshot();
+    let view = engine.view();
     let mut from = vec![META_PREFIX];
     loop {
-        let page = snapshot.scan(&from, &[META_PREFIX + 1], COPY_ENTRIES, Read::Blocking)?;
+        let page = view.scan(&from, &[META_PREFIX + 1], COPY_ENTRIES)?;
         for found in &page.entries {
             entries += 1;
             bytes += (found.key().len() + found.value().len()) as u64;

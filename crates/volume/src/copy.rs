@@ -5,7 +5,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-use shardstore::{Batch, Engine, Found, Key, Read, Snapshot};
+use shardstore::{Batch, Engine, Found, Key, View};
 
 use crate::Result;
 use crate::limits::{COPY_BATCH_BYTES, COPY_ENTRIES};
@@ -14,7 +14,7 @@ use crate::mirror::{ring_keys, ring_range};
 /// The keys that may differ after batches were under way: those of the places where two rings
 /// differ, and these places themselves, last.
 pub(crate) fn ring_differences(truth: &Engine, other: &Engine) -> Result<Vec<Key>> {
-    let (ours, theirs) = (truth.snapshot(), other.snapshot());
+    let (ours, theirs) = (truth.view(), other.view());
     let (from, to) = ring_range();
     let (mut keys, mut places) = (BTreeSet::new(), Vec::new());
     side_by_side(&ours, &theirs, (&from, &to), |one, two| {
@@ -33,13 +33,13 @@ pub(crate) fn ring_differences(truth: &Engine, other: &Engine) -> Result<Vec<Key
 
 /// Reads all that the ring names.
 pub(crate) fn all_of_the_ring(engine: &Engine) -> Result<()> {
-    let snapshot = engine.snapshot();
+    let view = engine.view();
     let (from, to) = ring_range();
-    let mut walk = Walk::new(&snapshot, &from, &to);
+    let mut walk = Walk::new(&view, &from, &to);
     while let Some(place) = walk.next()? {
         for key in ring_keys(place.value()).unwrap_or_default() {
-            if let Some(found) = snapshot.get(&key, Read::Blocking)? {
-                snapshot.read_payload(&found, 0..found.payload_len(), Read::Blocking)?;
+            if let Some(found) = view.get(&key)? {
+                view.read_payload(&found, 0..found.payload_len())?;
             }
         }
     }
@@ -48,8 +48,8 @@ pub(crate) fn all_of_the_ring(engine: &Engine) -> Result<()> {
 
 /// Walks over a range of two disks in the order of keys, and shows what each has under one.
 fn side_by_side(
-    ours: &Snapshot,
-    theirs: &Snapshot,
+    ours: &View,
+    theirs: &View,
     (from, to): (&[u8], &[u8]),
     mut show: impl FnMut(Option<&Found>, Option<&Found>) -> Result<()>,
 ) -> Result<()> {
@@ -79,11 +79,11 @@ fn side_by_side(
 /// Has `other` have what `truth` has under each key; durable when this returns. Says how many
 /// differed.
 pub(crate) fn copy_keys(truth: &Engine, other: &Engine, keys: &[Key]) -> Result<usize> {
-    let (ours, theirs) = (truth.snapshot(), other.snapshot());
+    let (ours, theirs) = (truth.view(), other.view());
     let mut copier = Copier::new(other);
     for key in keys {
-        let one = ours.get(key, Read::Blocking)?;
-        let two = theirs.get(key, Read::Blocking)?;
+        let one = ours.get(key)?;
+        let two = theirs.get(key)?;
         copier.settle(&ours, one.as_ref(), two.as_ref())?;
     }
     copier.finish()
@@ -92,7 +92,7 @@ pub(crate) fn copy_keys(truth: &Engine, other: &Engine, keys: &[Key]) -> Result<
 /// Has `other` have what `truth` has in a range; durable when this returns. Says how many
 /// differed.
 pub(crate) fn copy_range(truth: &Engine, other: &Engine, from: &[u8], to: &[u8]) -> Result<usize> {
-    let (ours, theirs) = (truth.snapshot(), other.snapshot());
+    let (ours, theirs) = (truth.view(), other.view());
     let mut copier = Copier::new(other);
     side_by_side(&ours, &theirs, (from, to), |one, two| {
         copier.settle(&ours, one, two)
@@ -102,24 +102,22 @@ pub(crate) fn copy_range(truth: &Engine, other: &Engine, from: &[u8], to: &[u8])
 
 /// Where a range of at most so many entries of the truth ends: below `to`, and behind `from`.
 pub(crate) fn range_end(truth: &Engine, from: &[u8], to: &[u8]) -> Result<Vec<u8>> {
-    let page = truth
-        .snapshot()
-        .scan(from, to, COPY_ENTRIES, Read::Blocking)?;
+    let page = truth.view().scan(from, to, COPY_ENTRIES)?;
     Ok(page.next.unwrap_or_else(|| to.to_vec()))
 }
 
 /// A walk over a range, a page at a time.
 struct Walk<'a> {
-    snapshot: &'a Snapshot,
+    view: &'a View,
     page: std::vec::IntoIter<Found>,
     next: Option<Vec<u8>>,
     to: &'a [u8],
 }
 
 impl<'a> Walk<'a> {
-    fn new(snapshot: &'a Snapshot, from: &[u8], to: &'a [u8]) -> Walk<'a> {
+    fn new(view: &'a View, from: &[u8], to: &'a [u8]) -> Walk<'a> {
         Walk {
-            snapshot,
+            view,
             page: Vec::new().into_iter(),
             next: Some(from.to_vec()),
             to,
@@ -134,9 +132,7 @@ impl<'a> Walk<'a> {
             let Some(from) = self.next.take() else {
                 return Ok(None);
             };
-            let page = self
-                .snapshot
-                .scan(&from, self.to, COPY_ENTRIES, Read::Blocking)?;
+            let page = self.view.scan(&from, self.to, COPY_ENTRIES)?;
             (self.page, self.next) = (page.entries.into_iter(), page.next);
         }
     }
@@ -164,7 +160,7 @@ impl<'a> Copier<'a> {
 
     /// Keys are never put twice with the same value and another payload, so that values and
     /// lengths say enough.
-    fn settle(&mut self, ours: &Snapshot, one: Option<&Found>, two: Option<&Found>) -> Result<()> {
+    fn settle(&mut self, ours: &View, one: Option<&Found>, two: Option<&Found>) -> Result<()> {
         let same = |(one, two): (&Found, &Found)| {
             one.value() == two.value() && one.payload_len() == two.payload_len()
         };
@@ -174,7 +170,7 @@ impl<'a> Copier<'a> {
             (Some(one), _) => {
                 let payload = match one.payload_len() {
                     0 => Vec::new(),
-                    len => ours.read_payload(one, 0..len, Read::Blocking)?,
+                    len => ours.read_payload(one, 0..len)?,
                 };
                 let bytes = one.key().len() + one.value().len() + payload.len();
                 self.make_room(bytes)?;

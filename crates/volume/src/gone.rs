@@ -7,7 +7,7 @@
 //! ```
 //! What must always hold: a deletion counts as done only when its note is durable.
 
-use shardstore::{Batch, Key, Read};
+use shardstore::{Batch, Key};
 
 use crate::blob::shard_key_bytes;
 use crate::limits::{DELETE_SHARDS_MAX, SCAN_SHARDS};
@@ -59,7 +59,7 @@ impl Volume {
         }
         // A part of it may have been deleted while others were away.
         let engine = table.engine(table.primary()?)?;
-        let known = engine.snapshot().get(&key_of(blob), Read::Blocking)?;
+        let known = engine.view().get(&key_of(blob))?;
         let known = known.as_ref().and_then(|note| note.value().first_chunk());
         let bits = away | known.map_or(0, |bits| u16::from_le_bytes(*bits));
         let note = Batch::new().put(key_of(blob), bits.to_le_bytes());
@@ -72,7 +72,7 @@ impl Volume {
     /// it is not to be made up for. It is looked for again then.
     pub(crate) fn is_gone(&self, table: &Table, blob: BlobId) -> Result<bool> {
         let engine = table.engine(table.primary()?)?;
-        let note = engine.snapshot().get(&key_of(blob), Read::Blocking)?;
+        let note = engine.view().get(&key_of(blob))?;
         Ok(note.is_some())
     }
 
@@ -93,9 +93,7 @@ impl Volume {
             return Ok(false);
         };
         let engine = table.engine(table.primary()?)?;
-        let page = engine
-            .snapshot()
-            .scan(&from, END, NOTES_PER_STEP, Read::Blocking)?;
+        let page = engine.view().scan(&from, END, NOTES_PER_STEP)?;
         let still_away = away(&table);
         for found in &page.entries {
             let Some(blob) = blob_of(found.key()) else {
@@ -106,7 +104,7 @@ impl Volume {
             let Some(_held) = self.hold_blob(blob) else {
                 continue;
             };
-            let note = engine.snapshot().get(&found.to_key(), Read::Blocking)?;
+            let note = engine.view().get(&found.to_key())?;
             let bits = note.as_ref().and_then(|note| note.value().first_chunk());
             let Some(bits) = bits.map(|bits| u16::from_le_bytes(*bits)) else {
                 continue;
@@ -147,12 +145,12 @@ impl Volume {
 /// Deletes all that one disk has of a blob; durable when this returns.
 fn delete_from(table: &Table, slot: usize, blob: BlobId) -> Result<()> {
     let engine = table.engine(slot)?;
-    let snapshot = engine.snapshot();
+    let view = engine.view();
     let mut from = shard_key_bytes(blob, 0, 0).to_vec();
     let mut to = shard_key_bytes(blob, u32::MAX, u8::MAX).to_vec();
     to.push(0);
     loop {
-        let page = snapshot.scan(&from, &to, SCAN_SHARDS, Read::Blocking)?;
+        let page = view.scan(&from, &to, SCAN_SHARDS)?;
         let keys = page.entries.iter().map(|found| found.to_key());
         let batch = keys.fold(Batch::new().frees_space(), Batch::delete);
         if !batch.entries().is_empty() {

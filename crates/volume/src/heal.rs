@@ -16,7 +16,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardstore::{Batch, Dependency, Error, Key, Read, ScanPage};
+use shardstore::{Batch, Dependency, Error, Key, ScanPage};
 
 use crate::blob::{SHARD_PREFIX, shard_key, shard_key_bytes};
 use crate::limits::{HEAL_BYTES_PER_STEP, HEAL_PAGE, HEAL_SHARDS_PER_STEP, SCAN_SHARDS};
@@ -436,13 +436,13 @@ impl HealWalk {
 
 /// Reads a shard from the medium of a disk, and says whether it is what was written there.
 fn read_back(table: &Table, slot: usize, key: &Key) -> Result<()> {
-    let snapshot = table.engine(slot)?.snapshot();
-    let found = snapshot.get(key, Read::Blocking)?;
+    let view = table.engine(slot)?.view();
+    let found = view.get(key)?;
     let found = found.ok_or_else(|| VolumeError::Corrupt {
         what: "a shard that was copied".to_owned(),
         why: "it is not where it was put".to_owned(),
     })?;
-    snapshot.read_payload(&found, 0..found.payload_len(), Read::PastCache)?;
+    view.read_payload_past_cache(&found, 0..found.payload_len())?;
     Ok(())
 }
 
@@ -491,7 +491,7 @@ fn scan_readable(
     (from, to): (&[u8], &[u8]),
 ) -> Result<Option<ScanPage>> {
     let engine = table.engine(slot)?;
-    match engine.snapshot().scan(from, to, HEAL_PAGE, Read::Blocking) {
+    match engine.view().scan(from, to, HEAL_PAGE) {
         Ok(page) => Ok(Some(page)),
         Err(error @ (Error::Corrupt { .. } | Error::Disk(_))) => {
             engine.store().note_damage(&error);

@@ -58,7 +58,23 @@ pub(crate) struct Keeping {
     /// Shards that could not be read where they are, oldest first.
     repairs: Mutex<VecDeque<Repair>>,
     /// What happened, for whoever keeps a log.
-    events: Mutex<VecDeque<String>>,
+    events: Mutex<VecDeque<Event>>,
+}
+
+/// Something that happened to the set, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Whether somebody should look after it, and it is not what was to be.
+    pub is_trouble: bool,
+    text: String,
+}
+
+impl std::ops::Deref for Event {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
 }
 
 /// A shard to be written again where it is.
@@ -205,8 +221,24 @@ impl Keeping {
         self.healed.fetch_add(shards as u64, Ordering::Relaxed);
     }
 
-    /// Notes what happened. Of more than anybody takes, the oldest are forgotten.
-    pub(crate) fn say(&self, event: String) {
+    /// Notes what happened and should not have.
+    pub(crate) fn say(&self, text: String) {
+        self.note(Event {
+            is_trouble: true,
+            text,
+        });
+    }
+
+    /// Notes what happened and was to.
+    pub(crate) fn tell(&self, text: String) {
+        self.note(Event {
+            is_trouble: false,
+            text,
+        });
+    }
+
+    /// Of more than anybody takes, the oldest are forgotten.
+    fn note(&self, event: Event) {
         let mut events = lock(&self.events);
         if events.len() >= EVENTS_MAX {
             events.pop_front();
@@ -274,7 +306,7 @@ impl Volume {
     }
 
     /// What happened to the set since this was asked last, in words.
-    pub fn take_events(&self) -> Vec<String> {
+    pub fn take_events(&self) -> Vec<Event> {
         lock(&self.inner.keeping.events).drain(..).collect()
     }
 
@@ -359,7 +391,7 @@ impl Volume {
         state.write(&table.membership, &mut next)?;
         let name = table.disk(slot).map_or("a disk", |disk| &disk.name);
         let event = format!("{name} takes part again");
-        self.inner.keeping.say(event);
+        self.inner.keeping.tell(event);
         self.install(next);
         Ok(true)
     }

@@ -49,6 +49,7 @@ mod table;
 mod timer;
 mod turns;
 mod volume;
+mod watch;
 mod writer;
 
 pub use blob::{BlobId, BlobRef};
@@ -58,6 +59,7 @@ pub use codec::PARITY_MAX;
 pub use deletion::Deletion;
 pub use error::{Result, VolumeError};
 pub use heal::{HealProgress, Ledger};
+pub use keep::Event;
 pub use membership::{Member, MemberState};
 pub use meta::{Expectation, MetaBatch, MetaEntry, MetaPage};
 pub use pins::BlobPin;
@@ -71,6 +73,7 @@ pub use shardstore::{Dependency, Identity, Key, Op, Space, Stats as EngineStats}
 pub use slices::{SliceId, SliceMap, SliceRange};
 pub use snapshot::{BlobFrame, VolumeSnapshot};
 pub use start::is_unmade;
+pub use stripe::Cut;
 pub use table::{SetDisk, uuid};
 pub use volume::{DiskStats, Volume, VolumeOptions, VolumeStats};
 pub use writer::{BlobWriter, FinishedBlob, Receipt};

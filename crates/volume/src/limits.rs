@@ -136,6 +136,13 @@ pub const HEDGE_MIN: Duration = Duration::from_millis(20);
 /// And this at most.
 pub const HEDGE_MAX: Duration = Duration::from_millis(100);
 
+/// How long an operation of a disk may take before the disk counts as failed, in a set that can do
+/// without it: about what an operating system gives a drive before it resets it.
+pub const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// How often it is looked meanwhile.
+pub const SILENCE_TICKS: u32 = 30;
+
 /// Reads that wait for others to be asked, too; one more does not.
 pub const ALARMS_MAX: usize = 16 * 1024;
 

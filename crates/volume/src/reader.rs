@@ -9,9 +9,10 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use shardstore::{Batch, Completion};
+use shardstore::{Batch, Completion, room_for};
 
 use crate::blob::shard_key;
+use crate::keep::has_failed;
 use crate::latency::Slots;
 use crate::limits::READ_AHEAD_STRIPES;
 use crate::placement;
@@ -71,6 +72,56 @@ impl BlobReader {
         piece.transpose()
     }
 
+    /// Whether the disks that are here have what is going to be read, before anybody is promised
+    /// it. Costs next to nothing while no more disks are missing than a stripe can lose. Else each
+    /// stripe is looked up, until `lookups` is used up: of what is behind that, nothing is known.
+    ///
+    /// # Errors
+    /// [`VolumeError::NotHere`] says which disks are missing for it.
+    pub async fn probe(&mut self, lookups: &mut usize) -> Result<()> {
+        let mut at = self.rest.start;
+        if self.rest.is_empty() || self.stripe_at(at).1 >= self.rest.end {
+            // The first piece is all: whoever reads it knows.
+            return Ok(());
+        }
+        let table = self.pin.volume().table();
+        let working = table.here().filter(|slot| !has_failed(&table, *slot));
+        let gone = table.membership.active().count() - working.count();
+        if gone <= usize::from(self.blob.scheme.m) {
+            return Ok(());
+        }
+        while at < self.rest.end && *lookups > 0 {
+            let (stripe, end) = self.stripe_at(at);
+            // A shard that is brought to another disk meanwhile is missed only once.
+            if !stripe.is_there(lookups).await && !stripe.is_there(lookups).await {
+                return Err(stripe.too_few(&[]));
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// The stripe that has a byte of the blob, and where it ends there.
+    fn stripe_at(&self, at: u64) -> (Stripe, u64) {
+        let blob = &self.blob;
+        let stripe_bytes = blob.stripe_bytes();
+        let number = at / stripe_bytes;
+        let begin = number * stripe_bytes;
+        let end = (begin + stripe_bytes).min(blob.stored_len);
+        let stripe = Stripe {
+            volume: self.pin.volume().clone(),
+            reports: true,
+            blob: blob.id,
+            // As many as a `u32` counts, of at most 16 MiB each.
+            number: number as u32,
+            cut: Cut {
+                scheme: blob.scheme,
+                len: (end - begin) as usize,
+            },
+        };
+        (stripe, end)
+    }
+
     async fn try_next(&mut self) -> Result<Option<Vec<u8>>> {
         // This release writes no transforms.
         if !self.blob.transforms.is_empty() {
@@ -105,23 +156,9 @@ impl BlobReader {
         if self.rest.is_empty() {
             return Ok(false);
         }
-        let blob = &self.blob;
-        let stripe_bytes = blob.stripe_bytes();
-        let number = self.rest.start / stripe_bytes;
-        let begin = number * stripe_bytes;
-        let end = (begin + stripe_bytes).min(blob.stored_len);
+        let (stripe, end) = self.stripe_at(self.rest.start);
+        let begin = end - stripe.cut.len as u64;
         let until = self.rest.end.min(end);
-        let stripe = Stripe {
-            volume: self.pin.volume().clone(),
-            reports: true,
-            blob: blob.id,
-            // As many as a `u32` counts, of at most 16 MiB each.
-            number: number as u32,
-            cut: Cut {
-                scheme: blob.scheme,
-                len: (end - begin) as usize,
-            },
-        };
         let range = (self.rest.start - begin) as usize..(until - begin) as usize;
         self.rest.start = until;
         self.ahead.push_back(stripe.read(range)?);
@@ -231,6 +268,39 @@ impl Stripe {
         }))
     }
 
+    /// Whether enough of its shards are on the disks that are here, and, when `lookups` is used
+    /// up, the benefit of the doubt.
+    async fn is_there(&self, lookups: &mut usize) -> bool {
+        let order = self.order(&self.volume.table());
+        let mut missing = usize::from(self.cut.scheme.m) + 1;
+        for shard in 0..self.cut.scheme.width() {
+            // Where it is expected first.
+            let (others, expected) = order.split_at(usize::from(shard).min(order.len()));
+            let mut is_here = false;
+            for slot in expected.iter().chain(others) {
+                if *lookups == 0 {
+                    return true;
+                }
+                *lookups -= 1;
+                let key = shard_key(self.blob, self.number, shard);
+                let asked = self
+                    .volume
+                    .read_disk(*slot, move |snapshot, how| snapshot.get(&key, how));
+                if let Ok(asked) = asked
+                    && let Ok(Some(_)) = asked.await
+                {
+                    is_here = true;
+                    break;
+                }
+            }
+            missing -= usize::from(!is_here);
+            if missing == 0 {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Takes what was asked for as it comes; returns what has not come for so long that others are
     /// to be asked.
     async fn await_soon(
@@ -256,6 +326,9 @@ impl Stripe {
                 Some(answer) => self.take(&mut wanted[asked.at], asked.slot, answer, lost),
                 None => {
                     self.volume.count_hedged();
+                    // One that never answers is slow, too.
+                    let patience = self.volume.latencies().patience(asked.slot);
+                    self.volume.latencies().note(asked.slot, patience);
                     late.push(asked);
                 }
             }
@@ -313,6 +386,7 @@ impl Stripe {
         let key = shard_key(self.blob, self.number, shard as u8);
         let expected = self.cut.stored_len(shard) as u32;
         let range = part.start as u32..part.end as u32;
+        let mut buf = room_for(&range, expected);
         self.volume.read_disk(slot, move |snapshot, how| {
             let Some(found) = snapshot.get(&key, how)? else {
                 return Ok(Piece::Missing);
@@ -325,9 +399,8 @@ impl Stripe {
                 (true, _) => shardstore::Read::PastCache,
                 (false, how) => how,
             };
-            snapshot
-                .read_payload(&found, range.clone(), how)
-                .map(Piece::Bytes)
+            snapshot.read_payload_into(&found, range.clone(), how, &mut buf)?;
+            Ok(Piece::Bytes(std::mem::take(&mut buf)))
         })
     }
 
@@ -545,10 +618,7 @@ impl Stripe {
     fn too_few(&self, lost: &[VolumeError]) -> VolumeError {
         let table = self.volume.table();
         let is_whole = table.here().count() == table.membership.active().count();
-        let failed = |slot: usize| {
-            let disk = table.disk(slot);
-            disk.is_some_and(|disk| disk.engine.store().failure().is_some())
-        };
+        let failed = |slot: usize| has_failed(&table, slot);
         if table.is_single() || (is_whole && !table.here().any(failed)) {
             return lost.first().cloned().unwrap_or_else(|| self.is_missing());
         }

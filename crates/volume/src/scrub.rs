@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use shardstore::{Batch, Engine, Error, Found, Key, Read};
+use shardstore::{Batch, Engine, Error, Found, Key};
 
 use crate::blob::{SHARD_PREFIX, Take};
 use crate::keep::State;
@@ -102,7 +102,7 @@ impl ScrubProgress {
     }
 
     fn load(engine: &Engine) -> ScrubProgress {
-        let found = engine.snapshot().get(&key(), Read::Blocking);
+        let found = engine.view().get(&key());
         let found = found.ok().flatten();
         found
             .and_then(|found| ScrubProgress::decode(found.value()))
@@ -123,8 +123,11 @@ impl Scrubs {
 
 impl Volume {
     /// Reads and verifies one extent of each disk whose turn it is: all of a disk once in
-    /// `interval`, or, if it was asked for, half of the time. Blocks meanwhile; run it on a thread
-    /// of its own. Says how long nothing is due, and describes the damage.
+    /// `interval`, or, if it was asked for, one extent after the other. Blocks meanwhile; run it on
+    /// a thread of its own. Says how long nothing is due, and describes the damage.
+    ///
+    /// An extent is read in pieces, with a rest after each: as long as reading it took, and several
+    /// times as long while clients read or write.
     pub fn scrub(&self, interval: Duration) -> (Duration, Vec<String>) {
         let mut found = Vec::new();
         let mut wait = Duration::MAX;
@@ -146,15 +149,14 @@ impl Volume {
             let next = *scrub.next.get_or_insert(first);
             let is_due = scrub.progress.is_asked || (!interval.is_zero() && now >= next);
             if is_due {
-                found.extend(scrub_extent(&disk.name, &disk.engine, &mut scrub.progress));
-                let took = now.elapsed();
-                let rest = match scrub.progress.is_asked {
-                    true if self.is_in_use() => took * REST_IN_USE,
-                    true => took,
+                let progress = &mut scrub.progress;
+                found.extend(self.scrub_extent(&disk.name, &disk.engine, progress));
+                let pause = match progress.is_asked {
+                    true => Duration::ZERO,
                     false => pace,
                 };
-                scrub.next = Some(Instant::now() + rest);
-                wait = wait.min(rest);
+                scrub.next = Some(Instant::now() + pause);
+                wait = wait.min(pause);
             } else if !interval.is_zero() {
                 wait = wait.min(next - now);
             }
@@ -236,8 +238,8 @@ impl Volume {
         from: &[u8],
     ) -> Result<Option<Vec<u8>>> {
         let engine = table.engine(slot)?;
-        let snapshot = engine.snapshot();
-        let page = match snapshot.scan(from, &[SET_PREFIX + 2], SCAN_SHARDS, Read::Blocking) {
+        let view = engine.view();
+        let page = match view.scan(from, &[SET_PREFIX + 2], SCAN_SHARDS) {
             Ok(page) => page,
             Err(error @ (Error::Corrupt { .. } | Error::Disk(_))) => {
                 self.do_without(table, slot, &error);
@@ -251,7 +253,7 @@ impl Volume {
             .filter(|found| found.extent() == Some(extent))
         {
             let len = found.payload_len();
-            match snapshot.read_payload(found, 0..len, Read::PastCache) {
+            match view.read_payload_past_cache(found, 0..len) {
                 Ok(_) => {}
                 Err(error @ (Error::Corrupt { .. } | Error::Disk(_))) => {
                     self.mend_entry(table, slot, found, &error)?;
@@ -317,18 +319,17 @@ impl Volume {
         to.push(0);
         let copied = self.while_quiet(from, to, || {
             let engine = table.engine(*other)?;
-            let snapshot = engine.snapshot();
-            let Some(theirs) = snapshot.get(&found.to_key(), Read::Blocking)? else {
+            let view = engine.view();
+            let Some(theirs) = view.get(&found.to_key())? else {
                 return Ok(());
             };
-            let payload =
-                snapshot.read_payload(&theirs, 0..theirs.payload_len(), Read::Blocking)?;
+            let payload = view.read_payload(&theirs, 0..theirs.payload_len())?;
             let batch = Batch::new().put_with_payload(theirs.to_key(), theirs.value(), payload);
             table.engine(slot)?.submit(batch.frees_space())?.wait()?;
             Ok(())
         });
         match copied {
-            Ok(true) => self.inner.keeping.say(format!(
+            Ok(true) => self.inner.keeping.tell(format!(
                 "{name}: metadata that was damaged there was copied from another disk: {error}"
             )),
             // Looked at again with the next scrub.
@@ -341,44 +342,60 @@ impl Volume {
     }
 }
 
-/// Reads and verifies an extent; says what is damaged in it.
-fn scrub_extent(name: &str, engine: &Engine, progress: &mut ScrubProgress) -> Vec<String> {
-    let store = engine.store();
-    if progress.began_ms == 0 {
-        progress.began_ms = now_ms();
-    }
-    let said = match store.scrub(progress.extent) {
-        Ok(damage) => {
-            progress.damage += damage.len() as u64;
-            let said = |damage| format!("{name}: the scrub found damage: {damage}");
-            damage.iter().map(said).collect()
+impl Volume {
+    /// Reads and verifies an extent; says what is damaged in it.
+    fn scrub_extent(
+        &self,
+        name: &str,
+        engine: &Engine,
+        progress: &mut ScrubProgress,
+    ) -> Vec<String> {
+        let store = engine.store();
+        if progress.began_ms == 0 {
+            progress.began_ms = now_ms();
         }
-        Err(error) => {
-            progress.damage += 1;
-            vec![format!(
-                "{name}: the scrub could not read extent {}: {error}",
-                progress.extent
-            )]
-        }
-    };
-    progress.extent += 1;
-    if progress.extent >= store.extents() {
-        *progress = ScrubProgress {
-            ended_ms: now_ms(),
-            damage_last: progress.damage,
-            ..ScrubProgress::default()
+        let (volume, extent) = (self.clone(), progress.extent);
+        let rest = move |took: Duration| {
+            std::thread::sleep(match volume.is_in_use() {
+                true => took * REST_IN_USE,
+                false => took,
+            });
         };
+        // Apart, so that a disk that does not answer keeps only its own scrub.
+        let scrubbed =
+            engine.apart(move |engine| engine.store().scrub_gently(extent, &mut { rest }));
+        let said = match scrubbed.wait() {
+            Ok(damage) => {
+                progress.damage += damage.len() as u64;
+                let said = |damage| format!("{name}: the scrub found damage: {damage}");
+                damage.iter().map(said).collect()
+            }
+            Err(error) => {
+                progress.damage += 1;
+                vec![format!(
+                    "{name}: the scrub could not read extent {}: {error}",
+                    progress.extent
+                )]
+            }
+        };
+        progress.extent += 1;
+        if progress.extent >= store.extents() {
+            *progress = ScrubProgress {
+                ended_ms: now_ms(),
+                damage_last: progress.damage,
+                ..ScrubProgress::default()
+            };
+        }
+        // If it is not kept, a pass is repeated from where it was kept last.
+        let kept = Batch::new().put(key(), progress.encode()).frees_space();
+        if let Ok(dependency) = engine.submit(kept) {
+            let _ = dependency.wait();
+        }
+        said
     }
-    // If it is not kept, a pass is repeated from where it was kept last.
-    let kept = Batch::new().put(key(), progress.encode()).frees_space();
-    if let Ok(dependency) = engine.submit(kept) {
-        let _ = dependency.wait();
-    }
-    said
 }
 
-/// How many times as long as an extent took a scrub that was asked for rests while clients read or
-/// write bodies.
+/// How many times as long as reading a piece took a scrub rests while clients read or write bodies.
 const REST_IN_USE: u32 = 3;
 
 /// Longest time from the start to the first extent of a scrub.

@@ -18,7 +18,7 @@
 //! Integers are little-endian, except in keys. The first range begins with the empty route;
 //! each reaches to the next one's first route, and the last has no end.
 
-use shardstore::{Batch, Engine, Key, Read};
+use shardstore::{Batch, Engine, Key};
 
 use crate::blob::Take;
 use crate::limits::DISKS_MAX;
@@ -187,15 +187,15 @@ impl SliceMap {
 
     /// The map that stands on a disk; `None`: the disk holds none, and nothing else.
     pub(crate) fn read(engine: &Engine) -> Result<Option<SliceMap>> {
-        let snapshot = engine.snapshot();
-        match snapshot.get(&map_key(), Read::Blocking)? {
+        let view = engine.view();
+        match view.get(&map_key())? {
             Some(found) => {
                 let map = SliceMap::decode(found.value())?;
                 map.check_usable()?;
                 Ok(Some(map))
             }
             None => {
-                let held = snapshot.scan(&[META_PREFIX], &[SET_PREFIX], 1, Read::Blocking)?;
+                let held = view.scan(&[META_PREFIX], &[SET_PREFIX], 1)?;
                 match held.entries.is_empty() {
                     true => Ok(None),
                     false => Err(corrupt("it is not there, although other data is")),
@@ -206,7 +206,7 @@ impl SliceMap {
 
     /// Whether there is a map on a disk.
     pub(crate) fn is_on(engine: &Engine) -> Result<bool> {
-        let found = engine.snapshot().get(&map_key(), Read::Blocking)?;
+        let found = engine.view().get(&map_key())?;
         Ok(found.is_some())
     }
 

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use shardstore::{Batch, Engine, Key, Read};
+use shardstore::{Batch, Engine, Key};
 
 use crate::blob::SHARD_PREFIX;
 use crate::copy::{all_of_the_ring, copy_keys, ring_differences};
@@ -213,7 +213,7 @@ fn membership_key() -> Key {
 }
 
 pub(crate) fn read_membership(engine: &Engine) -> Result<Option<Membership>> {
-    let found = engine.snapshot().get(&membership_key(), Read::Blocking)?;
+    let found = engine.view().get(&membership_key())?;
     found
         .map(|found| Membership::decode(found.value()))
         .transpose()
@@ -238,10 +238,10 @@ fn is_empty(engine: &Engine) -> Result<bool> {
 
 /// Whether a disk has no key that begins so.
 pub(crate) fn holds_nothing(engine: &Engine, prefix: u8) -> Result<bool> {
-    let snapshot = engine.snapshot();
+    let view = engine.view();
     let mut from = vec![prefix];
     loop {
-        let page = snapshot.scan(&from, &[prefix + 1], 1, Read::Blocking)?;
+        let page = view.scan(&from, &[prefix + 1], 1)?;
         match (page.entries.is_empty(), page.next) {
             (false, _) => return Ok(false),
             (true, None) => return Ok(true),

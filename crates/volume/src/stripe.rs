@@ -11,7 +11,8 @@ use crate::codec::{Codec, Doubling};
 
 /// How a stripe of some length lies in its shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Cut {
+pub struct Cut {
+    /// How many shards.
     pub scheme: Scheme,
     /// Bytes of the stripe, at most 16 MiB.
     pub len: usize,
@@ -41,7 +42,7 @@ impl Cut {
     }
 
     /// All shards of a stripe.
-    pub(crate) fn shards(self, stripe: &[u8]) -> Vec<Vec<u8>> {
+    pub fn shards(self, stripe: &[u8]) -> Vec<Vec<u8>> {
         let (k, m) = (usize::from(self.scheme.k), usize::from(self.scheme.m));
         if k == 1 {
             return vec![stripe.to_vec(); 1 + m];
@@ -65,9 +66,9 @@ impl Cut {
         shards
     }
 
-    /// Data shards from any k shards; each holds the same range of its shard, shorter where the
-    /// shard ends before. `false`: too few.
-    pub(crate) fn rebuild(self, shards: &mut [Option<Vec<u8>>]) -> bool {
+    /// Data shards from any k of all shards, `None` for those that are missing; each holds the same
+    /// range of its shard, shorter where the shard ends before. `false`: too few.
+    pub fn rebuild(self, shards: &mut [Option<Vec<u8>>]) -> bool {
         let len = shards.iter().flatten().map(Vec::len).max().unwrap_or(0);
         for shard in shards.iter_mut().flatten() {
             shard.resize(len, 0);

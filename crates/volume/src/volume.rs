@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use shardstore::limits::BATCH_ENTRIES_MAX;
@@ -12,7 +12,9 @@ use crate::deletion::Deletions;
 use crate::join::when_decided;
 use crate::keep::Keeping;
 use crate::latency::{Latencies, Slots};
-use crate::limits::{IN_FLIGHT_BYTES_DEFAULT, SHARD_BYTES_MAX, SHARD_BYTES_MIN, STRIPE_BYTES_MAX};
+use crate::limits::{
+    IN_FLIGHT_BYTES_DEFAULT, SHARD_BYTES_MAX, SHARD_BYTES_MIN, SILENCE_MAX, STRIPE_BYTES_MAX,
+};
 use crate::membership::{Member, MemberState};
 use crate::meta::MetaBatch;
 use crate::mirror::Mirror;
@@ -40,6 +42,9 @@ pub struct VolumeOptions {
     pub parity: Option<u8>,
     /// Start although disks are missing that may know better. What only they have is gone then.
     pub start_degraded: bool,
+    /// How long an operation of a disk may take before the disk counts as failed, in a set that can
+    /// do without it. It is looked thirty times meanwhile.
+    pub silence_max: Duration,
 }
 
 impl Default for VolumeOptions {
@@ -49,6 +54,7 @@ impl Default for VolumeOptions {
             shard_bytes_max: SHARD_BYTES_MAX as u32,
             parity: None,
             start_degraded: false,
+            silence_max: SILENCE_MAX,
         }
     }
 }
@@ -76,6 +82,9 @@ pub(crate) struct Inner {
     unmirrored: Arc<AtomicUsize>,
     pub(crate) scrubs: Scrubs,
     latencies: Latencies,
+    pub(crate) silence_max: Duration,
+    /// Set once a thread watches the disks.
+    pub(crate) watched: OnceLock<()>,
     /// Reads of shards that others were asked for, because a disk took too long.
     hedged: AtomicU64,
     deletions: Deletions,
@@ -135,6 +144,8 @@ pub struct VolumeStats {
     pub members: usize,
     /// Those that are not here.
     pub absent: Vec<Member>,
+    /// What new blobs are cut into when all disks are there.
+    pub scheme: Option<Scheme>,
     /// Why nothing is written, if that is so.
     pub refusal: Option<String>,
     /// What the last walk over all stripes counted; of a set of several disks.
@@ -220,7 +231,7 @@ impl Volume {
             Box::new(move |slot| Some(current(&engines).engine(slot).ok()?.clone())),
         ));
         mirror.set_replicas(replicas, refusal);
-        Ok(Volume {
+        let volume = Volume {
             inner: Arc::new(Inner {
                 table,
                 mirror,
@@ -235,11 +246,15 @@ impl Volume {
                 unmirrored: Arc::default(),
                 scrubs: Scrubs::default(),
                 latencies: Latencies::new(),
+                silence_max: options.silence_max,
+                watched: OnceLock::new(),
                 hedged: AtomicU64::new(0),
                 deletions: Deletions::default(),
                 pins: Pins::default(),
             }),
-        })
+        };
+        volume.ensure_watched();
+        Ok(volume)
     }
 
     /// The disks that are here, by their number in the set.
@@ -278,6 +293,7 @@ impl Volume {
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
         self.inner.mirror.set_replicas(replicas, refusal);
         self.inner.keeping.begin_anew();
+        self.ensure_watched();
     }
 
     /// The number of this run: grows with every start, crash or not, and with nothing else.
@@ -639,6 +655,7 @@ impl Volume {
                     .cloned()
                     .collect()
             },
+            scheme: Some(table.scheme()),
             refusal: table.refusal(),
             ledger: self.inner.keeping.ledger(),
             healing: self.inner.keeping.progress(),
