@@ -59,6 +59,7 @@ def test_two_disks_are_lost_and_replaced_and_then_two_others(new_set, tmp_path):
     check(s3, objects)
     for lost in (1, 4):
         new = tmp_path / f"new{lost}"
+        new.mkdir()
         said = server.manage("disk", "replace", str(server.disks[lost]), str(new), "--dry-run").stdout
         assert "would be written to other disks" in said
         said = server.manage("disk", "replace", str(server.disks[lost]), str(new)).stdout
@@ -88,8 +89,9 @@ def test_one_disk_becomes_three(new_set, tmp_path):  # noqa: F811
     assert "a set of one disk keeps nothing twice" in server.manage("disk", "status").stdout
     for number in (1, 2):
         disk = tmp_path / f"more{number}"
+        disk.mkdir()
         said = server.manage("disk", "add", str(disk), "--dry-run").stdout
-        assert "would be written" in said and not disk.exists()
+        assert "would be written" in said and not list(disk.iterdir())
         server.manage("disk", "add", str(disk))
         server.disks.append(disk)
         objects[f"later{number}"] = body(400_000, number)
@@ -118,7 +120,7 @@ def test_a_drained_disk_is_empty_and_leaves(new_set):  # noqa: F811
     objects = fill(s3, 40)
     wait_until_settled(server, 6)
     said = server.manage("disk", "drain", "2", "--dry-run").stdout
-    assert "would be written" in said and "would have no disk" not in said
+    assert "would be written" in said and "no disk could take" not in said
     assert redundancy(server)["disks"][2]["state"] == "live"
     server.manage("disk", "drain", str(server.disks[2]))
     wait_until_settled(server, 5)
@@ -151,9 +153,17 @@ def test_what_cannot_be_is_refused_with_advice(new_set, tmp_path):  # noqa: F811
         assert says in refused.stderr, (words, refused.stderr)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("mine")
-    refused = server.manage("disk", "add", str(tmp_path / "full"), status=1)
-    assert "empty" in refused.stderr
+    for place, says in [
+        (tmp_path / "full", "empty"),
+        (tmp_path / "mistyped", "does not exist"),
+        (server.disks[1], "in use"),
+    ]:
+        for flags in [(), ("--dry-run",)]:
+            refused = server.manage("disk", "add", str(place), *flags, status=1)
+            assert says in refused.stderr, refused.stderr
+    assert [entry.name for entry in (tmp_path / "full").iterdir()] == ["letter.txt"]
     assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
+    assert not (tmp_path / "mistyped").exists()
 
 
 def test_an_unmounted_disk_comes_back_while_it_serves(new_set):  # noqa: F811
@@ -194,7 +204,7 @@ def test_the_scrub_finds_rot_and_it_is_mended(new_set):  # noqa: F811
                     medium.write(bytes([bytes_[found + 5] ^ 0x10]))
     assert hit == set(bodies)
     server.restart()
-    assert "the scrub has begun" in server.manage("disk", "scrub", "--now").stdout
+    assert "the scrub has begun" in server.manage("scrub", "--now").stdout
     deadline = time.monotonic() + 60
     while True:
         disks = json.loads(server.manage("disk", "list", "--json").stdout)["disks"]

@@ -136,6 +136,73 @@ def test_two_disks_vanish_while_it_serves(new_set):
     assert "is empty: is it mounted?" in server.complaints()
 
 
+def test_a_truncated_disk_serves_nothing_wrong(new_set):
+    server = new_set(6)
+    objects = fill(server.client(), 40)
+    wait_until_healed(server)
+    file = server.disks[1] / "cullet.disk"
+    with file.open("r+b") as medium:
+        medium.truncate(3 * MIB)
+    # What is behind the end reads as nothing, and that matches no checksum.
+    check(server.client(), objects)
+    server.manage("scrub", "--now", str(server.disks[1]))
+    deadline = time.monotonic() + 60
+    while f"{server.disks[1]}: the scrub found damage" not in server.log.read_text():
+        assert time.monotonic() < deadline, server.complaints()
+        time.sleep(0.1)
+    damage = metric(server, "cullet_engine_corruptions_total")
+    assert [disk.partition(",")[0] for disk, count in damage.items() if count > 0] == ['disk="1"']
+    server.kill()
+    server.restart()
+    check(server.client(), objects)
+    # The others do without what it had, whatever is left of it.
+    server.kill()
+    server.restart(disks=[disk for disk in server.disks if disk != server.disks[1]])
+    check(server.client(), objects)
+
+
+def test_a_large_object_of_which_a_part_is_missing_is_an_error_from_the_start(new_set):
+    server = new_set(7)
+    s3 = server.client()
+    s3.create_bucket(Bucket="saved")
+    # Stripes of 4+2 on seven disks: each leaves one out. Without three disks those can be read
+    # that left one of these out.
+    data = body(64 * MIB, 1)
+    s3.put_object(Bucket="saved", Key="large", Body=data)
+    upload = s3.create_multipart_upload(Bucket="saved", Key="parts")["UploadId"]
+    parts = [
+        {
+            "PartNumber": number,
+            "ETag": s3.upload_part(
+                Bucket="saved", Key="parts", UploadId=upload, PartNumber=number, Body=data[: 16 * MIB]
+            )["ETag"],
+        }
+        for number in (1, 2, 3)
+    ]
+    s3.complete_multipart_upload(
+        Bucket="saved", Key="parts", UploadId=upload, MultipartUpload={"Parts": parts}
+    )
+    wait_until_healed(server)
+    server.kill()
+    server.restart(disks=server.disks[:4])
+    s3 = server.client()
+    for key in ("large", "parts"):
+        with pytest.raises(ClientError) as refused:
+            s3.get_object(Bucket="saved", Key=key)
+        assert code_of(refused) == (503, "ServiceUnavailable")
+        assert "disk 5" in str(refused.value)
+    # What can be read is read: some stripe of 4 MiB is whole.
+    whole = 0
+    for start in range(0, 64 * MIB, 4 * MIB):
+        try:
+            part = s3.get_object(Bucket="saved", Key="large", Range=f"bytes={start}-{start + MIB - 1}")
+            assert part["Body"].read() == data[start : start + MIB]
+            whole += 1
+        except ClientError as refused:
+            assert refused.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+    assert 0 < whole < 16
+
+
 def test_a_third_one_is_one_too_many_for_writes(new_set):
     server = new_set(6)
     s3 = server.client()

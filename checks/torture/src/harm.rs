@@ -259,6 +259,7 @@ impl Disks {
             return Ok(());
         };
         let new = self.next_path();
+        std::fs::create_dir_all(&new)?;
         let replaced = self.ask(
             address,
             "replace",

@@ -113,7 +113,11 @@ fn keep(volume: &Volume, stop: &Receiver<()>) {
     while pause(stop, next) {
         let kept = volume.keep();
         for event in volume.take_events() {
-            tracing::error!("{event}");
+            match event.is_trouble {
+                true => tracing::error!("{}", &*event),
+                // Somebody may have waited for it, or has to do something now.
+                false => tracing::warn!("{}", &*event),
+            }
         }
         next = match kept {
             Ok(true) => Duration::ZERO,
@@ -134,6 +138,7 @@ fn scrub(volume: &Volume, interval: Duration, stop: &Receiver<()>) {
     let _ = rustix::process::nice(NICE_MAX);
     let mut next = Duration::ZERO;
     while pause(stop, next.min(SCRUB_PAUSE_MAX)) {
+        // When it is time to stop, an extent is read to its end without further rests.
         let (wait, found) = volume.scrub(interval);
         for damage in found {
             tracing::error!("{damage}");

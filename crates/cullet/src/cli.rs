@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::ByteSize;
 use crate::bench::duration;
-use crate::manage::args::{AccountArgs, DiskArgs, KeyArgs};
+use crate::manage::args::{AccountArgs, DiskArgs, KeyArgs, ScrubCommand};
 
 /// Object storage that speaks the S3 API, in one program and one data directory.
 #[derive(Debug, Parser)]
@@ -41,6 +41,8 @@ pub enum Command {
     Key(KeyArgs),
     /// Show and change the disks of a running server's set, and say how safe what they hold is.
     Disk(DiskArgs),
+    /// Have a running server read and verify everything on its disks: `cullet disk scrub`.
+    Scrub(ScrubCommand),
     /// Read objects from disks without a server, and say what is damaged.
     Rescue(RescueArgs),
     /// Send load to a server, this one or another, and measure it.

@@ -2,13 +2,14 @@
 //! that are named, and finds the memory for them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use s3::{MemoryBudget, Reservation};
 use serde_json::{Value, json};
-use shardstore::{Engine, Error, Options, Store};
+use shardstore::file_disk::check_empty;
+use shardstore::{Disk, Engine, Error, Options, Store};
 use volume::{Added, Change, Movement, SetDisk, Volume, VolumeError};
 
 use crate::ByteSize;
@@ -108,6 +109,7 @@ impl Disks {
         instead_of: Option<&str>,
     ) -> Result<Value, Refusal> {
         let slot = instead_of.map(|named| self.find(named)).transpose()?;
+        self.check_usable(path)?;
         let capacity = self.capacity_at(path)?;
         let change = match slot {
             Some(slot) => Change::Replace { slot, capacity },
@@ -201,42 +203,55 @@ impl Disks {
 
     fn capacity_at(&self, path: &Path) -> Result<u64, Refusal> {
         let limit = self.capacity.map_or(u64::MAX, |capacity| capacity.0);
-        let mut there = path.to_owned();
-        while !there.exists() {
-            there = match there.parent() {
-                Some(parent) if parent != Path::new("") => parent.to_owned(),
-                _ => PathBuf::from("."),
-            };
-        }
-        let of = rustix::fs::statvfs(&there)
-            .with_context(|| format!("cannot tell how large {} is", there.display()))?;
+        let of = rustix::fs::statvfs(path)
+            .with_context(|| format!("cannot tell how large {} is", path.display()))?;
         Ok(limit.min(of.f_blocks.saturating_mul(of.f_frsize)))
     }
 
     /// Opens the disk at a path, formatted for this set if it is empty, within the memory.
     fn open(&self, path: &Path, options: Options) -> Result<Engine, Refusal> {
         let cannot = || format!("cannot open the disk {}", path.display());
-        let parent = path.parent().filter(|parent| *parent != Path::new(""));
-        anyhow::ensure!(
-            parent.is_none_or(Path::exists),
-            "{} does not exist: is its file system mounted?",
-            parent.unwrap_or(path).display()
-        );
+        check_exists(path)?;
         let disk = (self.open)(path, true)?.with_context(cannot)?;
-        match Store::identity_of(disk.as_ref()) {
-            Ok(identity) if identity.set != self.set => anyhow::bail!(
-                "{} belongs to another set, {}: empty it first if nothing on it is needed",
-                path.display(),
-                volume::uuid(&identity.set)
-            ),
-            Ok(_) | Err(Error::NotFormatted) => {}
-            Err(error) => return Err(error).with_context(cannot),
-        }
+        self.check_set(path, disk.as_ref())?;
         let store = open_store(disk, self.set, options).with_context(cannot)?;
         let id = store.identity().disk;
         let engine = Engine::start(store, IO_THREADS).context("cannot start the engine")?;
         self.furnish(id, &engine);
         Ok(engine)
+    }
+
+    /// Whether a disk can come to the set from a path, as far as that can be told without doing it.
+    fn check_usable(&self, path: &Path) -> Result<(), Refusal> {
+        check_exists(path)?;
+        let disks = self.volume.disks();
+        let is_failed = |disk: &SetDisk| {
+            let failure = disk.engine.store().failure();
+            failure.is_some() && is_same_path(&disk.name, path)
+        };
+        if disks.iter().any(is_failed) {
+            // It is let go of first, which is not done here.
+            return Ok(());
+        }
+        match (self.open)(path, false)? {
+            Some(disk) => self.check_set(path, disk.as_ref()),
+            None => Ok(check_empty(path)?),
+        }
+    }
+
+    /// Whether a disk is new, or of this set.
+    fn check_set(&self, path: &Path, disk: &dyn Disk) -> Result<(), Refusal> {
+        match Store::identity_of(disk) {
+            Ok(identity) if identity.set != self.set => anyhow::bail!(
+                "{} belongs to another set, {}: empty it first if nothing on it is needed",
+                path.display(),
+                volume::uuid(&identity.set)
+            ),
+            Ok(_) | Err(Error::NotFormatted) => Ok(()),
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot open the disk {}", path.display()))
+            }
+        }
     }
 
     /// How one more engine is to be opened, once there is memory for it.
@@ -302,6 +317,18 @@ fn movement(movement: &Movement) -> Value {
         "metadata_bytes": movement.metadata_bytes,
         "stuck": movement.stuck,
     })
+}
+
+/// A server that starts makes the directory of a disk. Here somebody has typed a path, and a
+/// directory that is made by mistake lies on whatever disk is beneath.
+fn check_exists(path: &Path) -> Result<(), Refusal> {
+    anyhow::ensure!(
+        path.exists(),
+        "{} does not exist: is its file system mounted? If it is to be a new directory, make it \
+         first",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Whether two paths lead to the same place; also if there is nothing any more.

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Account(args) => cullet::manage::account(args),
         Command::Key(args) => cullet::manage::key(args),
         Command::Disk(args) => cullet::manage::disk(args),
+        Command::Scrub(args) => cullet::manage::disk(args.into()),
         Command::Rescue(args) => cullet::rescue::run(args),
         Command::Bench(args) => cullet::bench::run(args),
     };

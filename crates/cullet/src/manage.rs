@@ -108,7 +108,7 @@ pub fn disk(args: DiskArgs) -> anyhow::Result<()> {
             accept_loss,
         } => {
             let path = on_this_machine(path);
-            let mut fields = json!({"disk": disk, "path": path, "dry_run": dry_run});
+            let mut fields = json!({"disk": named(disk), "path": path, "dry_run": dry_run});
             fields["accept_loss"] = (*accept_loss).into();
             ("disks/replace", fields)
         }
@@ -117,6 +117,7 @@ pub fn disk(args: DiskArgs) -> anyhow::Result<()> {
             dry_run,
             cancel,
         } => {
+            let disk = named(disk);
             let fields = json!({"disk": disk, "dry_run": dry_run, "cancel": cancel});
             ("disks/drain", fields)
         }
@@ -125,10 +126,14 @@ pub fn disk(args: DiskArgs) -> anyhow::Result<()> {
             dry_run,
             accept_loss,
         } => {
+            let disk = named(disk);
             let fields = json!({"disk": disk, "dry_run": dry_run, "accept_loss": accept_loss});
             ("disks/remove", fields)
         }
-        DiskAction::Scrub { disk, .. } => ("disks/scrub", json!({"disk": disk})),
+        DiskAction::Scrub(scrub) => (
+            "disks/scrub",
+            json!({"disk": scrub.disk.as_deref().map(named)}),
+        ),
     };
     let answer = client.ask(operation, &fields)?;
     if args.server.json {
@@ -155,10 +160,18 @@ pub fn disk(args: DiskArgs) -> anyhow::Result<()> {
              disks for it, which `cullet disk status` says. Take it off the server's command line\n",
             answer["slot"]
         ),
-        DiskAction::Scrub { .. } => "the scrub has begun: `cullet disk list` shows how far it \
+        DiskAction::Scrub(_) => "the scrub has begun: `cullet disk list` shows how far it \
                                      is\n"
             .to_owned(),
     })
+}
+
+/// A disk's number or id as it is, its path as the server finds it.
+fn named(disk: &str) -> String {
+    match disk.contains('/') || disk.starts_with('.') {
+        true => on_this_machine(disk),
+        false => disk.to_owned(),
+    }
 }
 
 /// The server may run in another directory.
@@ -171,15 +184,15 @@ fn on_this_machine(path: &str) -> String {
 fn movement(answer: &Value) -> String {
     let size = |name: &str| ByteSize(answer[name].as_u64().unwrap_or(0)).rough();
     let mut said = format!(
-        "{} in {} shards would be written to other disks, and {} of metadata\n",
+        "{} in {} would be written to other disks, and {} of metadata\n",
         size("bytes"),
-        answer["shards"],
+        counted(answer["shards"].as_u64().unwrap_or(0), "shard"),
         size("metadata_bytes")
     );
     if answer["stuck"].as_u64().unwrap_or(0) > 0 {
         said += &format!(
-            "{} shards would have no disk: their stripes are wider than the set would be\n",
-            answer["stuck"]
+            "no disk could take {}: their stripes are wider than the set would be\n",
+            counted(answer["stuck"].as_u64().unwrap_or(0), "shard")
         );
     }
     said
@@ -273,18 +286,31 @@ fn status(answer: &Value, disks: &[Value]) -> String {
         return said
             + "a set of one disk keeps nothing twice: `cullet disk add` makes it a larger one\n";
     }
+    let scheme = text(&answer["scheme"]);
+    if let Some((data, parity)) = scheme.split_once('+') {
+        let kept = match (data, parity.parse::<u64>().unwrap_or(0)) {
+            ("1", parity) => format!("kept in {} copies", parity + 1),
+            (data, parity) => format!("kept as {data}+{parity} shards, small ones in copies"),
+        };
+        said += &format!("new objects are {kept}: any {parity} of the disks may be lost\n");
+    }
     let none = Vec::new();
     let stripes = answer["stripes"].as_array().unwrap_or(&none);
     for (missing, count) in stripes.iter().enumerate() {
         match (missing, count.as_u64().unwrap_or(0)) {
+            (0, 1) => said += "1 stripe has all of its shards\n",
             (0, count) => said += &format!("{count} stripes have all of their shards\n"),
             (_, 0) => {}
+            (missing, 1) => said += &format!("1 stripe is short of {missing}\n"),
             (missing, count) => said += &format!("{count} stripes are short of {missing}\n"),
         }
     }
     let lost = answer["stripes_lost"].as_u64().unwrap_or(0);
     if lost > 0 {
-        said += &format!("{lost} stripes cannot be read with the disks that are there\n");
+        said += &format!(
+            "{} cannot be read with the disks that are there\n",
+            counted(lost, "stripe")
+        );
     }
     let owing = answer["bytes_owing"].as_u64().unwrap_or(0);
     if owing > 0 {
@@ -293,8 +319,9 @@ fn status(answer: &Value, disks: &[Value]) -> String {
     let stuck = answer["shards_stuck"].as_u64().unwrap_or(0);
     if stuck > 0 {
         said += &format!(
-            "{stuck} shards on disks that are drained have no other disk to go to: add one, or end \
-             it with `cullet disk drain --cancel`\n"
+            "no other disk can take {} of the disks that are drained: add one, or end it with \
+             `cullet disk drain --cancel`\n",
+            counted(stuck, "shard")
         );
     }
     let healing = &answer["healing"];
@@ -306,7 +333,10 @@ fn status(answer: &Value, disks: &[Value]) -> String {
             Some(left) => format!(", about {left:.0} s left"),
             None => String::new(),
         };
-        said += &format!("healing: {done} of {all} stripes were looked at{left}\n");
+        said += &format!(
+            "healing: {done} of {} looked at{left}\n",
+            counted(all, "stripe")
+        );
     }
     said + match answer["settled"] {
         Value::Bool(true) if answer["tidy"] == false => {
@@ -314,6 +344,14 @@ fn status(answer: &Value, disks: &[Value]) -> String {
         }
         Value::Bool(true) => "all stripes were looked at since anything changed\n",
         _ => "not all stripes were looked at since something changed: this goes on\n",
+    }
+}
+
+/// So many of something, whose plural has an s.
+fn counted(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
     }
 }
 

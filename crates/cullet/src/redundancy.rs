@@ -16,6 +16,8 @@ pub(crate) fn document(stats: &VolumeStats) -> Value {
     let ledger = &stats.ledger;
     json!({
         "disks": disks,
+        // Data and parity shards of what is written now.
+        "scheme": stats.scheme.map(|scheme| scheme.to_string()),
         "refuses_writes": stats.refusal,
         "settled": ledger.is_settled,
         // By how many of their shards are missing.

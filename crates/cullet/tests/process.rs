@@ -277,7 +277,7 @@ fn a_disk_in_use_is_refused_and_a_key_is_shown_once() {
     assert_refused(
         &server(&disk).output().unwrap(),
         1,
-        &["in use by another process"],
+        &["in use: by another process"],
     );
 
     first.signal("TERM");

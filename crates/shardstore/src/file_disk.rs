@@ -30,7 +30,10 @@ const PREPARE_BYTES: usize = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it.
-    #[error("{path} is in use by another process; stop that one first")]
+    #[error(
+        "{path} is in use: by another process, which has to be stopped first, or by a server that \
+         has it as one of its disks already"
+    )]
     InUse {
         /// The disk's file.
         path: PathBuf,
@@ -110,7 +113,7 @@ impl FileDisk {
                 });
             }
             std::fs::create_dir_all(path).map_err(failed("create", path))?;
-            refuse_foreign(path)?;
+            check_empty(path)?;
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true);
@@ -259,7 +262,11 @@ fn is_block_device(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device())
 }
 
-fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
+/// Whether a directory may become a disk: nothing else is in it.
+///
+/// # Errors
+/// [`OpenError::Foreign`], or what the operating system says.
+pub fn check_empty(path: &Path) -> Result<(), OpenError> {
     let failed = |source| OpenError::Io {
         what: "list",
         path: path.to_owned(),

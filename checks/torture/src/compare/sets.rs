@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use volume::{Cut, Scheme};
 
 use super::load::{Bench, Figures};
 use super::{Args, Row, median, percent, say, start};
@@ -29,16 +30,70 @@ const REBUILT: &str = "--size 16MiB --objects 192 --concurrency 8 --prefix rebui
 /// Of the highest rate of reads, for their tail beside other work.
 const LOAD: f64 = 0.2;
 
+/// How often a disk is replaced.
+const REBUILDS: usize = 3;
+
+/// Pairs of runs without and with a scrub.
+const SCRUB_RUNS: usize = 5;
+
+/// How long the codec is measured at a time.
+const CODEC_TRY: Duration = Duration::from_millis(300);
+
 const MIB: f64 = 1048576.0;
 
 /// How long a set may take to make up for a disk.
 const REST_MAX: Duration = Duration::from_secs(600);
 
 pub fn rows(args: &Args, directory: &Path) -> Result<Vec<Row>> {
-    let mut rows = rates(args, directory)?;
+    let mut rows = codec();
+    rows.extend(rates(args, directory)?);
     rows.extend(lost(args, directory)?);
     rows.push(slow(args, directory)?);
     Ok(rows)
+}
+
+/// The codec alone, on one thread, in bytes of data: a stripe cut into all its shards, and its data
+/// made of what is left when as many data shards are lost as may be.
+fn codec() -> Vec<Row> {
+    say("sets: the codec");
+    let mut rows = Vec::new();
+    for (k, m) in [(3, 2), (4, 2), (8, 4)] {
+        let scheme = Scheme { k, m };
+        let len = usize::from(k) << 20;
+        let stripe: Vec<u8> = (0..len).map(|at| (at * 31 >> 3) as u8).collect();
+        let cut = Cut { scheme, len };
+        let cutting = rate_of(len, &mut || drop(std::hint::black_box(cut.shards(&stripe))));
+        let shards = cut.shards(&stripe);
+        let rebuilding = rate_of(len, &mut || {
+            let is_left = |(number, shard): (usize, &Vec<u8>)| {
+                (number >= usize::from(m)).then(|| shard.clone())
+            };
+            let mut left: Vec<_> = shards.iter().enumerate().map(is_left).collect();
+            assert!(cut.rebuild(&mut left), "{k} shards are left");
+            std::hint::black_box(left);
+        });
+        rows.push(Row {
+            what: format!("codec, {k}+{m}, one thread: cut a stripe; rebuild {m} data shards"),
+            cullet: format!("{cutting:.0} MiB/s; {rebuilding:.0} MiB/s"),
+            other: "—".to_owned(),
+            ratio: "—".to_owned(),
+            target: "—",
+        });
+    }
+    rows
+}
+
+/// How many MiB/s something does that does so many bytes at a time: the median of several tries.
+fn rate_of(bytes: usize, work: &mut dyn FnMut()) -> f64 {
+    let mut one = || {
+        let (began, mut done) = (Instant::now(), 0);
+        while began.elapsed() < CODEC_TRY {
+            work();
+            done += bytes;
+        }
+        done as f64 / MIB / began.elapsed().as_secs_f64()
+    };
+    median((0..5).map(|_| one()).collect())
 }
 
 fn paths(directory: &Path, name: &str) -> Vec<PathBuf> {
@@ -152,31 +207,38 @@ fn lost(args: &Args, directory: &Path) -> Result<Vec<Row>> {
     let all = repeated(args, &set, &reads)?;
     let highest = set.run(&tails)?.rate();
     let open = format!("{tails} --rate {}", (highest * LOAD).round());
-    let quiet = repeated(args, &set.in_real_time(), &open)?;
-
-    // One, and a new one in its place.
-    let used = used_bytes(&set, &disks[1])?;
-    std::fs::remove_dir_all(&disks[1])?;
-    let new = directory.join("lost-new");
-    await_failure(&set)?;
-    say("sets: a disk is replaced, and reads go on");
-    ask(&set, "replace", &json!({"disk": disks[1], "path": new}))?;
-    let began = Instant::now();
-    let beside = set.in_real_time().run(&open)?;
-    let was_busy = !is_settled(&state(&set)?, DISKS);
-    settled(&set, DISKS)?;
-    let took = began.elapsed();
-    let disk = disk_rate(directory)?;
-    let rate = used / MIB / took.as_secs_f64();
+    // One, and a new one in its place, and again. Taking turns with reads alone: now and then the
+    // machine stands still for a while, which hits either.
+    let (mut alone, mut beside, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut was_busy, mut used, mut took) = (true, 0.0, 0.0);
+    for round in 1..=REBUILDS {
+        say(&format!(
+            "sets: a disk is replaced, and reads go on, {round} of {REBUILDS}"
+        ));
+        alone.push(set.in_real_time().run(&open)?);
+        let lost = match round {
+            1 => disks[1].clone(),
+            _ => directory.join(format!("lost-new{}", round - 1)),
+        };
+        used = used_bytes(&set, &lost)?;
+        std::fs::remove_dir_all(&lost)?;
+        let new = directory.join(format!("lost-new{round}"));
+        std::fs::create_dir(&new)?;
+        await_failure(&set)?;
+        ask(&set, "replace", &json!({"disk": lost, "path": new}))?;
+        let began = Instant::now();
+        beside.push(set.in_real_time().run(&open)?);
+        was_busy &= !is_settled(&state(&set)?, DISKS);
+        settled(&set, DISKS)?;
+        took = began.elapsed().as_secs_f64();
+        rates.push(used / MIB / took);
+    }
+    let (disk, rate) = (disk_rate(directory)?, median(rates));
     rows.push(Row {
         what: "a lost disk is replaced: its bytes, from the command to all stripes whole, with \
                reads at a fifth of their highest rate"
             .to_owned(),
-        cullet: format!(
-            "{:.0} MiB in {:.0} s, {rate:.0} MiB/s",
-            used / MIB,
-            took.as_secs_f64()
-        ),
+        cullet: format!("{:.0} MiB in {took:.0} s, {rate:.0} MiB/s", used / MIB),
         other: format!("written and flushed in turn: {disk:.0} MiB/s"),
         ratio: percent(rate, disk),
         target: "—",
@@ -193,17 +255,29 @@ fn lost(args: &Args, directory: &Path) -> Result<Vec<Row>> {
             true => "GET 4 KiB at a fifth of the highest rate, while a disk is rebuilt",
             false => "GET 4 KiB at a fifth of the highest rate, while a disk is rebuilt (it was done before)",
         },
-        tail(std::slice::from_ref(&beside)),
-        tail(&quiet),
+        tail(&beside),
+        tail(&alone),
     ));
 
-    say("sets: a scrub, and reads go on");
-    ask(&set, "scrub", &json!({}))?;
-    let scrubbed = set.in_real_time().run(&open)?;
+    let (mut scrubbed, mut beside_it) = (Vec::new(), Vec::new());
+    for run in 1..=SCRUB_RUNS {
+        say(&format!(
+            "sets: reads without and with a scrub, run {run} of {SCRUB_RUNS}"
+        ));
+        beside_it.push(set.in_real_time().run(&open)?);
+        ask(&set, "scrub", &json!({}))?;
+        scrubbed.push(set.in_real_time().run(&open)?);
+        if !is_scrubbed(&state(&set)?) {
+            say("sets: the scrub ended before the reads");
+        }
+        while is_scrubbed(&state(&set)?) {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
     rows.push(tail_row(
         "GET 4 KiB at a fifth of the highest rate, during a scrub",
-        tail(std::slice::from_ref(&scrubbed)),
-        tail(&quiet),
+        tail(&scrubbed),
+        tail(&beside_it),
     ));
 
     // Two of six.
@@ -308,6 +382,13 @@ fn is_settled(state: &Value, disks: usize) -> bool {
         && state["settled"] == true
         && state["tidy"] == true
         && missing == 0
+}
+
+/// Whether a scrub that was asked for is under way.
+fn is_scrubbed(state: &Value) -> bool {
+    let none = Vec::new();
+    let disks = state["disks"].as_array().unwrap_or(&none);
+    disks.iter().any(|disk| disk["scrub"]["asked"] == true)
 }
 
 fn settled(bench: &Bench, disks: usize) -> Result<()> {

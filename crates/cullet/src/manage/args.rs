@@ -277,12 +277,36 @@ pub enum DiskAction {
         accept_loss: bool,
     },
     /// Read and verify everything on the disks without waiting for its time.
-    Scrub {
-        /// Only this one: its number, path or id.
-        #[arg(value_name = "DISK")]
-        disk: Option<String>,
-        /// Begin now; `cullet disk list` shows how far it is.
-        #[arg(long, required = true)]
-        now: bool,
-    },
+    Scrub(ScrubArgs),
+}
+
+/// What is scrubbed.
+#[derive(Debug, Clone, Args)]
+pub struct ScrubArgs {
+    /// Only this one: its number, path or id.
+    #[arg(value_name = "DISK")]
+    pub disk: Option<String>,
+    /// Begin now; `cullet disk list` shows how far it is.
+    #[arg(long, required = true)]
+    pub now: bool,
+}
+
+/// The flags of `cullet scrub`.
+#[derive(Debug, Clone, Args)]
+pub struct ScrubCommand {
+    /// What is scrubbed.
+    #[command(flatten)]
+    pub scrub: ScrubArgs,
+    /// Where.
+    #[command(flatten)]
+    pub server: ServerAccess,
+}
+
+impl From<ScrubCommand> for DiskArgs {
+    fn from(command: ScrubCommand) -> DiskArgs {
+        DiskArgs {
+            action: DiskAction::Scrub(command.scrub),
+            server: command.server,
+        }
+    }
 }
