@@ -148,3 +148,88 @@ def test_a_server_says_what_is_corrupt_and_serves_the_rest(killed):
     with pytest.raises((ClientError, BotoCoreError, HTTPError)):
         s3.get_object(Bucket="saved", Key="large")["Body"].read()
     assert server.process.poll() is None
+
+
+@pytest.fixture
+def killed_set(own_server, tmp_path):
+    """Six disks of a server that was killed; the last one was away while half was written and deleted."""
+    disks = [tmp_path / f"disk{number}" for number in range(6)]
+    server = own_server(disk="disk0", more_disks=disks[1:])
+    s3 = server.client()
+    s3.create_bucket(Bucket="saved")
+    objects = {f"k{number}": body(number * 40_000, seed=number) for number in range(12)}
+    for key, data in {**objects, "overwritten": b"old" * 5_000, "deleted": b"x" * 300_000}.items():
+        s3.put_object(Bucket="saved", Key=key, Body=data)
+    server.kill()
+    server.restart(disks=disks[:5])
+    s3 = server.client()
+    objects["overwritten"] = b"new" * 50_000
+    s3.put_object(Bucket="saved", Key="overwritten", Body=objects["overwritten"])
+    s3.delete_object(Bucket="saved", Key="deleted")
+    upload = s3.create_multipart_upload(Bucket="saved", Key="parts")["UploadId"]
+    objects["parts"] = body(5 * MIB, 1) + body(700_000, 2)
+    parts = [
+        {
+            "PartNumber": number,
+            "ETag": s3.upload_part(Bucket="saved", Key="parts", UploadId=upload, PartNumber=number, Body=data)["ETag"],
+        }
+        for number, data in ((1, objects["parts"][: 5 * MIB]), (2, objects["parts"][5 * MIB :]))
+    ]
+    s3.complete_multipart_upload(Bucket="saved", Key="parts", UploadId=upload, MultipartUpload={"Parts": parts})
+    server.kill()
+    return disks, objects
+
+
+def with_record(directory):
+    lines = [json.loads(line) for line in (directory / "objects.jsonl").read_text().splitlines()]
+    return {line["key"]: (directory / line["path"]).read_bytes() for line in lines if line["has_record"]}
+
+
+@pytest.mark.parametrize("missing", [(), (5,), (0, 3), (1, 2), (4, 5)])
+def test_a_set_comes_back_from_its_disks(killed_set, tmp_path, missing):
+    disks, objects = killed_set
+    left = [disk for number, disk in enumerate(disks) if number not in missing]
+    ended = rescue("export", "--to", tmp_path / "out", *reversed(left))
+    # What the disk that was away has of a body that was deleted meanwhile is no damage.
+    assert ended.returncode == 0, ended.stderr
+    assert with_record(tmp_path / "out") == objects
+    assert ("were not named" in ended.stderr) == bool(missing)
+
+
+def test_too_few_disks_of_a_set_say_what_is_missing(killed_set, tmp_path):
+    disks, objects = killed_set
+    # The one that was away knows only what was.
+    ended = rescue("list", "--quick", disks[5])
+    assert ended.returncode == 1
+    assert "disks that hold the metadata" in ended.stderr and "may show up" in ended.stderr
+    ended = rescue("export", "--to", tmp_path / "out", *disks[:2])
+    assert ended.returncode == 1
+    found = with_record(tmp_path / "out")
+    assert found.items() <= objects.items() and len(found) < len(objects)
+    assert "were not named" in ended.stderr and "DAMAGED" not in ended.stdout
+
+
+def test_rot_on_one_disk_of_a_set_costs_nothing(killed_set, tmp_path):
+    disks, objects = killed_set
+    hit = 0
+    for disk in disks[:5]:
+        data = (disk / "cullet.disk").read_bytes()
+        at = data.find(objects["k7"][1_000:1_100])
+        if at > 0 and hit == 0:
+            hit += 1
+            with open(disk / "cullet.disk", "r+b") as file:
+                file.seek(at)
+                file.write(bytes(50))
+    assert hit == 1
+    ended = rescue("export", "--to", tmp_path / "out", *disks)
+    assert with_record(tmp_path / "out") == objects, ended.stderr
+
+
+def test_disks_that_are_not_one_set_are_refused(killed_set, own_server, tmp_path):
+    disks, _ = killed_set
+    other = own_server(disk="other")
+    other.kill()
+    for named, says in [((disks[0], other.disk), "different sets"), ((disks[0], disks[0]), "copies of one")]:
+        ended = rescue("list", *named)
+        assert ended.returncode == 1
+        assert says in ended.stderr

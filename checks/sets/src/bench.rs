@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use simdisk::{Crash, Image, Rng, SimDisk};
 use volume::shardstore::{Disk, DiskError, Engine, Geometry, Options, Read, Store};
 use volume::{
-    BlobRef, Identity, Key, MetaBatch, SetDisk, SliceId, Volume, VolumeError, VolumeOptions,
-    block_on,
+    BlobRef, Identity, Key, MetaBatch, ProbeBudget, SetDisk, SliceId, Volume, VolumeError,
+    VolumeOptions, block_on,
 };
 
 /// Small, so that little is much.
@@ -165,6 +165,11 @@ impl Disk for AilingDisk {
     fn prepare(&self, offset: u64, len: u64) -> Result<(), DiskError> {
         self.ails.refuse_write("prepare", offset)?;
         self.powered(|| self.disk.prepare(offset, len))
+    }
+
+    fn reserve(&self, end: u64) -> Result<(), DiskError> {
+        self.ails.answer();
+        self.powered(|| self.disk.reserve(end))
     }
 
     fn vanished(&self) -> Option<String> {
@@ -348,6 +353,12 @@ impl Set {
     pub fn read(&self, blob: &BlobRef) -> Result<Vec<u8>, VolumeError> {
         block_on(async {
             let mut reader = self.volume.pin_blob(blob)?.reader(0..u64::MAX);
+            // As whoever serves a body does.
+            let mut left = ProbeBudget {
+                lookups: 10_000,
+                until: Instant::now() + Duration::from_secs(1),
+            };
+            reader.probe(&mut left).await?;
             let mut body = Vec::new();
             while let Some(piece) = reader.next().await {
                 body.extend(piece?);

@@ -41,6 +41,7 @@ fn one_disk_grows_into_many() {
         let second = (slot == 1).then_some(Added::Second);
         assert_eq!(added, second.unwrap_or(Added::Member(slot)));
         // It goes on meanwhile.
+        check(&set, &blobs);
         blobs.extend(fill(&set, slot as u64 * 10));
         set.wait(|volume| volume.stats().members == slot + 1 && settled(volume));
         check(&set, &blobs);

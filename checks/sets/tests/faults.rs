@@ -1,7 +1,10 @@
 //! Disks that die in every way in which disks die, one in a set of six: what a client asks for goes
 //! on, and the disk is named with what happened to it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use set_checks::bench::{Ailment, Disks, SHARD, Set, bytes};
@@ -43,45 +46,52 @@ fn put_in_time(set: &Set, key: &str) -> (BlobRef, Vec<u8>) {
     }
 }
 
-/// Ways to die, and what the disk says then.
-fn ways() -> Vec<(&'static str, fn(&Disks, usize), &'static str)> {
+/// A way to die.
+struct Way {
+    what: &'static str,
+    harm: fn(&Disks, usize),
+    /// What the disk says then.
+    why: &'static str,
+}
+
+fn ways() -> Vec<Way> {
     vec![
-        (
-            "a flush fails",
-            |disks, number| {
+        Way {
+            what: "a flush fails",
+            harm: |disks, number| {
                 disks.sims[number].inject(Fault::FlushFails {
                     skip: 0,
                     seed: 7,
                     cached: true,
                 });
             },
-            "flush",
-        ),
-        (
-            "a write fails",
-            |disks, number| disks.sims[number].inject(Fault::WriteError { skip: 0 }),
-            "write",
-        ),
-        (
-            "its file system is read-only",
-            |disks, number| disks.ails[number].suffer(Ailment::ReadOnly),
-            "read-only",
-        ),
-        (
-            "it is gone",
-            |disks, number| disks.sims[number].inject(Fault::Vanish { skip: 0 }),
-            "",
-        ),
-        (
-            "nothing of it can be read",
-            |disks, number| disks.ails[number].suffer(Ailment::Unreadable),
-            "its last 64 reads failed",
-        ),
-        (
-            "it does not answer",
-            |disks, number| disks.ails[number].suffer(Ailment::Silent),
-            "it has not answered for 1.5 s",
-        ),
+            why: "flush",
+        },
+        Way {
+            what: "a write fails",
+            harm: |disks, number| disks.sims[number].inject(Fault::WriteError { skip: 0 }),
+            why: "write",
+        },
+        Way {
+            what: "its file system is read-only",
+            harm: |disks, number| disks.ails[number].suffer(Ailment::ReadOnly),
+            why: "read-only",
+        },
+        Way {
+            what: "it is gone",
+            harm: |disks, number| disks.sims[number].inject(Fault::Vanish { skip: 0 }),
+            why: "the device is gone",
+        },
+        Way {
+            what: "nothing of it can be read",
+            harm: |disks, number| disks.ails[number].suffer(Ailment::Unreadable),
+            why: "reads failed, within",
+        },
+        Way {
+            what: "it does not answer",
+            harm: |disks, number| disks.ails[number].suffer(Ailment::Silent),
+            why: "it has not answered for 1.5 s",
+        },
     ]
 }
 
@@ -111,8 +121,8 @@ fn use_until_failed(set: &Set, disks: &Disks, blobs: &Blobs, slot: usize, why: &
     }
 }
 
-fn dies(way: &(&'static str, fn(&Disks, usize), &'static str), number: usize) {
-    let (what, harm, why) = way;
+fn dies(way: &Way, number: usize) {
+    let Way { what, harm, why } = way;
     let disks = Disks::new(6);
     let set = disks.open_with(&disks.all(), options()).unwrap();
     let blobs = fill(&set);
@@ -191,4 +201,79 @@ fn disks_that_are_silent_together_are_waited_for() {
     set.wait(Volume::is_whole);
     check(&set, &blobs);
     set.close();
+}
+
+/// Most disks at once cannot be read, for a while: a cable or a controller. None is given up for
+/// that.
+#[test]
+fn disks_that_are_unreadable_together_are_not_given_up() {
+    let disks = Disks::new(6);
+    let set = disks.open_with(&disks.all(), options()).unwrap();
+    let blobs = fill(&set);
+    set.wait(Volume::is_healed);
+    for ails in &disks.ails[..6] {
+        ails.suffer(Ailment::Unreadable);
+    }
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        disks.sims.iter().for_each(|disk| disk.chill());
+        for (blob, _) in &blobs {
+            assert!(set.read(blob).is_err());
+        }
+    }
+    for ails in &disks.ails[..6] {
+        ails.suffer(Ailment::None);
+    }
+    let stats = set.volume.stats();
+    assert!(
+        stats.disks.iter().all(|disk| disk.failure.is_none()),
+        "{stats:?}"
+    );
+    check(&set, &blobs);
+    put_in_time(&set, "later");
+    set.close();
+}
+
+/// Not only members may hang: neither a disk that comes to a set, nor the one that is to be the
+/// second of a set of one, holds up anything for good.
+#[test]
+fn a_disk_that_hangs_while_it_comes_does_not_come() {
+    let disks = Disks::new(5);
+    let set = disks.open_with(&[0, 1, 2, 3], options()).unwrap();
+    let blobs = fill(&set);
+    let disk = disks.disk(4);
+    disks.ails[4].suffer(Ailment::Silent);
+    let refused = set.volume.add_disk(disk).unwrap_err();
+    assert!(
+        refused.to_string().contains("has not answered"),
+        "{refused}"
+    );
+    put_in_time(&set, "later");
+    check(&set, &blobs);
+    set.close();
+    disks.ails[4].suffer(Ailment::None);
+}
+
+#[test]
+fn a_second_disk_that_hangs_leaves_the_first_alone() {
+    let disks = Disks::new(2);
+    let set = disks.open_with(&[0], options()).unwrap();
+    let blobs = fill(&set);
+    for number in 0..200 {
+        set.set_meta(&format!("filler{number}"), &[7; 900]).unwrap();
+    }
+    // So that it does not have everything before it hangs.
+    disks.delays[1].store(100, Ordering::SeqCst);
+    set.volume.add_disk(disks.disk(1)).unwrap();
+    disks.ails[1].suffer(Ailment::Silent);
+    put_in_time(&set, "meanwhile");
+    set.wait(|volume| volume.stats().joining.is_none());
+    let events = set.volume.take_events();
+    let says = |e: &volume::Event| e.contains("was not added") && e.contains("has not answered");
+    assert!(events.iter().any(says), "{events:?}");
+    assert!(set.volume.is_single());
+    check(&set, &blobs);
+    put_in_time(&set, "later");
+    set.close();
+    disks.ails[1].suffer(Ailment::None);
 }

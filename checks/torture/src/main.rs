@@ -21,6 +21,10 @@ mod workload;
 
 use std::process::ExitCode;
 
+/// The server's, so that what is measured in this process is as in that one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use clap::Parser;
 
 #[derive(Debug, Parser)]

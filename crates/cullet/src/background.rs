@@ -138,7 +138,6 @@ fn scrub(volume: &Volume, interval: Duration, stop: &Receiver<()>) {
     let _ = rustix::process::nice(NICE_MAX);
     let mut next = Duration::ZERO;
     while pause(stop, next.min(SCRUB_PAUSE_MAX)) {
-        // When it is time to stop, an extent is read to its end without further rests.
         let (wait, found) = volume.scrub(interval);
         for damage in found {
             tracing::error!("{damage}");

@@ -210,6 +210,9 @@ Examples:
   cullet rescue export --to ./rescued --bucket photos --prefix 2026/ ./data
       Only what begins like that. The target must be empty or new each time.
 
+  cullet rescue export --to ./rescued /mnt/a /mnt/b /mnt/d
+      From the disks of a set that are left, in any order: each object of which enough is there.
+
 The disks are only read. The server must not run on them meanwhile.
 
 Exit status: 0 if everything could be read (and written), 1 if something is damaged or could not be

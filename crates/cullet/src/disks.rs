@@ -83,6 +83,7 @@ impl Disks {
     ) -> Result<Value, Refusal> {
         let slot = instead_of.map(|named| self.find(named)).transpose()?;
         // Before a disk that can still be read is let go.
+        self.check_usable(path)?;
         let options = self.make_room()?;
         self.close_failed(path);
         let engine = self.open(path, options)?;
@@ -211,7 +212,6 @@ impl Disks {
     /// Opens the disk at a path, formatted for this set if it is empty, within the memory.
     fn open(&self, path: &Path, options: Options) -> Result<Engine, Refusal> {
         let cannot = || format!("cannot open the disk {}", path.display());
-        check_exists(path)?;
         let disk = (self.open)(path, true)?.with_context(cannot)?;
         self.check_set(path, disk.as_ref())?;
         let store = open_store(disk, self.set, options).with_context(cannot)?;

@@ -292,7 +292,10 @@ fn status(answer: &Value, disks: &[Value]) -> String {
             ("1", parity) => format!("kept in {} copies", parity + 1),
             (data, parity) => format!("kept as {data}+{parity} shards, small ones in copies"),
         };
-        said += &format!("new objects are {kept}: any {parity} of the disks may be lost\n");
+        said += &match live == members {
+            true => format!("new objects are {kept}: any {parity} of the disks may be lost\n"),
+            false => format!("new objects are {kept} when all disks are live\n"),
+        };
     }
     let none = Vec::new();
     let stripes = answer["stripes"].as_array().unwrap_or(&none);

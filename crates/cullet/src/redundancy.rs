@@ -16,7 +16,7 @@ pub(crate) fn document(stats: &VolumeStats) -> Value {
     let ledger = &stats.ledger;
     json!({
         "disks": disks,
-        // Data and parity shards of what is written now.
+        // Data and parity shards of what is written while all disks are there.
         "scheme": stats.scheme.map(|scheme| scheme.to_string()),
         "refuses_writes": stats.refusal,
         "settled": ledger.is_settled,

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use volume::{BlobPin, BlobReader, Key};
+use volume::{BlobPin, BlobReader, Key, ProbeBudget};
 
 use crate::change::Current;
 use crate::keys::{MetaKey, decode_meta_key, stored_object_key};
-use crate::limits::{GET_TRIES, PROBE_LOOKUPS};
+use crate::limits::{GET_TRIES, PROBE_LOOKUPS, PROBE_TIME};
 use crate::meta_store::MetaView;
 use crate::parts::{CHUNK_ENTRIES, PartCursor, PartsRef};
 use crate::put::check_key;
@@ -225,13 +226,16 @@ impl ObjectHandle {
 
 impl ObjectReader {
     /// Whether the disks that are here have all that is going to be read, as far as some thousand
-    /// lookups tell; without any while none or few of them are missing. So that a body that cannot
+    /// lookups tell in a bounded time; without any while none or few of them are missing. So that a body that cannot
     /// be read to its end is an error before it begins.
     pub async fn probe(&mut self) -> Result<()> {
-        let mut lookups = PROBE_LOOKUPS;
+        let mut left = ProbeBudget {
+            lookups: PROBE_LOOKUPS,
+            until: Instant::now() + PROBE_TIME,
+        };
         match &mut self.0 {
-            State::Blob(reader) => Ok(reader.probe(&mut lookups).await?),
-            State::Parts(reader) => reader.probe(&mut lookups).await,
+            State::Blob(reader) => Ok(reader.probe(&mut left).await?),
+            State::Parts(reader) => reader.probe(&mut left).await,
             State::Inline { .. } | State::End => Ok(()),
         }
     }
@@ -261,19 +265,23 @@ impl ObjectReader {
 
 impl PartsReader {
     /// See [`ObjectReader::probe`]; of parts that were not begun to be read.
-    async fn probe(&mut self, lookups: &mut usize) -> Result<()> {
-        let mut cursor = self.cursor.from_here();
-        while *lookups > 0
+    async fn probe(&mut self, left: &mut ProbeBudget) -> Result<()> {
+        if self.cursor.pin().volume().lacking() == 0 {
+            return Ok(());
+        }
+        let mut cursor = self.cursor.beyond();
+        while left.lookups > 0
+            && Instant::now() < left.until
             && let Some(part) = cursor.next().await?
             && part.range.start < self.rest.end
         {
             // As many at least as there are parts: the walk is bounded, too.
-            *lookups -= 1;
+            left.lookups -= 1;
             let start = self.rest.start.max(part.range.start) - part.range.start;
             let end = self.rest.end.min(part.range.end) - part.range.start;
             if start < end {
                 let mut reader = cursor.pin().reader_of(part.blob, start..end);
-                reader.probe(lookups).await?;
+                reader.probe(left).await?;
             }
         }
         Ok(())

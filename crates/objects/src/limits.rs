@@ -1,5 +1,7 @@
 //! Every size of this crate, in one place, with their relations asserted at compile time.
 
+use std::time::Duration;
+
 use volume::SliceId;
 use volume::limits::META_BATCH_ENTRIES_MAX;
 use volume::limits::{
@@ -131,8 +133,11 @@ pub const SWEEP_ROUNDS: usize = 16;
 pub const GET_TRIES: usize = 32;
 
 /// How many lookups may tell whether the disks that are left of a set have all of a body: enough
-/// for some gigabytes, done in some milliseconds.
+/// for some gigabytes, done in some milliseconds where memory holds the index.
 pub const PROBE_LOOKUPS: usize = 8_192;
+
+/// And how long that may take.
+pub const PROBE_TIME: Duration = Duration::from_millis(500);
 
 /// Most bytes that one [`PutWriter`](crate::PutWriter) keeps in memory: a body that may
 /// still be inline, a stripe that is being filled, and stripes on their way to the disks.

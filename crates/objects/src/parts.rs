@@ -394,7 +394,7 @@ impl PartCursor {
     }
 
     /// Another walk over what this one has not come to.
-    pub(crate) fn from_here(&self) -> PartCursor {
+    pub(crate) fn beyond(&self) -> PartCursor {
         PartCursor {
             parts: self.parts.clone(),
             pin: self.pin.clone(),

@@ -169,6 +169,7 @@ pub fn decode_entry(key: &[u8], value: &[u8]) -> Result<Entry> {
                 part,
             })
         }
+        RawKey::Gone(blob) => Ok(Entry::Deleted { blob, upload: None }),
         RawKey::Unknown => Ok(Entry::Other),
     }
 }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
 use crate::completion::{Completer, Completion, Dependency, Waiter};
-use crate::disk::Read;
+use crate::disk::{Disk, Read};
 use crate::error::{Error, Result};
+use crate::limits::{PAGE, SUPERBLOCK_OFFSETS};
 use crate::mutants::{self, Mutant};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -185,7 +186,8 @@ impl Engine {
         }
         let mut reads = lock(&self.inner.reads);
         if self.inner.stopping.load(Ordering::SeqCst) {
-            return Completion::ready(Err(Error::Closed));
+            drop(reads);
+            return Completion::ready(Err(self.inner.ended()));
         }
         if reads.len() >= waiting_max {
             return Completion::ready(Err(Error::Busy));
@@ -202,6 +204,18 @@ impl Engine {
         View::new(self)
     }
 
+    /// Reads a page of the medium itself, to see whether the disk answers.
+    pub fn ping(&self) -> Completion<()> {
+        self.read_in_background(|store, how| match how {
+            Read::Nowait => Err(Error::WouldBlock),
+            _ => {
+                let mut page = [0; PAGE];
+                let disk = &store.shared.medium.disk;
+                Ok(disk.read(SUPERBLOCK_OFFSETS[0], &mut page, Read::PastCache)?)
+            }
+        })
+    }
+
     /// Does something long on a thread of its own.
     pub fn apart<T: Send + 'static>(
         &self,
@@ -215,7 +229,10 @@ impl Engine {
         let thread = thread::Builder::new().name("shard-apart".to_owned());
         let spawned = thread.spawn(move || {
             let _guard = AbortOnPanic;
-            completer.complete(f(&engine));
+            let done = f(&engine);
+            // Whoever waits may be about to open the disk anew.
+            drop(engine);
+            completer.complete(done);
         });
         match spawned {
             Ok(_) => completion,
@@ -253,6 +270,7 @@ impl Engine {
     /// the same answer when that is done.
     pub fn close(&self) -> Result<()> {
         let mut closed = lock(&self.inner.closed);
+        // Apart, so that whoever closes a disk that does not answer is told when it is abandoned.
         let close = || self.apart(Engine::close_once).wait();
         closed.get_or_insert_with(close).clone()
     }
@@ -299,11 +317,19 @@ impl Inner {
     fn expect<T: Send + 'static>(&self, completer: &Completer<T>) -> Result<()> {
         let mut waiters = lock(&self.waiters);
         if waiters.abandoned {
-            let reason = self.store.failure().unwrap_or_default();
-            return Err(Error::Failed { reason });
+            drop(waiters);
+            return Err(self.ended());
         }
         waiters.add(completer.waiter());
         Ok(())
+    }
+
+    /// What whoever comes too late is told.
+    fn ended(&self) -> Error {
+        match self.store.failure() {
+            Some(reason) => Error::Failed { reason },
+            None => Error::Closed,
+        }
     }
 
     fn end_maintenance(&self) {
@@ -508,7 +534,7 @@ impl Inner {
         if store.failure().is_some() {
             return Ok(false);
         }
-        if let Some(reason) = store.shared.medium.disk.ailment() {
+        if let Some(reason) = store.shared.medium.disk.vanished() {
             store.give_up(&reason);
             return Ok(false);
         }

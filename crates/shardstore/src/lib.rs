@@ -61,4 +61,4 @@ pub use snapshot::{Found, ScanPage, Snapshot, Step};
 pub use store::{Options, Space, Stats, Store};
 pub use superblock::Identity;
 pub use view::View;
-pub use watch::OperationId;
+pub use watch::{OperationId, UnderWay};

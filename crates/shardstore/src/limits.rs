@@ -8,9 +8,18 @@ use std::time::Duration;
 
 use crate::error::Error;
 
-/// Reads of the medium that may fail one after the other, without one between them that goes well,
-/// before the disk counts as failed.
+/// A disk is unreadable when so many reads of the medium have failed one after the other, without
+/// one between them that went well.
 pub const FAILED_READS_MAX: u32 = 64;
+
+/// In so many parts of it at least: reads of one bad place say nothing of the others.
+pub const FAILED_PARTS_MAX: usize = 4;
+
+/// Of so many parts that a disk is thought to have.
+pub const FAILED_PARTS_OF: u64 = 1024;
+
+/// Failures that are further apart are counted anew.
+pub const FAILED_READS_WITHIN: Duration = Duration::from_secs(600);
 
 /// Operations of a disk whose age is watched at the same time.
 pub const WATCHED_OPERATIONS: usize = 32;

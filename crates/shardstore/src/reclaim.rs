@@ -702,6 +702,8 @@ impl Store {
             if place.offset.saturating_sub(rested_at) >= SCRUB_PIECE_BYTES {
                 rested_at = place.offset;
                 rest(began.elapsed());
+                // It is on its way to be closed, or is of no use any more.
+                self.refuse_if_stopped()?;
                 began = Instant::now();
             }
             let before = damage.len();

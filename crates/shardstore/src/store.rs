@@ -32,7 +32,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, RwLock, lock, read};
 use crate::table::{TableId, TableReader};
 use crate::version::Version;
-use crate::watch::OperationId;
+use crate::watch::UnderWay;
 
 /// Knobs. Each may be chosen anew at every open, and every value works, if not well.
 #[derive(Clone)]
@@ -506,6 +506,8 @@ impl Store {
         );
         let mut queue = lock(&self.queue);
         if queue.sealed {
+            drop(queue);
+            self.refuse_if_stopped()?;
             return Err(Error::Closed);
         }
         if queue.waiting.is_empty() && queue.has_room(&append, self.options.queue_bytes_max) {
@@ -765,10 +767,14 @@ impl Store {
     /// Fails the disk although one of its operations may never return: whoever waits for a commit is
     /// told so, even while that is under way. Returns the reason, which may be an earlier one.
     pub(crate) fn abandon(&self, reason: &str) -> String {
-        // Nobody takes from the queue any more.
-        lock(&self.queue).sealed = true;
+        // The reason first: whoever meets the seal is told it.
         self.give_up(reason);
         let reason = self.failure().unwrap_or_else(|| reason.to_owned());
+        // Nobody takes from the queue any more.
+        lock(&self.queue).sealed = true;
+        self.fail_queue(&Error::Failed {
+            reason: reason.clone(),
+        });
         let waiters = std::mem::take(&mut *lock(&self.committing));
         for waiter in waiters {
             waiter.give_up(Error::Failed {
@@ -778,10 +784,15 @@ impl Store {
         reason
     }
 
-    /// The operation of the disk that has been under way the longest. If it is the same for long,
-    /// the disk does not answer.
-    pub fn oldest_operation(&self) -> Option<OperationId> {
-        self.shared.medium.disk.oldest()
+    /// What the disk has under way. If that is the same for long, the disk does not answer.
+    pub fn under_way(&self) -> UnderWay {
+        self.shared.medium.disk.under_way()
+    }
+
+    /// Why nothing of the disk can be read, as it seems. The store goes on all the same: whoever
+    /// has other disks may [give it up](Store::give_up).
+    pub fn unreadable(&self) -> Option<String> {
+        self.shared.medium.disk.unreadable()
     }
 
     /// Fails the disk: nothing is written any more. The first reason stays.

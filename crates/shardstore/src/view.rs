@@ -41,7 +41,7 @@ impl View {
 
     /// See [`Snapshot::read_payload`].
     pub fn read_payload(&self, found: &Found, range: Range<u32>) -> Result<Vec<u8>> {
-        self.read_payload_as(found, range, |how| Ok(how))
+        self.read_payload_as(found, range, Ok)
     }
 
     /// As [`read_payload`](View::read_payload), from the medium itself.

@@ -100,7 +100,7 @@ impl Volume {
         let added = self.try_add(disk, None, false);
         if added.is_err() {
             // What it says does not matter any more.
-            let _ = engine.close();
+            let _ = self.close_engine(&engine);
         }
         added
     }
@@ -115,7 +115,7 @@ impl Volume {
         let engine = disk.engine.clone();
         let added = self.try_add(disk, Some(slot), accept_loss);
         if added.is_err() {
-            let _ = engine.close();
+            let _ = self.close_engine(&engine);
         }
         added
     }
@@ -135,7 +135,7 @@ impl Volume {
                 self.stop_filling(&mut state);
             }
             self.install(table.with_disk(slot, None));
-            let _ = disk.engine.close();
+            let _ = self.close_engine(&disk.engine);
         }
     }
 
@@ -145,6 +145,9 @@ impl Volume {
         instead_of: Option<usize>,
         accept_loss: bool,
     ) -> Result<Added> {
+        // Before the lock: whoever closes the set must not wait for a disk that never answers.
+        let engine = disk.engine.clone();
+        let _guest = self.watch_guest(&engine);
         let mut state = lock(&self.inner.keeping.state);
         let table = self.table();
         let identity = disk.engine.store().identity();
@@ -233,7 +236,7 @@ impl Volume {
         next.membership = membership;
         self.make(&mut state, &table, next)?;
         if let Some(left) = leaves {
-            let _ = left.engine.close();
+            let _ = self.close_engine(&left.engine);
         }
         self.say_added(slot);
         Ok(Added::Member(slot))
@@ -280,7 +283,7 @@ impl Volume {
         let before = table.disk(slot).cloned();
         self.make(state, table, next)?;
         if let Some(before) = before {
-            let _ = before.engine.close();
+            let _ = self.close_engine(&before.engine);
         }
         Ok(Added::Back(slot))
     }
@@ -358,7 +361,7 @@ impl Volume {
         let disk = table.disk(slot).cloned();
         self.install(table.with_disk(slot, None));
         if let Some(disk) = disk {
-            let _ = disk.engine.close();
+            let _ = self.close_engine(&disk.engine);
         }
     }
 
@@ -422,7 +425,7 @@ impl Volume {
         let left = next.disks.get_mut(slot).and_then(Option::take);
         self.make(&mut state, &table, next)?;
         if let Some(left) = left {
-            let _ = left.engine.close();
+            let _ = self.close_engine(&left.engine);
         }
         Ok(())
     }
@@ -470,7 +473,7 @@ impl Volume {
             "{name} is empty and has left the set: take it off the server's command line"
         ));
         // It is no member any more, whatever it says.
-        let _ = engine.close();
+        let _ = self.close_engine(engine);
         Ok(true)
     }
 

@@ -23,8 +23,15 @@ pub const PARITY_MAX: usize = 4;
 /// Computes parity from data, and whatever is missing from the rest. All shards of a call have
 /// the same length.
 pub(crate) trait Codec: Send + Sync {
+    /// Fills one parity shard, of number k + `row`.
+    fn parity(&self, data: &[&[u8]], row: usize, parity: &mut Vec<u8>);
+
     /// Fills each parity shard; `parity[r]` is the scheme's shard number k + r.
-    fn encode(&self, data: &[&[u8]], parity: &mut [Vec<u8>]);
+    fn encode(&self, data: &[&[u8]], parity: &mut [Vec<u8>]) {
+        for (row, parity) in parity.iter_mut().enumerate() {
+            self.parity(data, row, parity);
+        }
+    }
 
     /// Fills every data shard that is `None`; parity stays as it is. `false`: fewer than k
     /// shards are there.
@@ -40,16 +47,25 @@ const LANE: usize = 128;
 impl Codec for Doubling {
     fn encode(&self, data: &[&[u8]], parity: &mut [Vec<u8>]) {
         let len = data.first().map_or(0, |shard| shard.len());
-        for (power, parity) in parity.iter_mut().enumerate() {
+        for parity in parity.iter_mut() {
             parity.clear();
             parity.resize(len, 0);
-            match power {
-                0 => horner::<0>(data, parity),
-                1 => horner::<1>(data, parity),
-                2 => horner::<2>(data, parity),
-                _ => horner::<3>(data, parity),
+        }
+        // A block after the other, so that the data is in a near cache for all but the first row.
+        for begin in (0..len).step_by(BLOCK) {
+            let block = begin..(begin + BLOCK).min(len);
+            let data: Vec<&[u8]> = data.iter().map(|shard| &shard[block.clone()]).collect();
+            for (row, parity) in parity.iter_mut().enumerate() {
+                sum_up(&data, row, &mut parity[block.clone()]);
             }
         }
+    }
+
+    fn parity(&self, data: &[&[u8]], row: usize, parity: &mut Vec<u8>) {
+        let len = data.first().map_or(0, |shard| shard.len());
+        parity.clear();
+        parity.resize(len, 0);
+        sum_up(data, row, parity);
     }
 
     fn rebuild(&self, scheme: Scheme, shards: &mut [Option<Vec<u8>>]) -> bool {
@@ -97,6 +113,18 @@ impl Codec for Doubling {
     }
 }
 
+/// Bytes of each shard that are worked on for all rows together.
+const BLOCK: usize = 4096;
+
+fn sum_up(data: &[&[u8]], row: usize, parity: &mut [u8]) {
+    match row {
+        0 => horner::<0>(data, parity),
+        1 => horner::<1>(data, parity),
+        2 => horner::<2>(data, parity),
+        _ => horner::<3>(data, parity),
+    }
+}
+
 /// Twice a byte, in the field.
 #[inline(always)]
 fn double(byte: u8) -> u8 {
@@ -108,43 +136,58 @@ fn double(byte: u8) -> u8 {
 /// `parity` becomes the sum over all `data` of `2^(POWER * i) * data[i]`, by Horner's rule.
 fn horner<const POWER: usize>(data: &[&[u8]], parity: &mut [u8]) {
     let mut at = 0;
-    for lane in parity.chunks_mut(LANE) {
+    let (lanes, rest) = parity.as_chunks_mut::<LANE>();
+    for lane in lanes {
         let mut sum = [0_u8; LANE];
-        let count = lane.len();
         for shard in data.iter().rev() {
+            let Some(bytes) = shard.get(at..).and_then(<[u8]>::first_chunk::<LANE>) else {
+                continue;
+            };
             for _ in 0..POWER {
-                sum = sum.map(double);
+                sum.iter_mut().for_each(|byte| *byte = double(*byte));
             }
-            for (sum, byte) in sum.iter_mut().zip(&shard[at..at + count]) {
+            for (sum, byte) in sum.iter_mut().zip(bytes) {
                 *sum ^= byte;
             }
         }
-        lane.copy_from_slice(&sum[..count]);
-        at += count;
+        *lane = sum;
+        at += LANE;
+    }
+    for (offset, sum) in rest.iter_mut().enumerate() {
+        let bytes = data.iter().rev().map(|shard| shard[at + offset]);
+        *sum = bytes.fold(0, |sum, byte| {
+            (0..POWER).fold(sum, |sum, _| double(sum)) ^ byte
+        });
     }
 }
 
 /// Adds `factor * bytes` to `sum`, bit by bit of the factor.
 fn add_product(sum: &mut [u8], bytes: &[u8], factor: u8) {
-    for (sum, bytes) in sum.chunks_mut(LANE).zip(bytes.chunks(LANE)) {
-        let mut power = [0_u8; LANE];
-        power[..bytes.len()].copy_from_slice(bytes);
-        let mut product = [0_u8; LANE];
+    if factor == 1 {
+        for (sum, byte) in sum.iter_mut().zip(bytes) {
+            *sum ^= byte;
+        }
+        return;
+    }
+    let (lanes, rest) = sum.as_chunks_mut::<LANE>();
+    let (parts, rest_bytes) = bytes.as_chunks::<LANE>();
+    for (sum, bytes) in lanes.iter_mut().zip(parts) {
+        let mut power = *bytes;
         let mut left = factor;
         while left != 0 {
             if left & 1 != 0 {
-                for (product, power) in product.iter_mut().zip(&power) {
-                    *product ^= power;
+                for (sum, power) in sum.iter_mut().zip(&power) {
+                    *sum ^= power;
                 }
             }
             left >>= 1;
             if left != 0 {
-                power = power.map(double);
+                power.iter_mut().for_each(|byte| *byte = double(*byte));
             }
         }
-        for (sum, product) in sum.iter_mut().zip(&product) {
-            *sum ^= product;
-        }
+    }
+    for (sum, byte) in rest.iter_mut().zip(rest_bytes) {
+        *sum ^= multiply(*byte, factor);
     }
 }
 
@@ -243,17 +286,15 @@ mod tests {
     }
 
     impl Codec for Slow {
-        fn encode(&self, data: &[&[u8]], parity: &mut [Vec<u8>]) {
-            for (row, parity) in parity.iter_mut().enumerate() {
-                *parity = (0..data[0].len())
-                    .map(|at| {
-                        let terms = data.iter().enumerate();
-                        terms.fold(0, |sum, (i, shard)| {
-                            sum ^ slow_product(slow_power(row * i), shard[at])
-                        })
+        fn parity(&self, data: &[&[u8]], row: usize, parity: &mut Vec<u8>) {
+            *parity = (0..data[0].len())
+                .map(|at| {
+                    let terms = data.iter().enumerate();
+                    terms.fold(0, |sum, (i, shard)| {
+                        sum ^ slow_product(slow_power(row * i), shard[at])
                     })
-                    .collect();
-            }
+                })
+                .collect();
         }
 
         fn rebuild(&self, scheme: Scheme, shards: &mut [Option<Vec<u8>>]) -> bool {

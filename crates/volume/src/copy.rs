@@ -188,7 +188,9 @@ impl<'a> Copier<'a> {
     }
 
     fn make_room(&mut self, bytes: usize) -> Result<()> {
-        if self.count > 0 && (self.bytes + bytes > COPY_BATCH_BYTES || self.count >= COPY_ENTRIES) {
+        let limit = self.other.store().geometry().batch_bytes_max();
+        let limit = limit.min(COPY_BATCH_BYTES);
+        if self.count > 0 && (self.bytes + bytes > limit || self.count >= COPY_ENTRIES) {
             self.write()?;
         }
         self.bytes += bytes;

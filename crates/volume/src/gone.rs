@@ -34,7 +34,7 @@ fn key_of(blob: BlobId) -> Key {
     Key::plain([PREFIX, &blob.to_bytes()].concat())
 }
 
-fn blob_of(key: &[u8]) -> Option<BlobId> {
+pub(crate) fn blob_of(key: &[u8]) -> Option<BlobId> {
     let id = key.strip_prefix(PREFIX)?.first_chunk()?;
     Some(BlobId::from_bytes(*id))
 }

@@ -301,7 +301,7 @@ impl HealWalk {
             number,
             cut,
         };
-        let mut shards = None;
+        let mut whole = None;
         let targets = plan.make.iter().map(|(shard, to)| (*shard, None, *to));
         let moves = plan.moves.iter().map(|m| (m.shard, Some(m.from), m.to));
         for (shard, from, to) in targets.chain(moves) {
@@ -313,9 +313,9 @@ impl HealWalk {
             let payload = match copied {
                 Some(payload) => payload,
                 None => {
-                    if shards.is_none() {
+                    if whole.is_none() {
                         match block_on(stripe().read_whole()) {
-                            Ok(bytes) => shards = Some(cut.shards(&bytes)),
+                            Ok(bytes) => whole = Some(bytes),
                             Err(VolumeError::Busy) => {
                                 self.left_out = true;
                                 return Ok(());
@@ -329,8 +329,8 @@ impl HealWalk {
                             }
                         }
                     }
-                    let shards = shards.as_deref().unwrap_or_default();
-                    shards.get(usize::from(shard)).cloned().unwrap_or_default()
+                    let whole = whole.as_deref().unwrap_or_default();
+                    cut.shard(whole, usize::from(shard))
                 }
             };
             work.bytes += payload.len();
@@ -497,6 +497,8 @@ fn scan_readable(
             engine.store().note_damage(&error);
             Ok(None)
         }
+        // It is about to be taken out.
+        Err(Error::Failed { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

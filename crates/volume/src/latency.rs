@@ -55,6 +55,14 @@ impl Latencies {
         disk.average_us.store(next.max(1), Ordering::Relaxed);
     }
 
+    /// A read has not come for as long as one is waited for. One that never comes is slow, too.
+    pub(crate) fn note_late(&self, slot: usize) {
+        let patience = self.patience(slot);
+        if patience > self.average(slot) {
+            self.note(slot, patience);
+        }
+    }
+
     fn average(&self, slot: usize) -> Duration {
         let disk = self.disks.get(slot);
         Duration::from_micros(disk.map_or(0, |disk| disk.average_us.load(Ordering::Relaxed)))

@@ -143,6 +143,9 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How often it is looked meanwhile.
 pub const SILENCE_TICKS: u32 = 30;
 
+/// One operation may take so many times as long, if others of the disk end meanwhile.
+pub const SILENCE_FACTOR: u32 = 4;
+
 /// Reads that wait for others to be asked, too; one more does not.
 pub const ALARMS_MAX: usize = 16 * 1024;
 

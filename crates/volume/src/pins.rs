@@ -141,7 +141,8 @@ impl BlobPin {
         &self.blob
     }
 
-    pub(crate) fn volume(&self) -> &Volume {
+    /// The set that it is in.
+    pub fn volume(&self) -> &Volume {
         &self.volume
     }
 }

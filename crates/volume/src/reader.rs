@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -19,6 +19,7 @@ use crate::placement;
 use crate::stripe::Cut;
 use crate::table::Table;
 use crate::timer::before;
+use crate::volume::lock;
 use crate::{BlobId, BlobPin, BlobRef, Result, Volume, VolumeError};
 
 /// What one read of a shard found.
@@ -74,29 +75,27 @@ impl BlobReader {
 
     /// Whether the disks that are here have what is going to be read, before anybody is promised
     /// it. Costs next to nothing while no more disks are missing than a stripe can lose. Else each
-    /// stripe is looked up, until `lookups` is used up: of what is behind that, nothing is known.
+    /// stripe is looked up, until `left` is used up: of what is behind that, nothing is known.
     ///
     /// # Errors
     /// [`VolumeError::NotHere`] says which disks are missing for it.
-    pub async fn probe(&mut self, lookups: &mut usize) -> Result<()> {
+    pub async fn probe(&mut self, left: &mut ProbeBudget) -> Result<()> {
+        if self.pin.volume().lacking() <= usize::from(self.blob.scheme.m) {
+            return Ok(());
+        }
         let mut at = self.rest.start;
-        if self.rest.is_empty() || self.stripe_at(at).1 >= self.rest.end {
-            // The first piece is all: whoever reads it knows.
-            return Ok(());
-        }
-        let table = self.pin.volume().table();
-        let working = table.here().filter(|slot| !has_failed(&table, *slot));
-        let gone = table.membership.active().count() - working.count();
-        if gone <= usize::from(self.blob.scheme.m) {
-            return Ok(());
-        }
-        while at < self.rest.end && *lookups > 0 {
+        while at < self.rest.end {
             let (stripe, end) = self.stripe_at(at);
             // A shard that is brought to another disk meanwhile is missed only once.
-            if !stripe.is_there(lookups).await && !stripe.is_there(lookups).await {
-                return Err(stripe.too_few(&[]));
+            let is_there = match stripe.is_there(left).await {
+                Some(false) => stripe.is_there(left).await,
+                other => other,
+            };
+            match is_there {
+                Some(true) => at = end,
+                Some(false) => return Err(stripe.too_few(&[])),
+                None => return Ok(()),
             }
-            at = end;
         }
         Ok(())
     }
@@ -166,6 +165,15 @@ impl BlobReader {
     }
 }
 
+/// What looking up whether a body is there may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct ProbeBudget {
+    /// Lookups.
+    pub lookups: usize,
+    /// None takes longer than until then.
+    pub until: Instant,
+}
+
 /// A stripe that is read.
 pub(crate) struct Stripe {
     pub volume: Volume,
@@ -190,7 +198,33 @@ struct Asked {
     /// Which of those that are wanted.
     at: usize,
     slot: usize,
+    answer: Reading,
+}
+
+/// A read of a shard that is under way. Dropped, it gives back the memory that it was to fill, and
+/// is not begun if it has not been: a disk that does not answer must not hold what requests had
+/// that are gone.
+struct Reading {
     answer: Completion<Piece>,
+    _room: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Future for Reading {
+    type Output = shardstore::Result<Piece>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.answer).poll(context)
+    }
+}
+
+/// What is special about a read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    Plain,
+    /// Of what is on the medium, not what memory has of it.
+    PastCache,
+    /// It is done although nobody waits for it, to see how long it takes.
+    Probe,
 }
 
 impl Stripe {
@@ -224,7 +258,7 @@ impl Stripe {
             if slow >> slot & 1 == 1 {
                 if self.volume.latencies().may_probe(slot) {
                     // Nobody waits for it.
-                    drop(self.ask(slot, shard, &part));
+                    drop(self.ask_as(slot, shard, &part, Manner::Probe));
                 }
                 continue;
             }
@@ -268,9 +302,9 @@ impl Stripe {
         }))
     }
 
-    /// Whether enough of its shards are on the disks that are here, and, when `lookups` is used
-    /// up, the benefit of the doubt.
-    async fn is_there(&self, lookups: &mut usize) -> bool {
+    /// Whether enough of its shards are on the disks that are here. `None`: there is no telling
+    /// within what is left of the budget.
+    async fn is_there(&self, left: &mut ProbeBudget) -> Option<bool> {
         let order = self.order(&self.volume.table());
         let mut missing = usize::from(self.cut.scheme.m) + 1;
         for shard in 0..self.cut.scheme.width() {
@@ -278,27 +312,31 @@ impl Stripe {
             let (others, expected) = order.split_at(usize::from(shard).min(order.len()));
             let mut is_here = false;
             for slot in expected.iter().chain(others) {
-                if *lookups == 0 {
-                    return true;
-                }
-                *lookups -= 1;
+                left.lookups = left.lookups.checked_sub(1)?;
                 let key = shard_key(self.blob, self.number, shard);
                 let asked = self
                     .volume
                     .read_disk(*slot, move |snapshot, how| snapshot.get(&key, how));
-                if let Ok(asked) = asked
-                    && let Ok(Some(_)) = asked.await
-                {
-                    is_here = true;
+                let found = match asked {
+                    Ok(mut asked) => before(&mut asked, || left.until).await?,
+                    Err(_) => continue,
+                };
+                match found {
+                    Ok(found) => is_here = found.is_some(),
+                    // Many others read, which says nothing of what is there.
+                    Err(shardstore::Error::Busy) => return None,
+                    Err(_) => {}
+                }
+                if is_here {
                     break;
                 }
             }
             missing -= usize::from(!is_here);
             if missing == 0 {
-                return false;
+                return Some(false);
             }
         }
-        true
+        Some(true)
     }
 
     /// Takes what was asked for as it comes; returns what has not come for so long that others are
@@ -326,9 +364,7 @@ impl Stripe {
                 Some(answer) => self.take(&mut wanted[asked.at], asked.slot, answer, lost),
                 None => {
                     self.volume.count_hedged();
-                    // One that never answers is slow, too.
-                    let patience = self.volume.latencies().patience(asked.slot);
-                    self.volume.latencies().note(asked.slot, patience);
+                    self.volume.latencies().note_late(asked.slot);
                     late.push(asked);
                 }
             }
@@ -370,37 +406,49 @@ impl Stripe {
     }
 
     /// Asks one disk for a part of a shard.
-    fn ask(&self, slot: usize, shard: usize, part: &Range<usize>) -> Result<Completion<Piece>> {
-        self.ask_past(slot, shard, part, false)
+    fn ask(&self, slot: usize, shard: usize, part: &Range<usize>) -> Result<Reading> {
+        self.ask_as(slot, shard, part, Manner::Plain)
     }
 
-    /// As [`ask`](Stripe::ask); `past_cache`: for what is on the medium, not what memory has of it.
-    fn ask_past(
+    fn ask_as(
         &self,
         slot: usize,
         shard: usize,
         part: &Range<usize>,
-        past_cache: bool,
-    ) -> Result<Completion<Piece>> {
+        manner: Manner,
+    ) -> Result<Reading> {
         // Shards are counted in a byte, their bytes in a `u32`.
         let key = shard_key(self.blob, self.number, shard as u8);
         let expected = self.cut.stored_len(shard) as u32;
         let range = part.start as u32..part.end as u32;
-        let mut buf = room_for(&range, expected);
-        self.volume.read_disk(slot, move |snapshot, how| {
+        let room = Arc::new(Mutex::new(room_for(&range, expected)));
+        let (wanted, kept) = (
+            Arc::downgrade(&room),
+            (manner == Manner::Probe).then(|| room.clone()),
+        );
+        let answer = self.volume.read_disk(slot, move |snapshot, how| {
+            let Some(room) = kept.clone().or_else(|| wanted.upgrade()) else {
+                // Nobody hears of it.
+                return Err(shardstore::Error::Closed);
+            };
             let Some(found) = snapshot.get(&key, how)? else {
                 return Ok(Piece::Missing);
             };
             if found.payload_len() != expected {
                 return Ok(Piece::WrongLength(found.payload_len()));
             }
-            let how = match (past_cache, how) {
+            let how = match (manner == Manner::PastCache, how) {
                 (true, shardstore::Read::Nowait) => return Err(shardstore::Error::WouldBlock),
                 (true, _) => shardstore::Read::PastCache,
                 (false, how) => how,
             };
+            let mut buf = lock(&room);
             snapshot.read_payload_into(&found, range.clone(), how, &mut buf)?;
-            Ok(Piece::Bytes(std::mem::take(&mut buf)))
+            Ok(Piece::Bytes(std::mem::take(&mut *buf)))
+        })?;
+        Ok(Reading {
+            answer,
+            _room: room,
         })
     }
 
@@ -463,14 +511,14 @@ impl Stripe {
             return Ok(false);
         };
         let number = usize::from(shard);
-        let again = self.ask_past(slot, number, &(0..cut.stored_len(number)), true)?;
+        let all = 0..cut.stored_len(number);
+        let again = self.ask_as(slot, number, &all, Manner::PastCache)?;
         if matches!(self.understand(number, again.await), Ok(Some(_))) {
             // Written again since, or it was the read that went wrong.
             return Ok(false);
         }
         let bytes = self.read_whole().await?;
-        let mut shards = cut.shards(&bytes);
-        let payload = shards.swap_remove(number.min(shards.len() - 1));
+        let payload = cut.shard(&bytes, number);
         let batch = Batch::new().put_with_payload(key, found.value(), payload);
         let table = volume.table();
         table.engine(slot)?.submit(batch)?.await?;

@@ -361,7 +361,7 @@ impl Volume {
                 false => took,
             });
         };
-        // Apart, so that a disk that does not answer keeps only its own scrub.
+        // Apart, so that it ends when the disk is abandoned, although a read never does.
         let scrubbed =
             engine.apart(move |engine| engine.store().scrub_gently(extent, &mut { rest }));
         let said = match scrubbed.wait() {
@@ -370,6 +370,8 @@ impl Volume {
                 let said = |damage| format!("{name}: the scrub found damage: {damage}");
                 damage.iter().map(said).collect()
             }
+            // Another disk's turn.
+            Err(Error::Failed { .. } | Error::Closed) => return Vec::new(),
             Err(error) => {
                 progress.damage += 1;
                 vec![format!(

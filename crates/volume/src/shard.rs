@@ -13,6 +13,7 @@
 use crate::blob::{SHARD_PREFIX, Take};
 use crate::limits::{LABEL_BYTES_MAX, SHARD_VALUE_BYTES_FIXED, TRAILER_BYTES_MAX};
 use crate::meta::META_PREFIX;
+use crate::mirror::OWN_PREFIX;
 use crate::{BlobId, Result, Scheme, VolumeError};
 
 const VERSION: u8 = 1;
@@ -158,6 +159,9 @@ pub enum RawKey<'a> {
         /// The shard's number within the stripe: `k` data shards, then `m` of parity.
         shard: u8,
     },
+    /// A note that a blob was deleted while some of the set's disks were away, which may still
+    /// have shards of it.
+    Gone(BlobId),
     /// Not a key of this release.
     Unknown,
 }
@@ -168,6 +172,9 @@ impl RawKey<'_> {
         match key.split_first() {
             Some((&META_PREFIX, rest)) => RawKey::Meta(rest),
             Some((&SHARD_PREFIX, rest)) => shard_of(rest).unwrap_or(RawKey::Unknown),
+            Some((&OWN_PREFIX, _)) => {
+                crate::gone::blob_of(key).map_or(RawKey::Unknown, RawKey::Gone)
+            }
             _ => RawKey::Unknown,
         }
     }
@@ -242,6 +249,9 @@ mod tests {
             }
         );
         assert_eq!(RawKey::decode(&key[..21]), RawKey::Unknown);
+        let gone = [b"\x04gone".as_slice(), &blob.to_bytes()].concat();
+        assert_eq!(RawKey::decode(&gone), RawKey::Gone(blob));
+        assert_eq!(RawKey::decode(&gone[..9]), RawKey::Unknown);
         assert_eq!(RawKey::decode(&[1, 2, 3]), RawKey::Meta(&[2, 3]));
         assert_eq!(RawKey::decode(&[]), RawKey::Unknown);
         assert_eq!(RawKey::decode(&[9]), RawKey::Unknown);

@@ -217,7 +217,7 @@ impl SliceMap {
 }
 
 fn map_key() -> Key {
-    set_key(b"slices")
+    Key::plain(crate::rescue::SLICES_KEY)
 }
 
 /// The engine key of something that belongs to the set itself.

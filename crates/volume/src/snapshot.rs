@@ -96,6 +96,7 @@ impl VolumeSnapshot {
                     }
                     None => {
                         self.volume.count_hedged();
+                        self.volume.latencies().note_late(slot);
                         VolumeError::Busy
                     }
                 }

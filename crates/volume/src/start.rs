@@ -18,7 +18,7 @@ use crate::limits::DISKS_MAX;
 use crate::membership::{Member, MemberState, Membership};
 use crate::meta::META_PREFIX;
 use crate::mirror::OWN_PREFIX;
-use crate::slices::{SliceMap, set_key};
+use crate::slices::SliceMap;
 use crate::table::{SetDisk, Table, describe, uuid};
 use crate::volume::VolumeOptions;
 use crate::{Result, Scheme, VolumeError};
@@ -209,7 +209,7 @@ fn check_identities(disks: &[SetDisk]) -> Result<()> {
 }
 
 fn membership_key() -> Key {
-    set_key(b"set")
+    Key::plain(crate::rescue::MEMBERSHIP_KEY)
 }
 
 pub(crate) fn read_membership(engine: &Engine) -> Result<Option<Membership>> {

@@ -25,7 +25,7 @@ impl Cut {
     }
 
     /// Bytes of a shard as it is stored.
-    pub(crate) fn stored_len(self, shard: usize) -> usize {
+    pub fn stored_len(self, shard: usize) -> usize {
         let full = self.shard_len();
         match shard < usize::from(self.scheme.k) {
             true => self.len.saturating_sub(shard * full).min(full),
@@ -47,23 +47,52 @@ impl Cut {
         if k == 1 {
             return vec![stripe.to_vec(); 1 + m];
         }
+        let parts = self.parts(stripe);
+        let mut parity = vec![Vec::new(); m];
+        self.with_whole(&parts, |data| Doubling.encode(data, &mut parity));
+        let mut shards: Vec<Vec<u8>> = parts.iter().map(|part| part.to_vec()).collect();
+        shards.extend(parity);
+        shards
+    }
+
+    /// One shard of a stripe.
+    pub fn shard(self, stripe: &[u8], shard: usize) -> Vec<u8> {
+        let k = usize::from(self.scheme.k);
+        if k == 1 {
+            return stripe.to_vec();
+        }
+        let parts = self.parts(stripe);
+        if let Some(part) = parts.get(shard) {
+            return part.to_vec();
+        }
+        let mut parity = Vec::new();
+        self.with_whole(&parts, |data| Doubling.parity(data, shard - k, &mut parity));
+        parity
+    }
+
+    /// The data shards, the last ones short.
+    fn parts(self, stripe: &[u8]) -> Vec<&[u8]> {
         let full = self.shard_len();
         let part = |shard: usize| {
             let begin = (shard * full).min(stripe.len());
             &stripe[begin..(begin + full).min(stripe.len())]
         };
-        let mut shards: Vec<Vec<u8>> = (0..k).map(|shard| part(shard).to_vec()).collect();
-        let padded: Vec<Vec<u8>> = shards.iter().map(|shard| pad(shard, full)).collect();
-        let data: Vec<&[u8]> = (0..k)
-            .map(|shard| match part(shard) {
-                whole if whole.len() == full => whole,
-                _ => padded[shard].as_slice(),
+        (0..usize::from(self.scheme.k)).map(part).collect()
+    }
+
+    /// The data shards, all of the same length.
+    fn with_whole(self, parts: &[&[u8]], work: impl FnOnce(&[&[u8]])) {
+        let full = self.shard_len();
+        let padded: Vec<Vec<u8>> = parts.iter().map(|part| pad(part, full)).collect();
+        let whole: Vec<&[u8]> = parts
+            .iter()
+            .zip(&padded)
+            .map(|(part, padded)| match part.len() == full {
+                true => *part,
+                false => padded.as_slice(),
             })
             .collect();
-        let mut parity = vec![Vec::new(); m];
-        Doubling.encode(&data, &mut parity);
-        shards.extend(parity);
-        shards
+        work(&whole);
     }
 
     /// Data shards from any k of all shards, `None` for those that are missing; each holds the same
@@ -108,6 +137,7 @@ mod tests {
                 let shards = cut.shards(&stripe);
                 assert_eq!(shards.len(), usize::from(k + m));
                 for (number, shard) in shards.iter().enumerate() {
+                    assert_eq!(cut.shard(&stripe, number), *shard, "{scheme} {len}");
                     assert_eq!(shard.len(), cut.stored_len(number), "{scheme} {len}");
                 }
                 for range in [

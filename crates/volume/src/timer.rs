@@ -9,8 +9,6 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use shardstore::Completion;
-
 use crate::limits::ALARMS_MAX;
 use crate::volume::lock;
 
@@ -109,10 +107,10 @@ pub(crate) fn wake_at(at: Instant, waker: &Waker) -> bool {
 
 /// The answer if it comes before a time that is told when it has not come at once; `None`: it may
 /// still come. Without an alarm it is waited for as long as it takes.
-pub(crate) async fn before<T>(
-    answer: &mut Completion<T>,
+pub(crate) async fn before<F: Future + Unpin>(
+    answer: &mut F,
     until: impl Fn() -> Instant,
-) -> Option<shardstore::Result<T>> {
+) -> Option<F::Output> {
     let mut at = None;
     poll_fn(|context| {
         if let Poll::Ready(answer) = Pin::new(&mut *answer).poll(context) {

@@ -10,7 +10,7 @@ use shardstore::{Batch, Dependency, Engine, Identity, Read, Snapshot, Space, Sta
 
 use crate::deletion::Deletions;
 use crate::join::when_decided;
-use crate::keep::Keeping;
+use crate::keep::{Keeping, has_failed};
 use crate::latency::{Latencies, Slots};
 use crate::limits::{
     IN_FLIGHT_BYTES_DEFAULT, SHARD_BYTES_MAX, SHARD_BYTES_MIN, SILENCE_MAX, STRIPE_BYTES_MAX,
@@ -24,6 +24,7 @@ use crate::scrub::{ScrubProgress, Scrubs};
 use crate::slices::SliceMap;
 use crate::start::{Started, start};
 use crate::table::{SetDisk, Table};
+use crate::watch::Guests;
 use crate::{
     BlobId, BlobRef, BlobWriter, Deletion, HealProgress, Ledger, Receipt, Result, Scheme,
     VolumeError, VolumeSnapshot,
@@ -42,8 +43,8 @@ pub struct VolumeOptions {
     pub parity: Option<u8>,
     /// Start although disks are missing that may know better. What only they have is gone then.
     pub start_degraded: bool,
-    /// How long an operation of a disk may take before the disk counts as failed, in a set that can
-    /// do without it. It is looked thirty times meanwhile.
+    /// How long a disk that has something to do may end nothing of it before it counts as failed,
+    /// in a set that can do without it. It is looked thirty times meanwhile.
     pub silence_max: Duration,
 }
 
@@ -83,6 +84,8 @@ pub(crate) struct Inner {
     pub(crate) scrubs: Scrubs,
     latencies: Latencies,
     pub(crate) silence_max: Duration,
+    /// Engines that are watched beside the members'.
+    pub(crate) guests: Mutex<Guests>,
     /// Set once a thread watches the disks.
     pub(crate) watched: OnceLock<()>,
     /// Reads of shards that others were asked for, because a disk took too long.
@@ -247,6 +250,7 @@ impl Volume {
                 scrubs: Scrubs::default(),
                 latencies: Latencies::new(),
                 silence_max: options.silence_max,
+                guests: Mutex::default(),
                 watched: OnceLock::new(),
                 hedged: AtomicU64::new(0),
                 deletions: Deletions::default(),
@@ -271,6 +275,20 @@ impl Volume {
     /// being added.
     pub fn needs_no_keeping(&self) -> bool {
         self.table().is_unmirrored()
+    }
+
+    /// How many disks of the set are not here, or have failed.
+    pub fn lacking(&self) -> usize {
+        let table = self.table();
+        if table.is_single() {
+            return 0;
+        }
+        let works = |member: &&Member| {
+            let slot = usize::from(member.slot);
+            table.disk(slot).is_some() && !has_failed(&table, slot)
+        };
+        let active = || table.membership.active();
+        active().count() - active().filter(works).count()
     }
 
     /// What whoever runs the set should know of its start.
@@ -700,7 +718,7 @@ impl Volume {
         if !table.is_unmirrored() {
             self.end_keeping();
         }
-        let close = |disk: &SetDisk| disk.engine.close();
+        let close = |disk: &SetDisk| self.close_engine(&disk.engine);
         let closed: Vec<_> = table.disks.iter().flatten().map(close).collect();
         if table.is_single() || table.refusal().is_some() {
             return Ok(closed.into_iter().collect::<shardstore::Result<()>>()?);

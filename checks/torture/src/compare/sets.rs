@@ -60,17 +60,24 @@ fn codec() -> Vec<Row> {
     for (k, m) in [(3, 2), (4, 2), (8, 4)] {
         let scheme = Scheme { k, m };
         let len = usize::from(k) << 20;
-        let stripe: Vec<u8> = (0..len).map(|at| (at * 31 >> 3) as u8).collect();
+        let stripe: Vec<u8> = (0..len).map(|at| ((at * 31) >> 3) as u8).collect();
         let cut = Cut { scheme, len };
-        let cutting = rate_of(len, &mut || drop(std::hint::black_box(cut.shards(&stripe))));
+        let cutting = rate_of(len, &mut || {
+            let began = Instant::now();
+            std::hint::black_box(cut.shards(&stripe));
+            began.elapsed()
+        });
         let shards = cut.shards(&stripe);
         let rebuilding = rate_of(len, &mut || {
             let is_left = |(number, shard): (usize, &Vec<u8>)| {
                 (number >= usize::from(m)).then(|| shard.clone())
             };
             let mut left: Vec<_> = shards.iter().enumerate().map(is_left).collect();
+            let began = Instant::now();
             assert!(cut.rebuild(&mut left), "{k} shards are left");
+            let took = began.elapsed();
             std::hint::black_box(left);
+            took
         });
         rows.push(Row {
             what: format!("codec, {k}+{m}, one thread: cut a stripe; rebuild {m} data shards"),
@@ -83,15 +90,16 @@ fn codec() -> Vec<Row> {
     rows
 }
 
-/// How many MiB/s something does that does so many bytes at a time: the median of several tries.
-fn rate_of(bytes: usize, work: &mut dyn FnMut()) -> f64 {
+/// How many MiB/s something does that does so many bytes at a time and says how long that took: the
+/// median of several tries.
+fn rate_of(bytes: usize, work: &mut dyn FnMut() -> Duration) -> f64 {
     let mut one = || {
-        let (began, mut done) = (Instant::now(), 0);
-        while began.elapsed() < CODEC_TRY {
-            work();
+        let (mut took, mut done) = (Duration::ZERO, 0);
+        while took < CODEC_TRY {
+            took += work();
             done += bytes;
         }
-        done as f64 / MIB / began.elapsed().as_secs_f64()
+        done as f64 / MIB / took.as_secs_f64()
     };
     median((0..5).map(|_| one()).collect())
 }
@@ -270,7 +278,11 @@ fn lost(args: &Args, directory: &Path) -> Result<Vec<Row>> {
         if !is_scrubbed(&state(&set)?) {
             say("sets: the scrub ended before the reads");
         }
+        let until = Instant::now() + REST_MAX;
         while is_scrubbed(&state(&set)?) {
+            if Instant::now() > until {
+                bail!("the scrub does not end");
+            }
             std::thread::sleep(Duration::from_millis(200));
         }
     }

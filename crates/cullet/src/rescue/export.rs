@@ -97,7 +97,7 @@ pub(super) fn export(
     let written = exported.written;
     list.flush().with_context(|| gave_up(&list_path, written))?;
     eprintln!(
-        "{written} of {} objects on the disk were written below {}",
+        "{written} of {} objects were written below {}",
         inventory.len(),
         to.display()
     );
@@ -148,7 +148,7 @@ fn prepare(to: &Path) -> anyhow::Result<()> {
 /// Reads everything before anything is written, so that no damaged file is left behind; but
 /// piece by piece, so that an object's size never matters.
 fn write_object(inventory: &Inventory<'_>, item: &Item<'_>, path: &Path) -> Result<(), Failure> {
-    item.verify(inventory.rescue).map_err(Failure::Damaged)?;
+    item.verify(inventory.disks).map_err(Failure::Damaged)?;
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
@@ -167,7 +167,7 @@ fn write_pieces(
     item: &Item<'_>,
     file: &mut File,
 ) -> Result<(), Failure> {
-    for piece in item.pieces(inventory.rescue) {
+    for piece in item.pieces(inventory.disks) {
         file.write_all(&piece.map_err(Failure::Damaged)?)?;
     }
     Ok(())

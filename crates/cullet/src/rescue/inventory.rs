@@ -1,5 +1,6 @@
 //! What belongs together: records with their bodies, and bodies whose record is lost.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
@@ -8,17 +9,18 @@ use objects::rescue::{
     PartRecord, PartTable, PartsRef, UploadId, decode_entry,
 };
 use objects::{AccountId, Metadata};
-use shardstore::rescue::{Rescue, Rescued};
-use volume::{BlobId, BlobRef};
+use volume::{BlobId, BlobRef, Cut, Scheme};
 
-/// Everything on a disk that makes up objects.
+use super::disks::{At, Disks};
+
+/// Everything on the disks that makes up objects.
 pub(super) struct Inventory<'a> {
-    pub(super) rescue: &'a Rescue,
+    pub(super) disks: &'a Disks,
     items: Vec<Item<'a>>,
     unreadable: Vec<String>,
 }
 
-/// An object that can be told from what is on the disk.
+/// An object that can be told from what is on the disks.
 pub(super) struct Item<'a> {
     pub(super) bucket: String,
     pub(super) key: String,
@@ -26,16 +28,13 @@ pub(super) struct Item<'a> {
     /// `None`: the record is there. Else it is lost or never was, and [`Item::record`] is the
     /// copy in the body's last frame.
     pub(super) orphan: Option<Orphan>,
-    parts: Vec<Part<'a>>,
+    pieces: Vec<Piece<'a>>,
 }
 
 /// A whole body to which no record refers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Orphan {
-    /// When its last piece was committed: puts the orphans of one key in order, and them and
-    /// its record.
-    seq: u64,
-    /// The body's name, which no other body has.
+    /// The body's name, which no other body has; later bodies have later names.
     pub(super) blob: BlobId,
     pub(super) relation: Relation,
 }
@@ -49,6 +48,8 @@ pub(super) enum Relation {
     Older,
     /// The record was written before the body was: a newer record is likely to be lost.
     Newer,
+    /// Nobody can tell which of the two came first: they have no disk in common.
+    Beside,
     /// It is a part of an upload that was not completed, or whose object's record is lost.
     Part { upload: UploadId, number: u16 },
 }
@@ -59,6 +60,7 @@ impl fmt::Display for Relation {
             Relation::Alone => "no-record",
             Relation::Older => "no-record, older than the object",
             Relation::Newer => "no-record, newer than the object",
+            Relation::Beside => "no-record, beside the object",
             Relation::Part { upload, number } => {
                 return write!(f, "no-record, part {number} of upload {upload}");
             }
@@ -66,15 +68,18 @@ impl fmt::Display for Relation {
     }
 }
 
-/// A piece of a body, in order; `None`: it is not there.
-type Part<'a> = Option<Rescued<'a>>;
+/// A piece of a body: how it was cut, and what is there of it, by the shards' numbers.
+struct Piece<'a> {
+    cut: Cut,
+    shards: Vec<(u8, At<'a>)>,
+}
 
-/// What is on the disk of one blob.
+/// What is on the disks of one blob.
 #[derive(Default)]
 struct Blob<'a> {
-    /// When its newest piece was committed.
-    seq: u64,
-    stripes: BTreeMap<u32, Rescued<'a>>,
+    /// When its newest piece was committed on each disk. Only numbers of one disk can be compared.
+    seqs: BTreeMap<usize, u64>,
+    stripes: BTreeMap<u32, Vec<(u8, At<'a>)>>,
     label: Option<BlobLabel>,
     record: Option<ObjectRecord>,
     part: Option<PartRecord>,
@@ -84,8 +89,8 @@ struct Blob<'a> {
 #[derive(Default)]
 struct Found<'a> {
     buckets: HashMap<BucketId, String>,
-    /// The newest version of each key.
-    objects: BTreeMap<(BucketId, String), (u64, ObjectRecord, Rescued<'a>)>,
+    /// The newest version of each key, and where it is.
+    objects: BTreeMap<(BucketId, String), (u64, ObjectRecord, Vec<At<'a>>)>,
     blobs: BTreeMap<BlobId, Blob<'a>>,
     /// Bodies whose deletion was decided, though it may not be through.
     deleted: BTreeSet<BlobId>,
@@ -95,22 +100,22 @@ struct Found<'a> {
     unreadable: Vec<String>,
 }
 
-/// The keys that have a record, and when it was committed.
-type Known = BTreeMap<(BucketId, String), u64>;
+/// The keys that have a record, when it was committed on each disk, and the body that it names.
+type Known = BTreeMap<(BucketId, String), (BTreeMap<usize, u64>, Option<BlobId>)>;
 
 impl<'a> Found<'a> {
-    fn read(rescue: &'a Rescue) -> Found<'a> {
+    fn read(disks: &'a Disks) -> Found<'a> {
         let mut found = Found::default();
-        for rescued in rescue.entries() {
-            match decode_entry(rescued.key, rescued.value) {
-                Ok(entry) => found.add(entry, rescued),
+        for at in disks.entries() {
+            match decode_entry(at.rescued.key, at.rescued.value) {
+                Ok(entry) => found.add(entry, at),
                 Err(error) => found.unreadable.push(error.to_string()),
             }
         }
         found
     }
 
-    fn add(&mut self, entry: Entry, rescued: Rescued<'a>) {
+    fn add(&mut self, entry: Entry, at: At<'a>) {
         match entry {
             Entry::Bucket { name, record } => {
                 self.buckets.insert(record.id, name);
@@ -121,24 +126,27 @@ impl<'a> Found<'a> {
                 sequence,
                 record,
             } => {
-                let (record, newest) = (*record, self.objects.entry((bucket, key)));
-                let newest = newest.or_insert_with(|| (sequence, record.clone(), rescued));
-                if sequence > newest.0 {
-                    *newest = (sequence, record, rescued);
+                let newest = self.objects.entry((bucket, key));
+                let newest = newest.or_insert_with(|| (sequence, (*record).clone(), Vec::new()));
+                match sequence.cmp(&newest.0) {
+                    Ordering::Less => {}
+                    Ordering::Equal => newest.2.push(at),
+                    Ordering::Greater => *newest = (sequence, *record, vec![at]),
                 }
             }
-            // A set of one disk has one shard per stripe.
             Entry::Shard {
                 blob,
                 stripe,
+                shard,
                 label,
                 record,
                 part,
                 ..
             } => {
                 let blob = self.blobs.entry(blob).or_default();
-                blob.seq = blob.seq.max(rescued.seq);
-                blob.stripes.insert(stripe, rescued);
+                let seq = blob.seqs.entry(at.disk).or_default();
+                *seq = (*seq).max(at.rescued.seq);
+                blob.stripes.entry(stripe).or_default().push((shard, at));
                 blob.label = label.or(blob.label.take());
                 blob.record = record.map(|record| *record).or(blob.record.take());
                 blob.part = part.map(|part| *part).or(blob.part.take());
@@ -162,22 +170,102 @@ impl<'a> Found<'a> {
 }
 
 /// The pieces of a blob, in order.
-fn pieces<'a>(blob: &BlobRef, found: &Blob<'a>) -> Vec<Part<'a>> {
-    (0..blob.stripes())
-        .map(|stripe| found.stripes.get(&stripe).copied())
-        .collect()
+fn pieces<'a>(blob: &BlobRef, found: &Blob<'a>) -> Vec<Piece<'a>> {
+    let piece = |stripe: u32| {
+        let begin = u64::from(stripe) * blob.stripe_bytes();
+        let len = blob
+            .stored_len
+            .saturating_sub(begin)
+            .min(blob.stripe_bytes());
+        Piece {
+            cut: Cut {
+                scheme: blob.scheme,
+                // At most 16 MiB.
+                len: len as usize,
+            },
+            shards: found.stripes.get(&stripe).cloned().unwrap_or_default(),
+        }
+    };
+    (0..blob.stripes()).map(piece).collect()
+}
+
+/// A body beside its record: each disk that has the one has the other.
+fn inline<'a>(places: &[At<'a>]) -> Piece<'a> {
+    let len = places.iter().map(|at| at.rescued.payload_len()).max();
+    Piece {
+        cut: Cut {
+            scheme: Scheme { k: 1, m: 0 },
+            len: len.unwrap_or(0) as usize,
+        },
+        shards: places.iter().map(|at| (0, *at)).collect(),
+    }
+}
+
+impl Piece<'_> {
+    /// Whether enough of it is there.
+    fn is_there(&self) -> bool {
+        let is_whole = |(number, at): &&(u8, At<'_>)| {
+            at.rescued.payload_len() as usize == self.cut.stored_len(usize::from(*number))
+        };
+        let whole = self.shards.iter().filter(is_whole);
+        let numbers: BTreeSet<u8> = whole.map(|(number, _)| *number).collect();
+        numbers.len() >= usize::from(self.cut.scheme.k)
+    }
+
+    /// Reads it from what is there and is whole.
+    fn read(&self, disks: &Disks) -> Result<Vec<u8>, String> {
+        let mut said = None;
+        let mut shard = |number: usize| {
+            let places = self.shards.iter();
+            let mut places = places.filter(|(its, _)| usize::from(*its) == number);
+            places.find_map(|(_, at)| match disks.read_payload(at) {
+                Ok(bytes) if bytes.len() == self.cut.stored_len(number) => Some(bytes),
+                Ok(bytes) => {
+                    said = Some(format!("a shard has a wrong length, {} bytes", bytes.len()));
+                    None
+                }
+                Err(error) => {
+                    said = Some(error);
+                    None
+                }
+            })
+        };
+        let Scheme { k, m } = self.cut.scheme;
+        let (k, width) = (usize::from(k), usize::from(k) + usize::from(m));
+        let mut shards = vec![None; width];
+        let mut found = 0;
+        for (number, place) in shards.iter_mut().enumerate() {
+            if found == k {
+                break;
+            }
+            *place = shard(number);
+            found += usize::from(place.is_some());
+        }
+        let read = match k {
+            // Each is a copy of it.
+            1 => shards.into_iter().flatten().next(),
+            _ => self.cut.rebuild(&mut shards).then(|| {
+                let data = shards.iter().take(k).enumerate();
+                let data = data.filter_map(|(number, shard)| {
+                    shard.as_ref()?.get(..self.cut.stored_len(number))
+                });
+                data.flatten().copied().collect()
+            }),
+        };
+        read.ok_or_else(|| said.unwrap_or_else(|| "too few of its shards are there".to_owned()))
+    }
 }
 
 impl<'a> Found<'a> {
     /// The pieces of a blob, which is not looked at again.
-    fn take(&mut self, blob: &BlobRef) -> Vec<Part<'a>> {
+    fn take(&mut self, blob: &BlobRef) -> Vec<Piece<'a>> {
         pieces(blob, &self.blobs.remove(&blob.id).unwrap_or_default())
     }
 
     /// The pieces of a body in parts. If its table cannot be read, the parts themselves say what
     /// they belong to.
-    fn take_parts(&mut self, rescue: &Rescue, parts: &PartsRef) -> Vec<Part<'a>> {
-        let blobs = match self.table(rescue, parts) {
+    fn take_parts(&mut self, disks: &Disks, parts: &PartsRef) -> Vec<Piece<'a>> {
+        let blobs = match self.table(disks, parts) {
             Some(blobs) => blobs,
             None => self.parts_of(parts.upload),
         };
@@ -203,15 +291,13 @@ impl<'a> Found<'a> {
         });
     }
 
-    fn table(&self, rescue: &Rescue, parts: &PartsRef) -> Option<Vec<BlobRef>> {
+    fn table(&self, disks: &Disks, parts: &PartsRef) -> Option<Vec<BlobRef>> {
         let entries = match &parts.table {
             PartTable::Here(entries) => entries.clone(),
             PartTable::Apart { blob, .. } => {
                 let mut bytes = Vec::new();
                 for piece in pieces(blob, self.blobs.get(&blob.id)?) {
-                    let piece = piece?;
-                    let read = rescue.read_payload(&piece, 0..piece.payload_len());
-                    bytes.extend(read.ok()?);
+                    bytes.extend(piece.read(disks).ok()?);
                 }
                 bytes
             }
@@ -226,7 +312,7 @@ impl<'a> Found<'a> {
         Some(blobs)
     }
 
-    /// The parts of an upload that are on the disk, in order.
+    /// The parts of an upload that are on the disks, in order.
     fn parts_of(&self, upload: UploadId) -> Vec<BlobRef> {
         let mut parts = BTreeMap::new();
         for blob in self.blobs.values() {
@@ -241,7 +327,7 @@ impl<'a> Found<'a> {
     }
 
     /// Bodies in parts whose table is there, with a copy of the record, but not the record.
-    fn tables_without_record(&mut self, rescue: &Rescue, known: &Known) -> Vec<Item<'a>> {
+    fn tables_without_record(&mut self, disks: &Disks, known: &Known) -> Vec<Item<'a>> {
         let is_table = |blob: &Blob<'_>| {
             let role = blob.label.as_ref().map(|label| label.role);
             matches!(role, Some(BlobRole::Table { .. }))
@@ -254,7 +340,7 @@ impl<'a> Found<'a> {
         let mut items = Vec::new();
         for id in tables {
             let Some(Blob {
-                seq,
+                seqs,
                 label: Some(label),
                 record: Some(record),
                 ..
@@ -265,27 +351,28 @@ impl<'a> Found<'a> {
             let Body::Parts(parts) = record.body.clone() else {
                 continue;
             };
-            let (seq, label, record) = (*seq, label.clone(), record.clone());
-            let parts = self.take_parts(rescue, &parts);
-            items.push(orphan(id, seq, label, record, parts, known));
+            let (seqs, label, record) = (seqs.clone(), label.clone(), record.clone());
+            let pieces = self.take_parts(disks, &parts);
+            items.push(orphan(id, &seqs, label, record, pieces, known));
         }
         items
     }
 }
 
 impl<'a> Inventory<'a> {
-    /// Sorts what was read off a disk.
-    pub(super) fn new(rescue: &'a Rescue) -> Inventory<'a> {
-        let mut found = Found::read(rescue);
+    /// Sorts what was read off the disks.
+    pub(super) fn new(disks: &'a Disks) -> Inventory<'a> {
+        let mut found = Found::read(disks);
         let mut items = Vec::with_capacity(found.objects.len());
         let mut known = Known::new();
-        for ((id, key), (_, record, rescued)) in std::mem::take(&mut found.objects) {
-            let parts = match &record.body {
-                Body::Inline => vec![Some(rescued)],
-                Body::Blob(blob) => found.take(blob),
-                Body::Parts(parts) => found.take_parts(rescue, parts),
+        for ((id, key), (_, record, places)) in std::mem::take(&mut found.objects) {
+            let (pieces, body) = match &record.body {
+                Body::Inline => (vec![inline(&places)], None),
+                Body::Blob(blob) => (found.take(blob), Some(blob.id)),
+                Body::Parts(parts) => (found.take_parts(disks, parts), None),
             };
-            known.insert((id, key.clone()), rescued.seq);
+            let seqs = places.iter().map(|at| (at.disk, at.rescued.seq));
+            known.insert((id, key.clone()), (seqs.collect(), body));
             if record.head.flags.contains(Flags::DELETE_MARKER) {
                 continue;
             }
@@ -299,16 +386,16 @@ impl<'a> Inventory<'a> {
                 key,
                 record,
                 orphan: None,
-                parts,
+                pieces,
             });
         }
-        items.extend(found.tables_without_record(rescue, &known));
+        items.extend(found.tables_without_record(disks, &known));
         found.forget_ended_uploads();
         items.extend(orphans(found.blobs, &found.deleted, &known));
         let order = |item: &Item<'a>| (item.bucket.clone(), item.key.clone(), item.orphan);
         items.sort_by_cached_key(order);
         Inventory {
-            rescue,
+            disks,
             items,
             unreadable: found.unreadable,
         }
@@ -357,8 +444,8 @@ fn orphans<'a>(
         let Body::Blob(reference) = &record.body else {
             continue;
         };
-        let parts = pieces(reference, &blob);
-        orphans.push(orphan(id, blob.seq, label, record, parts, known));
+        let pieces = pieces(reference, &blob);
+        orphans.push(orphan(id, &blob.seqs, label, record, pieces, known));
     }
     orphans
 }
@@ -382,29 +469,35 @@ fn record_of_part(part: &PartRecord) -> ObjectRecord {
 
 fn orphan<'a>(
     blob: BlobId,
-    seq: u64,
+    seqs: &BTreeMap<usize, u64>,
     label: BlobLabel,
     record: ObjectRecord,
-    parts: Vec<Part<'a>>,
+    pieces: Vec<Piece<'a>>,
     known: &Known,
 ) -> Item<'a> {
     let recorded = known.get(&(label.bucket, label.key.clone()));
     let relation = match (label.role, recorded) {
         (BlobRole::Part { upload, number }, _) => Relation::Part { upload, number },
         (_, None) => Relation::Alone,
-        (_, Some(&recorded)) if recorded > seq => Relation::Older,
-        (_, Some(_)) => Relation::Newer,
+        (_, Some((recorded, body))) => {
+            let both = recorded.iter().find_map(|(disk, recorded)| {
+                let seq = seqs.get(disk)?;
+                Some(recorded.cmp(seq))
+            });
+            // Where they have no disk in common, the bodies' names say it.
+            match both.or(body.map(|body| body.cmp(&blob))) {
+                Some(Ordering::Greater) => Relation::Older,
+                Some(_) => Relation::Newer,
+                None => Relation::Beside,
+            }
+        }
     };
     Item {
         bucket: label.bucket_name,
         key: label.key,
         record,
-        orphan: Some(Orphan {
-            seq,
-            blob,
-            relation,
-        }),
-        parts,
+        orphan: Some(Orphan { blob, relation }),
+        pieces,
     }
 }
 
@@ -416,18 +509,13 @@ impl Item<'_> {
 
     /// Whether every piece is there, without reading them.
     pub(super) fn check(&self) -> Result<(), String> {
-        if let Some(missing) = self.parts.iter().position(Option::is_none) {
+        if let Some(missing) = self.pieces.iter().position(|piece| !piece.is_there()) {
             return Err(format!(
                 "piece {missing} of {} is missing",
-                self.parts.len()
+                self.pieces.len()
             ));
         }
-        let bytes: u64 = self
-            .parts
-            .iter()
-            .flatten()
-            .map(|part| u64::from(part.payload_len()))
-            .sum();
+        let bytes: u64 = self.pieces.iter().map(|piece| piece.cut.len as u64).sum();
         if bytes != self.head().size {
             return Err(format!("{bytes} of {} bytes are there", self.head().size));
         }
@@ -435,21 +523,17 @@ impl Item<'_> {
     }
 
     /// Reads and verifies every piece.
-    pub(super) fn verify(&self, rescue: &Rescue) -> Result<(), String> {
+    pub(super) fn verify(&self, disks: &Disks) -> Result<(), String> {
         self.check()?;
-        self.pieces(rescue).try_for_each(|piece| piece.map(drop))
+        self.pieces(disks).try_for_each(|piece| piece.map(drop))
     }
 
     /// The body, in verified pieces. To be read after [`check`](Item::check).
     pub(super) fn pieces<'s>(
         &'s self,
-        rescue: &'s Rescue,
+        disks: &'s Disks,
     ) -> impl Iterator<Item = Result<Vec<u8>, String>> + 's {
-        self.parts.iter().flatten().map(|part| {
-            rescue
-                .read_payload(part, 0..part.payload_len())
-                .map_err(|error| error.to_string())
-        })
+        self.pieces.iter().map(|piece| piece.read(disks))
     }
 }
 
@@ -492,7 +576,7 @@ mod tests {
             key: "k".to_owned(),
         };
         let blob = Blob {
-            seq,
+            seqs: BTreeMap::from([(0, seq)]),
             stripes: BTreeMap::new(),
             label: Some(label),
             record: Some(record),
@@ -506,7 +590,8 @@ mod tests {
     fn a_deleted_body_is_no_orphan() {
         let (deleted, _) = blob(1, 10);
         let blobs = || BTreeMap::from([blob(1, 10), blob(2, 20), blob(3, 40)]);
-        let known = Known::from([((BUCKET, "k".to_owned()), 30)]);
+        let recorded = (BTreeMap::from([(0, 30)]), None);
+        let known = Known::from([((BUCKET, "k".to_owned()), recorded)]);
         let relations = |deleted: &[BlobId], known: &Known| -> Vec<(u64, Relation)> {
             let deleted = deleted.iter().copied().collect();
             let orphans = orphans(blobs(), &deleted, known);
