@@ -285,7 +285,8 @@ impl Store {
                 Ok(())
             }
             Err(DiskError::NoSpace { .. }) => Err(Error::OutOfSpace),
-            Err(error) => Err(error.into()),
+            // Else whoever needs room is refused for ever by a disk that seems well.
+            Err(error) => Err(self.fail(&error.into())),
         }
     }
 

@@ -7,6 +7,8 @@
 //! ```
 //! What must always hold: a deletion counts as done only when its note is durable.
 
+use std::time::{Duration, Instant};
+
 use shardstore::{Batch, Key};
 
 use crate::blob::shard_key_bytes;
@@ -28,7 +30,13 @@ pub(crate) struct Walk {
     generation: u64,
     /// The next note; `None`: all were seen.
     next: Option<Vec<u8>>,
+    /// Deletions were under way when it began: one may have noted that a member is away that was
+    /// back before the note could be seen. Another walk follows, from then on.
+    again_at: Option<Instant>,
 }
+
+/// How soon another walk follows.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 fn key_of(blob: BlobId) -> Key {
     Key::plain([PREFIX, &blob.to_bytes()].concat())
@@ -84,12 +92,13 @@ impl Volume {
             return Ok(false);
         }
         if walk.generation != table.membership.generation {
-            *walk = Walk {
-                generation: table.membership.generation,
-                next: Some(PREFIX.to_vec()),
-            };
+            *walk = self.begin_to_clear(&table);
         }
         let Some(from) = walk.next.clone() else {
+            if walk.again_at.is_some_and(|at| Instant::now() >= at) {
+                *walk = self.begin_to_clear(&table);
+                return Ok(true);
+            }
             return Ok(false);
         };
         let engine = table.engine(table.primary()?)?;
@@ -138,7 +147,19 @@ impl Volume {
             drop(self.inner.mirror.commit(note.frees_space(), Vec::new()));
         }
         walk.next = page.next;
+        if walk.next.is_none() && walk.again_at.is_none() {
+            self.inner.keeping.notes_are_followed();
+        }
         Ok(true)
+    }
+
+    fn begin_to_clear(&self, table: &Table) -> Walk {
+        let is_final = !self.deletes_now();
+        Walk {
+            generation: table.membership.generation,
+            next: Some(PREFIX.to_vec()),
+            again_at: (!is_final).then(|| Instant::now() + AGAIN_AFTER),
+        }
     }
 }
 

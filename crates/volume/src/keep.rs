@@ -44,6 +44,9 @@ pub(crate) struct Keeping {
     heal_is_due: AtomicBool,
     /// A disk came or went: no walk goes on as it is, and none waits.
     is_urgent: AtomicBool,
+    /// A disk came or went, and it is not known yet that nothing of what was deleted without it is
+    /// there.
+    notes_wait: AtomicBool,
     /// Whether a whole walk was counted.
     is_counted: AtomicBool,
     /// How often it was asked for that shards be brought to where they are to be, and which of
@@ -195,6 +198,12 @@ impl Keeping {
         self.request_heal();
         self.request_tidying();
         self.is_urgent.store(true, Ordering::SeqCst);
+        self.notes_wait.store(true, Ordering::SeqCst);
+    }
+
+    /// All notes of what was deleted were looked through.
+    pub(crate) fn notes_are_followed(&self) {
+        self.notes_wait.store(false, Ordering::SeqCst);
     }
 
     pub(crate) fn count_moved(&self, shards: usize) {
@@ -668,9 +677,12 @@ impl Volume {
         all_live && is_mirrored && !self.inner.mirror.differ()
     }
 
-    /// Whether every shard is where it is to be, as far as there are disks.
+    /// Whether every shard is where it is to be, as far as there are disks, and none where nothing
+    /// is to be.
     pub fn is_tidy(&self) -> bool {
-        self.inner.keeping.is_tidy()
+        let keeping = &self.inner.keeping;
+        let notes_wait = !self.table().is_single() && keeping.notes_wait.load(Ordering::SeqCst);
+        keeping.is_tidy() && !notes_wait
     }
 
     /// Whether the last walk over all stripes found nothing missing, and nothing has changed

@@ -536,6 +536,11 @@ impl Volume {
         nobody_waits() && self.inner.deletions.counts(&self.inner.pins) == (0, 0) && nobody_waits()
     }
 
+    /// Whether deletions are under way that wait for no reader.
+    pub(crate) fn deletes_now(&self) -> bool {
+        self.inner.deletions.counts(&self.inner.pins).0 > 0
+    }
+
     /// Which slice a metadata key is to be in.
     pub fn slices(&self) -> Arc<SliceMap> {
         self.table().slices.clone()
@@ -680,7 +685,7 @@ impl Volume {
             shards_healed: self.inner.keeping.healed(),
             metadata_copied: self.inner.keeping.copied(),
             shards_moved: self.inner.keeping.moved(),
-            is_tidy: table.is_single() || self.inner.keeping.is_tidy(),
+            is_tidy: table.is_single() || self.is_tidy(),
             shards_stuck: self.inner.keeping.stuck(),
             joining: {
                 let candidate = table.candidate().and_then(|slot| table.disk(slot));
