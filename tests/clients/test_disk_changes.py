@@ -146,8 +146,8 @@ def test_what_cannot_be_is_refused_with_advice(new_set, tmp_path):  # noqa: F811
         (("drain", "0"), "keeps two at least"),
         (("remove", "0"), "drain it"),
         (("drain", "7"), "cullet disk list"),
-        (("add", str(server.disks[0])), "in use"),
-        (("replace", "0", str(server.disks[1])), "in use"),
+        (("add", str(server.disks[0])), "is disk 0 of this set already"),
+        (("replace", "0", str(server.disks[1])), "is disk 1 of this set already"),
     ]:
         refused = server.manage("disk", *words, status=1)
         assert says in refused.stderr, (words, refused.stderr)
@@ -156,7 +156,7 @@ def test_what_cannot_be_is_refused_with_advice(new_set, tmp_path):  # noqa: F811
     for place, says in [
         (tmp_path / "full", "empty"),
         (tmp_path / "mistyped", "does not exist"),
-        (server.disks[1], "in use"),
+        (server.disks[1], "of this set already"),
     ]:
         for flags in [(), ("--dry-run",)]:
             refused = server.manage("disk", "add", str(place), *flags, status=1)

@@ -225,6 +225,19 @@ def test_rot_on_one_disk_of_a_set_costs_nothing(killed_set, tmp_path):
     assert with_record(tmp_path / "out") == objects, ended.stderr
 
 
+def test_a_disk_of_a_set_without_a_superblock_is_read_with_the_others(killed_set, tmp_path):
+    disks, objects = killed_set
+    with open(disks[1] / "cullet.disk", "r+b") as file:
+        for at in (0, 64 * 1024):
+            file.seek(at)
+            file.write(b"x" * 64)
+    # Two others are lost: each shard that is left is needed.
+    left = [disk for number, disk in enumerate(disks) if number not in (0, 3)]
+    ended = rescue("export", "--to", tmp_path / "out", *left)
+    assert with_record(tmp_path / "out") == objects, ended.stderr
+    assert "superblock" in ended.stderr
+
+
 def test_disks_that_are_not_one_set_are_refused(killed_set, own_server, tmp_path):
     disks, _ = killed_set
     other = own_server(disk="other")

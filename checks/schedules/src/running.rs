@@ -1,8 +1,9 @@
 //! The engine with its own threads: what commits, maintains and reads in a server.
 //!
-//! Clients write and read while others close it, now and then on a disk whose power goes. What
-//! must hold: every call returns, and closing ends; what was acknowledged is on stable storage
-//! when closing has returned; what was refused because the engine is closed never happened.
+//! Clients write and read while others close it, now and then on a disk whose power goes, or which
+//! is given up as one that does not answer. What must hold: every call returns, and closing ends;
+//! what was acknowledged is on stable storage when closing has returned; what was refused because
+//! the engine is closed never happened; the engine's threads end.
 //!
 //! No thread here looks again and again whether it may go on, and the engine's do so only while
 //! they wait for something of each other. So if it hangs, soon nobody can run, and the model
@@ -109,19 +110,25 @@ pub fn run(rng: &mut Rng) {
     if !is_honest {
         running.disk.cut_after(rng.below(20));
     }
+    let is_abandoned = rng.one_in(4);
+    let is_well = is_honest && !is_abandoned;
     let mut threads = Vec::new();
     for client in 1..=2 {
         let acts = acts(rng, client);
         let running = running.clone();
+        threads.push(thread::spawn(move || client_acts(&running, acts, is_well)));
+    }
+    if is_abandoned {
+        let running = running.clone();
         threads.push(thread::spawn(move || {
-            client_acts(&running, acts, is_honest)
+            running.engine.abandon("it has not answered for long");
         }));
     }
     for _ in 0..rng.between(1, 2) {
         let running = running.clone();
         threads.push(thread::spawn(move || {
             let closed = running.engine.close();
-            assert!(closed.is_ok() || !is_honest, "closing fails: {closed:?}");
+            assert!(closed.is_ok() || !is_well, "closing fails: {closed:?}");
         }));
     }
     for thread in threads {
@@ -134,12 +141,12 @@ pub fn run(rng: &mut Rng) {
     check_after_cut(&running.disk, history, mode, rng);
 }
 
-fn client_acts(running: &Running, acts: Vec<Act>, is_honest: bool) {
+fn client_acts(running: &Running, acts: Vec<Act>, is_well: bool) {
     for act in acts {
         match running.act(act) {
             Ok(()) => {}
             Err(Error::Closed) => return,
-            Err(error) => assert!(!is_honest, "{act:?} fails: {error}"),
+            Err(error) => assert!(!is_well, "{act:?} fails: {error}"),
         }
     }
 }

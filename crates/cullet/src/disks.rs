@@ -10,7 +10,7 @@ use s3::{MemoryBudget, Reservation};
 use serde_json::{Value, json};
 use shardstore::file_disk::check_empty;
 use shardstore::{Disk, Engine, Error, Options, Store};
-use volume::{Added, Change, Movement, SetDisk, Volume, VolumeError};
+use volume::{Added, Change, MemberState, Movement, SetDisk, Volume, VolumeError};
 
 use crate::ByteSize;
 use crate::limits::IO_THREADS;
@@ -224,12 +224,14 @@ impl Disks {
     /// Whether a disk can come to the set from a path, as far as that can be told without doing it.
     fn check_usable(&self, path: &Path) -> Result<(), Refusal> {
         check_exists(path)?;
-        let disks = self.volume.disks();
-        let is_failed = |disk: &SetDisk| {
-            let failure = disk.engine.store().failure();
-            failure.is_some() && is_same_path(&disk.name, path)
-        };
-        if disks.iter().any(is_failed) {
+        let disks = self.volume.stats().disks;
+        if let Some(disk) = disks.iter().find(|disk| is_same_path(&disk.name, path)) {
+            anyhow::ensure!(
+                disk.failure.is_some() || disk.state != MemberState::Live,
+                "{} is disk {} of this set already",
+                path.display(),
+                disk.slot
+            );
             // It is let go of first, which is not done here.
             return Ok(());
         }

@@ -293,8 +293,11 @@ fn status(answer: &Value, disks: &[Value]) -> String {
             (data, parity) => format!("kept as {data}+{parity} shards, small ones in copies"),
         };
         said += &match live == members {
-            true => format!("new objects are {kept}: any {parity} of the disks may be lost\n"),
-            false => format!("new objects are {kept} when all disks are live\n"),
+            true => format!(
+                "new objects are {kept}, which survive the loss of any {parity} disks; older ones \
+                 are as the set was when they were written\n"
+            ),
+            false => format!("when all disks are live, new objects are {kept}\n"),
         };
     }
     let none = Vec::new();
@@ -342,10 +345,17 @@ fn status(answer: &Value, disks: &[Value]) -> String {
         );
     }
     said + match answer["settled"] {
+        Value::Bool(true) if answer["refuses_writes"].is_string() => {
+            "all stripes were looked at of which anything is on the disks that are there; nothing is \
+             rebuilt or moved\n"
+        }
         Value::Bool(true) if answer["tidy"] == false => {
             "some shards are still to be brought to other disks: this goes on\n"
         }
-        Value::Bool(true) => "all stripes were looked at since anything changed\n",
+        Value::Bool(true) => {
+            "all stripes were looked at since anything changed; what was written since is counted \
+             the next time\n"
+        }
         _ => "not all stripes were looked at since something changed: this goes on\n",
     }
 }

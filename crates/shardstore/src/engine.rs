@@ -356,6 +356,8 @@ impl Inner {
         drop(lock(&self.store.queue));
         self.store.queue_signal.notify_all();
         self.store.waiting_signal.notify_all();
+        // Whoever closes it waits for the queue, which nobody takes from any more.
+        self.committed.notify_all();
     }
 
     fn is_stopping(&self) -> bool {

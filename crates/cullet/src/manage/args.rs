@@ -180,8 +180,8 @@ pub enum KeyAction {
 const DISK_EXAMPLES: &str = "\
 Examples:
   cullet disk list
-      Each disk of the set: its number, path, state, size and use, how often it returned something
-      damaged, and how far its scrub is. A disk is `live`, `draining`, `joining`, `away`, `failed`
+      Each disk of the set: its number, path, state, size and use, how much damage the server came
+      upon since it started, and how far its scrub is. A disk is `live`, `draining`, `joining`, `away`, `failed`
       or `missing`, and may be `slow`.
 
   cullet disk status

@@ -30,6 +30,9 @@ pub(super) struct At<'a> {
 const WHAT_TO_NAME: &str =
     "; name the directory or block device that `cullet server` ran on, or a copy of it";
 
+/// What stands for a set that is not known.
+const NO_SET: [u8; 16] = [0; 16];
+
 const MAY_SHOW_UP: &str = "objects that were deleted or overwritten may show up";
 
 impl Disks {
@@ -44,8 +47,10 @@ impl Disks {
             let identity = rescue.identity();
             for (other, known) in &all {
                 let known = known.identity();
+                // A disk without a superblock does not say which set it is of.
+                let is_known = known.set != NO_SET && identity.set != NO_SET;
                 anyhow::ensure!(
-                    known.set == identity.set,
+                    !is_known || known.set == identity.set,
                     "{} and {} are of different sets: name the disks of one",
                     other.display(),
                     path.display()
@@ -92,6 +97,16 @@ impl Disks {
                 missing.len(),
                 missing.join(", ")
             ));
+        }
+        for at in 0..self.all.len() {
+            let (path, rescue) = &self.all[at];
+            if rescue.identity().set == NO_SET && !set.members.contains(&id(at)) {
+                self.warnings.push(format!(
+                    "{} has no superblock, and the others do not know it: what is on it may be of \
+                     another set",
+                    path.display()
+                ));
+            }
         }
         let current: Vec<usize> = (0..self.all.len())
             .filter(|at| set.metadata.contains(&id(*at)))
