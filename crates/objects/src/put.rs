@@ -259,10 +259,7 @@ impl Inner {
             checksum: new.record.checksum.clone(),
             durable: String::new(),
         };
-        let receipt = match &new.blob {
-            Some(blob) => blob.receipt(),
-            None => self.volume.metadata_receipt(),
-        };
+        let receipt = new.blob.as_ref().map(FinishedBlob::receipt);
         let change = Change {
             slice: target.slice,
             bucket: target.bucket,
@@ -272,6 +269,9 @@ impl Inner {
             ending,
         };
         self.submit(change, guards)?.durable().await?;
+        // What is with its record is on the disks that hold the metadata now: one that failed
+        // meanwhile does not count.
+        let receipt = receipt.unwrap_or_else(|| self.volume.metadata_receipt());
         outcome.durable = receipt.to_string();
         Ok(outcome)
     }

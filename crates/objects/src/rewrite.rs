@@ -68,12 +68,12 @@ impl Objects {
         record.metadata = request.metadata;
         let head = &mut record.head;
         head.modified = head.modified.max(Timestamp::now());
-        let outcome = PutOutcome {
+        let mut outcome = PutOutcome {
             etag: head.etag.clone(),
             size: head.size,
             modified: head.modified,
             checksum: record.checksum.clone(),
-            durable: inner.volume.metadata_receipt().to_string(),
+            durable: String::new(),
         };
         let new = NewVersion {
             record,
@@ -89,6 +89,7 @@ impl Objects {
             ending: Ending::Nothing,
         };
         inner.submit(change, guards)?.durable().await?;
+        outcome.durable = inner.volume.metadata_receipt().to_string();
         Ok(outcome)
     }
 }
