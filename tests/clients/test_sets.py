@@ -133,7 +133,7 @@ def test_two_disks_vanish_while_it_serves(new_set):
     server.kill()
     server.restart()
     check(server.client(), objects)
-    assert "is empty: is it mounted?" in server.complaints()
+    assert "does not exist: is it mounted?" in server.complaints()
 
 
 def test_a_truncated_disk_serves_nothing_wrong(new_set):

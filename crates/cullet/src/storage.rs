@@ -161,8 +161,12 @@ pub(crate) fn open(
         let is_unmade = engines.iter().map(unmade).collect::<Result<Vec<bool>, _>>();
         if is_unmade.context("cannot read the disks")?.contains(&false) {
             for path in &blank {
+                let how = match path.exists() {
+                    true => "is empty",
+                    false => "does not exist",
+                };
                 tracing::error!(
-                    "{} is empty: is it mounted? Going on without it",
+                    "{} {how}: is it mounted? Going on without it",
                     path.display()
                 );
             }

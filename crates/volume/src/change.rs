@@ -251,7 +251,10 @@ impl Volume {
         disk: SetDisk,
     ) -> Result<Added> {
         if is_there(table, slot) {
-            return refused(format!("{} is in the set already", disk.name));
+            return refused(format!(
+                "{} is a copy of disk {slot}, which is in the set: only one of them can be",
+                disk.name
+            ));
         }
         let known = read_membership(&disk.engine)?;
         // A generation that a live disk which is here does not know of never counted.
