@@ -252,7 +252,7 @@ impl Volume {
     ) -> Result<Added> {
         if is_there(table, slot) {
             return refused(format!(
-                "{} is a copy of disk {slot}, which is in the set: only one of them can be",
+                "{} is in the set already, as disk {slot}: this one, or what it is a copy of",
                 disk.name
             ));
         }
