@@ -43,6 +43,8 @@ pub struct Disks {
     harmed: BTreeMap<PathBuf, Harm>,
     /// Disks that were replaced while they were live, until they are empty.
     leaving: Vec<PathBuf>,
+    /// Disks that were to be replaced by others when the server was killed: it may have begun.
+    doubtful: Vec<(PathBuf, PathBuf)>,
     /// Losses since all was made up for, of disks that were replaced since as well.
     losses: usize,
     made: usize,
@@ -66,6 +68,7 @@ impl Disks {
             parity,
             harmed: BTreeMap::new(),
             leaving: Vec::new(),
+            doubtful: Vec::new(),
             losses: 0,
             made: 0,
             random: Random::of(seed, u64::MAX / 3),
@@ -181,6 +184,13 @@ impl Disks {
         let is_it = |path: &PathBuf| {
             words.contains("left the set") && words.contains(&format!("{} (", path.display()))
         };
+        if let Some(at) = self.doubtful.iter().position(|(old, _)| is_it(old)) {
+            let (old, new) = self.doubtful.swap_remove(at);
+            self.harmed.remove(&old);
+            self.paths.retain(|path| *path != old);
+            self.paths.push(new);
+            return true;
+        }
         let before = self.leaving.len();
         self.leaving.retain(|path| !is_it(path));
         self.leaving.len() < before
@@ -268,6 +278,7 @@ impl Disks {
         if let Err(error) = replaced {
             // Too few are live for now, or it is on its way out already.
             println!("  {} is not replaced yet: {error:#}", path.display());
+            self.doubtful.push((path.to_owned(), new));
             return Ok(());
         }
         self.count("disks replaced");
