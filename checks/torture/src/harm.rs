@@ -273,7 +273,8 @@ impl Disks {
         let replaced = self.ask(
             address,
             "replace",
-            &json!({"disk": old["slot"].to_string(), "path": new}),
+            // By its id: a number may be another disk's by now.
+            &json!({"disk": old["id"], "path": new}),
         );
         if let Err(error) = replaced {
             // Too few are live for now, or it is on its way out already.
