@@ -143,7 +143,6 @@ impl<T> Completer<T> {
 }
 
 /// Somebody who waits for a result, for whoever may have to tell them that none will come.
-#[derive(Clone)]
 pub(crate) struct Waiter(Weak<dyn GiveUp>);
 
 trait GiveUp: Send + Sync {

@@ -288,7 +288,7 @@ impl Engine {
             inner.end_maintenance();
         }
         // What was submitted while the committer ended.
-        inner.store.seal_queue();
+        inner.store.seal_queue(&Error::Closed);
         result
     }
 }

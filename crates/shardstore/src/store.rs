@@ -741,9 +741,9 @@ impl Store {
     }
 
     /// Refuses whatever still waits to be committed, and whatever comes: nobody commits it.
-    pub(crate) fn seal_queue(&self) {
+    pub(crate) fn seal_queue(&self, why: &Error) {
         lock(&self.queue).sealed = true;
-        self.fail_queue(&Error::Closed);
+        self.fail_queue(why);
     }
 
     /// Takes up what the disk may hold by now: the file system under it is used by others too.
@@ -770,9 +770,7 @@ impl Store {
         // The reason first: whoever meets the seal is told it.
         self.give_up(reason);
         let reason = self.failure().unwrap_or_else(|| reason.to_owned());
-        // Nobody takes from the queue any more.
-        lock(&self.queue).sealed = true;
-        self.fail_queue(&Error::Failed {
+        self.seal_queue(&Error::Failed {
             reason: reason.clone(),
         });
         let waiters = std::mem::take(&mut *lock(&self.committing));

@@ -13,7 +13,6 @@ use crate::sync::Arc;
 
 /// As a [`Snapshot`], but each call waits for one of the engine's threads where memory has no answer.
 /// When the engine is [abandoned](Engine::abandon), so is the call.
-#[derive(Clone)]
 pub struct View {
     engine: Engine,
     snapshot: Arc<Snapshot>,
