@@ -139,6 +139,44 @@ def test_a_drained_disk_is_empty_and_leaves(new_set):  # noqa: F811
     check(server.client(), objects)
 
 
+def test_the_only_disk_is_replaced_while_it_serves(new_set, tmp_path):  # noqa: F811
+    server = new_set(1)
+    s3 = server.client()
+    objects = fill(s3, 40)
+    upload = s3.create_multipart_upload(Bucket="saved", Key="parts")["UploadId"]
+    first = s3.upload_part(Bucket="saved", Key="parts", UploadId=upload, PartNumber=1, Body=body(5 * MIB, 1))
+    old, new = server.disks[0], tmp_path / "new"
+    new.mkdir()
+    said = server.manage("disk", "replace", str(old), str(new), "--dry-run").stdout
+    assert "would be written" in said
+    said = server.manage("disk", "replace", str(old), str(new)).stdout
+    assert f"{new} takes the place of {old}" in said
+    number = 0
+    while [disk["path"] for disk in redundancy(server)["disks"]] != [str(new)]:
+        assert number < 2_000, redundancy(server)
+        objects[f"meanwhile/{number}"] = body(number * 977 % 100_000, number)
+        s3.put_object(Bucket="saved", Key=f"meanwhile/{number}", Body=objects[f"meanwhile/{number}"])
+        number += 1
+    assert number > 0
+    deadline = time.monotonic() + 30
+    while "is empty and has left the set" not in server.complaints():
+        assert time.monotonic() < deadline, server.complaints()
+        time.sleep(0.05)
+    check(s3, objects)
+    status = server.manage("disk", "status").stdout
+    assert "1 of 1 disks are live" in status and "keeps nothing twice" in status
+    server.kill()
+    with pytest.raises(AssertionError) as refused:
+        server.restart(disks=[old])
+    assert "left the set" in str(refused.value)
+    server.restart(disks=[new])
+    s3 = server.client()
+    check(s3, objects)
+    parts = {"Parts": [{"PartNumber": 1, "ETag": first["ETag"]}]}
+    s3.complete_multipart_upload(Bucket="saved", Key="parts", UploadId=upload, MultipartUpload=parts)
+    assert s3.get_object(Bucket="saved", Key="parts")["Body"].read() == body(5 * MIB, 1)
+
+
 def test_what_cannot_be_is_refused_with_advice(new_set, tmp_path):  # noqa: F811
     server = new_set(2)
     fill(server.client(), 4)

@@ -136,6 +136,57 @@ def test_two_disks_vanish_while_it_serves(new_set):
     assert "does not exist: is it mounted?" in server.complaints()
 
 
+def test_the_ledger_counts_what_nothing_is_left_of(new_set):
+    server = new_set(6)
+    s3 = server.client()
+    sizes = [100, 20_000, 50_000, 64 * KIB, 300_000, 5 * MIB + 1]
+    objects = {f"k{number}": body(sizes[number % len(sizes)], number) for number in range(60)}
+    s3.create_bucket(Bucket="saved")
+    for key, data in objects.items():
+        s3.put_object(Bucket="saved", Key=key, Body=data)
+    # Of uploads in parts, one is completed, and one under way; of one all is gone again.
+    for key in ("whole", "begun", "aborted"):
+        upload = s3.create_multipart_upload(Bucket="saved", Key=key)["UploadId"]
+        part = {"Bucket": "saved", "Key": key, "UploadId": upload}
+        bodies = [body(5 * MIB, 1), body(30_000, 2)] if key == "whole" else [body(30_000, n) for n in range(14)]
+        tags = [s3.upload_part(**part, PartNumber=n, Body=data)["ETag"] for n, data in enumerate(bodies, 1)]
+        if key == "whole":
+            parts = [{"PartNumber": n, "ETag": tag} for n, tag in enumerate(tags, 1)]
+            s3.complete_multipart_upload(**part, MultipartUpload={"Parts": parts})
+            objects[key] = body(5 * MIB, 1) + body(30_000, 2)
+        elif key == "aborted":
+            s3.abort_multipart_upload(**part)
+    wait_until_healed(server)
+    server.kill()
+    lost = 0
+    for present in [(0, 1, 2), (3, 4, 5), (0, 2, 4), (1, 2, 5)]:
+        server.restart(disks=[server.disks[number] for number in present])
+        s3 = server.client()
+        deadline = time.monotonic() + 60
+        while not (ledger := redundancy(server))["settled"]:
+            assert time.monotonic() < deadline, ledger
+            time.sleep(0.1)
+        # A stripe of 3+2 is 3 MiB; a part begins a stripe of its own.
+        unread = 0
+        for key, data in objects.items():
+            starts = [start for start in (0, 3 * MIB) if start < len(data)] + [5 * MIB] * (key == "whole")
+            for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
+                try:
+                    piece = s3.get_object(Bucket="saved", Key=key, Range=f"bytes={start}-{end - 1}")
+                    assert piece["Body"].read() == data[start:end]
+                except ClientError as error:
+                    assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+                    unread += 1
+        # Those of the upload that is under way cannot be read by anybody.
+        assert unread <= ledger["stripes_lost"] <= unread + 14, (unread, ledger)
+        lost += unread
+        assert metric(server, "cullet_stripes")['missing="too_many"}'] == ledger["stripes_lost"]
+        server.kill()
+    assert lost > 0
+    server.restart(disks=server.disks)
+    wait_until_healed(server)
+
+
 def test_a_truncated_disk_serves_nothing_wrong(new_set):
     server = new_set(6)
     objects = fill(server.client(), 40)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use simdisk::{Crash, Image, Rng, SimDisk};
 use volume::shardstore::{Disk, DiskError, Engine, Geometry, Options, Read, Store};
 use volume::{
-    BlobRef, Identity, Key, MetaBatch, ProbeBudget, SetDisk, SliceId, Volume, VolumeError,
+    BlobRef, Census, Identity, Key, MetaBatch, ProbeBudget, SetDisk, SliceId, Volume, VolumeError,
     VolumeOptions, block_on,
 };
 
@@ -323,6 +323,24 @@ pub fn engine(disk: Arc<dyn Disk>) -> Engine {
     Engine::start(store, 4).unwrap()
 }
 
+/// A census of blobs that somebody has a list of.
+struct Roll {
+    volume: Volume,
+    left: Vec<BlobRef>,
+    referred: Box<dyn Fn() -> Vec<BlobRef> + Send>,
+}
+
+impl Census for Roll {
+    fn step(&mut self) -> Result<Option<u64>, VolumeError> {
+        let Some(blob) = self.left.pop() else {
+            return Ok(None);
+        };
+        let nowhere = self.volume.stripes_nowhere(&blob)?;
+        let is_still = nowhere == 0 || (self.referred)().contains(&blob);
+        Ok(Some(if is_still { nowhere } else { 0 }))
+    }
+}
+
 impl Set {
     /// Writes a blob; says how it is kept.
     ///
@@ -380,6 +398,18 @@ impl Set {
     pub fn meta(&self, key: &str) -> Option<Vec<u8>> {
         let found = block_on(self.volume.snapshot().meta_get(&meta_key(key)));
         found.unwrap().map(|entry| entry.value)
+    }
+
+    /// Has the ledger count what there is to be: what `referred` says at a moment.
+    pub fn refer_to(&self, referred: impl Fn() -> Vec<BlobRef> + Clone + Send + Sync + 'static) {
+        let volume = self.volume.clone();
+        self.volume.set_census(move || {
+            Box::new(Roll {
+                volume: volume.clone(),
+                left: referred(),
+                referred: Box::new(referred.clone()),
+            })
+        });
     }
 
     /// As long as a few steps of looking after the disks take.

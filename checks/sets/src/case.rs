@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use simdisk::{Fault, Rng};
-use volume::{BlobRef, Deletion, MetaBatch, Scheme, VolumeError, VolumeOptions, block_on};
+use volume::{BlobRef, Deletion, MetaBatch, Scheme, Volume, VolumeError, VolumeOptions, block_on};
 
 use crate::audit::{self, Id};
 use crate::bench::{CAPACITY, Disks, SHARD, Set, bytes, formatted, kill, meta_key};
@@ -182,7 +182,7 @@ impl Case {
         let Ok(set) = self.set() else {
             return false;
         };
-        let before = find(set, key).ok().flatten();
+        let before = find(&set.volume, key).ok().flatten();
         let written = write(set, key, value);
         let value = value.map(|(value, _)| value);
         self.say(format!(
@@ -222,7 +222,8 @@ impl Case {
 
     fn look(&mut self, key: &str) -> Result<Option<Value>, String> {
         let set = self.set()?;
-        let found = find(set, key).map_err(|error| format!("{key} cannot be read: {error}"))?;
+        let found =
+            find(&set.volume, key).map_err(|error| format!("{key} cannot be read: {error}"))?;
         let found_value = found.as_ref().map(|(value, _)| *value);
         if !self.model.permits(key, found_value) {
             return Err(format!(
@@ -436,6 +437,8 @@ impl Case {
                             self.lose(*number);
                         }
                     }
+                    let volume = set.volume.clone();
+                    set.refer_to(move || all_blobs(&volume));
                     self.set = Some(set);
                     return self.take_members();
                 }
@@ -599,7 +602,26 @@ impl Case {
             return self.operate();
         }
         let new = self.new_disk();
-        let added = self.set()?.volume.add_disk(self.disks.disk(new));
+        let replaces = self.rng.one_in(2);
+        let volume = &self.set()?.volume;
+        let only = volume.stats().disks.first().map(|disk| disk.slot);
+        if let Some(slot) = only.filter(|_| volume.is_single() && self.members.len() == 1)
+            && replaces
+        {
+            let added = volume.replace_disk(slot, self.disks.disk(new), false);
+            let added = added.map_err(|error| format!("disk {new} is not taken: {error}"))?;
+            self.say(format!(
+                "disk {new} takes the place of the only one: {added:?}"
+            ));
+            self.counts.add("only disks replaced");
+            let only: Vec<usize> = self.members.iter().copied().collect();
+            self.leaving.extend(only);
+            self.coming.insert(new);
+            self.take_members()?;
+            self.narrow_budget()?;
+            return self.operate();
+        }
+        let added = volume.add_disk(self.disks.disk(new));
         let added = added.map_err(|error| format!("disk {new} is not taken: {error}"))?;
         self.say(format!("disk {new} is added: {added:?}"));
         self.counts.add("disks added");
@@ -682,7 +704,15 @@ impl Case {
                 for number in self.coming.clone() {
                     let is_joining = self.set()?.volume.stats().joining.is_some();
                     if self.slot_of(number)?.is_none() && !is_joining && self.can_open(number) {
-                        let added = self.set()?.volume.add_disk(self.disks.disk(number));
+                        let disk = self.disks.disk(number);
+                        let volume = &self.set()?.volume;
+                        // The only one is to leave: another one takes its place.
+                        let leaves = volume.is_single() && !self.leaving.is_empty();
+                        let only = volume.stats().disks.first().map(|disk| disk.slot);
+                        let added = match only.filter(|_| leaves) {
+                            Some(slot) => volume.replace_disk(slot, disk, false),
+                            None => volume.add_disk(disk),
+                        };
                         self.say(format!("disk {number} is added again: {added:?}"));
                     }
                 }
@@ -740,7 +770,8 @@ impl Case {
         self.counts.add("at rest");
         // What has not happened yet may still happen.
         let sims = &self.disks.sims;
-        self.impaired.retain(|number| sims[*number].armed() > 0);
+        self.impaired
+            .retain(|number| sims[*number].armed() > 0 || sims[*number].is_removed());
         self.losses = self.impaired.len();
         self.budget = self.what_may_be_lost()?;
         let key = format!("k{}", self.rng.below(KEYS));
@@ -757,7 +788,7 @@ impl Case {
         let set = self.set()?;
         let mut least = set.volume.scheme().m;
         for key in self.model.keys() {
-            let found = find(set, &key).map_err(|error| format!("{key}: {error}"))?;
+            let found = find(&set.volume, &key).map_err(|error| format!("{key}: {error}"))?;
             if let Some(blob) = found
                 .and_then(|(_, blob)| blob)
                 .filter(|blob| blob.scheme.k > 1)
@@ -773,7 +804,7 @@ impl Case {
         let set = self.set()?;
         let mut referred = BTreeSet::new();
         for key in self.model.keys() {
-            let found = find(set, &key).map_err(|error| format!("{key}: {error}"))?;
+            let found = find(&set.volume, &key).map_err(|error| format!("{key}: {error}"))?;
             referred.extend(found.and_then(|(_, blob)| blob).map(|blob| blob.id));
         }
         let mut next = Some(volume::BlobId::FIRST);
@@ -813,7 +844,7 @@ impl Case {
         let shards = audit::shards(&engines)?;
         let scheme: Scheme = set.volume.scheme();
         for key in self.model.keys() {
-            let found = find(set, &key).map_err(|error| error.to_string())?;
+            let found = find(&set.volume, &key).map_err(|error| error.to_string())?;
             let Some((_, Some(blob))) = found else {
                 continue;
             };
@@ -848,8 +879,8 @@ fn id(number: usize) -> [u8; 16] {
 /// A value, and its blob, as a record says it.
 type Found = Option<(Value, Option<BlobRef>)>;
 
-fn find(set: &Set, key: &str) -> Result<Found, VolumeError> {
-    let found = block_on(set.volume.snapshot().meta_get(&meta_key(key)))?;
+fn find(volume: &Volume, key: &str) -> Result<Found, VolumeError> {
+    let found = block_on(volume.snapshot().meta_get(&meta_key(key)))?;
     let Some(entry) = found else {
         return Ok(None);
     };
@@ -866,6 +897,13 @@ fn find(set: &Set, key: &str) -> Result<Found, VolumeError> {
     };
     let blob = entry.value.get(16..).filter(|blob| !blob.is_empty());
     Ok(Some((value, blob.map(BlobRef::decode).transpose()?)))
+}
+
+/// What the records refer to.
+fn all_blobs(volume: &Volume) -> Vec<BlobRef> {
+    let keys = (0..KEYS).map(|number| format!("k{number}"));
+    let found = keys.filter_map(|key| find(volume, &key).ok()??.1);
+    found.collect()
 }
 
 fn body_beside(set: &Set, key: &str) -> Result<Vec<u8>, VolumeError> {

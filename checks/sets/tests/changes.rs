@@ -283,6 +283,137 @@ fn a_disk_that_works_is_replaced_by_a_larger_one() {
     set.close();
 }
 
+/// The set is of one disk before and after, and of both meanwhile; whatever number that has.
+#[test]
+fn the_only_disk_is_replaced_while_it_serves() {
+    let mut disks = Disks::new(1);
+    let mut set = disks.open(&[0]).unwrap();
+    let mut blobs = fill(&set, 1);
+    for new in 1..4 {
+        let old = new - 1;
+        disks.sims.push(formatted([new as u8 + 1; 16], [2; 16]));
+        let slot = set.volume.stats().disks[0].slot;
+        let change = Change::Replace {
+            slot,
+            capacity: 8 << 20,
+        };
+        let movement = set.volume.measure(change).unwrap();
+        assert!(movement.shards > 0 && movement.metadata_entries > 0);
+        let added = set.volume.replace_disk(slot, disks.disk(new), false);
+        assert_eq!(added.unwrap(), Added::Successor);
+        check(&set, &blobs);
+        blobs.extend(fill(&set, new as u64 * 20));
+        let is_large = |(_, body): &(BlobRef, Vec<u8>)| body.len() > 9 * SHARD;
+        let gone = blobs.remove(blobs.iter().position(is_large).unwrap());
+        set.volume.delete_blob(&gone.0, Vec::new());
+        set.wait(|volume| volume.is_single() && volume.needs_no_keeping());
+        check(&set, &blobs);
+        let alone = set.volume.stats();
+        assert_eq!((alone.members, alone.disks.len()), (1, 1));
+        assert_eq!(alone.disks[0].identity.disk, [new as u8 + 1; 16]);
+        blobs.extend(fill(&set, new as u64 * 20 + 10));
+        set.wait(|volume| {
+            let _ = volume.housekeep();
+            volume.deletions_settled()
+        });
+        assert!(set.read(&gone.0).is_err());
+        set.close();
+        for with in [vec![old], vec![old, new]] {
+            let refused = disks.open(&with).map(drop).unwrap_err().to_string();
+            assert!(refused.contains("left the set"), "{refused}");
+        }
+        set = disks.open(&[new]).unwrap();
+        check(&set, &blobs);
+        let last = (new as u64 * 20 + 10).to_le_bytes();
+        assert_eq!(set.meta("a"), Some(last.to_vec()));
+    }
+    // It grows like any other.
+    disks.sims.push(formatted([77; 16], [2; 16]));
+    assert_eq!(set.volume.add_disk(disks.disk(4)).unwrap(), Added::Second);
+    set.wait(|volume| volume.stats().members == 2 && settled(volume));
+    blobs.extend(fill(&set, 90));
+    set.close();
+    let set = disks.open(&[4, 3]).unwrap();
+    check(&set, &blobs);
+    assert_eq!(set.meta("a"), Some(90_u64.to_le_bytes().to_vec()));
+    set.close();
+}
+
+/// Wherever it is cut off, it is the set of the old disk, of both, or of the new one, and goes on.
+#[test]
+fn a_replacement_of_the_only_disk_that_is_cut_off_loses_nothing() {
+    for seed in 0..24 {
+        let mut disks = Disks::new(1);
+        let set = disks.open(&[0]).unwrap();
+        let blobs = fill(&set, 3);
+        disks.sims.push(formatted([2; 16], [2; 16]));
+        let added = set.volume.replace_disk(0, disks.disk(1), false);
+        assert_eq!(added.unwrap(), Added::Successor);
+        for (at, disk) in disks.sims.iter().enumerate() {
+            disk.cut_after(5 + seed * 7 + at as u64);
+        }
+        set.sleep_a_little();
+        kill(set, &mut disks, seed);
+        let (set, last) = match disks.open(&disks.all()) {
+            Ok(set) if set.volume.is_single() => (set, 0),
+            Ok(set) => {
+                set.wait(|volume| volume.is_single());
+                (set, 1)
+            }
+            Err(VolumeError::Set { why }) => {
+                assert!(why.contains("left the set"), "{why}");
+                (disks.open(&[1]).unwrap(), 1)
+            }
+            Err(error) => panic!("{error}"),
+        };
+        check(&set, &blobs);
+        assert_eq!(set.meta("a"), Some(3_u64.to_le_bytes().to_vec()));
+        set.close();
+        let set = disks.open(&[last]).unwrap();
+        check(&set, &blobs);
+        set.close();
+    }
+}
+
+/// The new disk dies before all is there: what it had is lost, as with any only disk, and the
+/// replacement begins again with another one.
+#[test]
+fn a_replacement_of_the_only_disk_survives_the_new_one() {
+    let mut disks = Disks::new(1);
+    let set = disks.open(&[0]).unwrap();
+    let blobs = fill(&set, 1);
+    let change = Change::Replace {
+        slot: 0,
+        capacity: 10_000,
+    };
+    let only = set.volume.disks().remove(0);
+    only.engine.store().checkpoint().unwrap();
+    let refused = set.volume.measure(change).unwrap_err().to_string();
+    assert!(refused.contains("too small"), "{refused}");
+    disks.sims.push(formatted([2; 16], [2; 16]));
+    set.volume.replace_disk(0, disks.disk(1), false).unwrap();
+    set.wait(|volume| volume.stats().members == 2);
+    // What was not moved yet is read from the old one.
+    disks.sims[1].remove();
+    // Whether the old one has this is for it to say.
+    let _ = set.set_meta("b", b"0");
+    set.wait(|volume| volume.failure().is_some());
+    assert!(set.set_meta("b", b"1").is_err());
+    disks.sims.push(formatted([3; 16], [2; 16]));
+    set.volume.replace_disk(1, disks.disk(2), true).unwrap();
+    set.wait(|volume| volume.is_single());
+    set.set_meta("b", b"1").unwrap();
+    let (blob, _) = set.put(&bytes(9 * SHARD, 70)).unwrap();
+    assert_eq!(set.meta("a"), Some(1_u64.to_le_bytes().to_vec()));
+    set.close();
+    let set = disks.open(&[2]).unwrap();
+    assert_eq!(set.read(&blob).unwrap(), bytes(9 * SHARD, 70));
+    // What had not been moved yet is there.
+    let wrong = |(blob, body): &(BlobRef, Vec<u8>)| set.read(blob).is_ok_and(|read| read != *body);
+    assert!(!blobs.iter().any(wrong));
+    set.close();
+}
+
 #[test]
 fn a_lost_disk_is_taken_out_only_if_nothing_needs_it() {
     let disks = Disks::new(5);

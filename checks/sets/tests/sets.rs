@@ -1,12 +1,14 @@
 //! Sets of several disks on real engines over simulated disks: what survives when disks go.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use set_checks::{CAPACITY, Disks, SHARD, SIZES, bytes, formatted, formatted_with, kill, meta_key};
+use set_checks::{
+    CAPACITY, Disks, SHARD, SIZES, audit, bytes, formatted, formatted_with, kill, meta_key,
+};
 use simdisk::{Fault, Rng, SimDisk};
 use volume::{BlobRef, MetaBatch, Volume, VolumeError, VolumeOptions, block_on};
 
@@ -86,6 +88,53 @@ fn too_few_disks_say_which_are_missing() {
     // The ledger says so, although nothing can be done.
     set.wait(|volume| volume.stats().ledger.is_settled && volume.stats().ledger.lost > 0);
     set.close();
+}
+
+/// Of what was only on disks that are missing nothing is left to be counted, and it is counted.
+#[test]
+fn what_nothing_is_left_of_is_lost_by_the_ledger() {
+    let disks = Disks::new(6);
+    let set = disks.open(&disks.all()).unwrap();
+    let sizes = [1, 300, SHARD, 3 * SHARD, 40 * SHARD];
+    let put = |seed: u64| {
+        set.put(&bytes(sizes[seed as usize % sizes.len()], seed))
+            .unwrap()
+            .0
+    };
+    let blobs: Vec<BlobRef> = (0..40).map(put).collect();
+    let engines = disks.all().into_iter().map(|n| {
+        let here = set.volume.disks().remove(n);
+        (n, here.engine)
+    });
+    let held = audit::shards(&engines.collect::<Vec<_>>()).unwrap();
+    set.close();
+    let mut vanished = 0;
+    for present in [[0, 1, 2], [0, 2, 4], [1, 3, 5], [3, 4, 5]] {
+        let (mut lost, mut nowhere) = (0, 0);
+        for blob in &blobs {
+            for stripe in 0..blob.stripes() {
+                let of = held[&blob.id.to_bytes()].range((stripe, 0)..=(stripe, u8::MAX));
+                let here = |(_, (on, _)): &(_, &(BTreeSet<usize>, u32))| {
+                    on.iter().any(|disk| present.contains(disk))
+                };
+                let count = of.filter(here).count();
+                lost += u64::from(count < usize::from(blob.scheme.k));
+                nowhere += u64::from(count == 0);
+            }
+        }
+        let set = disks.open(&present).unwrap();
+        let known = blobs.clone();
+        set.refer_to(move || known.clone());
+        set.wait(|volume| {
+            let ledger = volume.stats().ledger;
+            ledger.is_settled && ledger.lost == lost
+        });
+        let unread = blobs.iter().filter(|blob| set.read(blob).is_err()).count();
+        assert!(unread as u64 <= lost && (lost == 0 || unread > 0));
+        vanished += nowhere;
+        set.close();
+    }
+    assert!(vanished > 0, "nothing was put to the test");
 }
 
 #[test]

@@ -99,6 +99,7 @@ impl Disks {
             Added::Member(slot) => (Some(slot), "member"),
             Added::Back(slot) => (Some(slot), "back"),
             Added::Second => (None, "second"),
+            Added::Successor => (None, "successor"),
         };
         Ok(json!({"added": what, "slot": slot, "path": path.display().to_string()}))
     }

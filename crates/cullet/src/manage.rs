@@ -206,6 +206,12 @@ fn added(answer: &Value, fields: &Value) -> String {
             "{path} becomes the second disk of the set when it has all metadata: `cullet disk \
              list` shows it. Name it on the server's command line from then on\n"
         ),
+        Some("successor") => format!(
+            "{path} takes the place of {}, which leaves when everything is on {path}: `cullet disk \
+             list` shows it. Name {path} alone on the server's command line from then on; until \
+             then, both\n",
+            text(&fields["disk"])
+        ),
         Some("back") => format!("{path} is disk {} again, and catches up\n", answer["slot"]),
         _ => {
             let instead = match fields["disk"].as_str() {
@@ -293,6 +299,10 @@ fn status(answer: &Value, disks: &[Value]) -> String {
             (data, parity) => format!("kept as {data}+{parity} shards, small ones in copies"),
         };
         said += &match live == members {
+            _ if parity == "0" => {
+                "one disk takes the place of the other, and new objects are on that one only\n"
+                    .to_owned()
+            }
             true => format!(
                 "new objects are {kept}, which survive the loss of any {parity} disks; older ones \
                  are as the set was when they were written\n"
@@ -346,8 +356,7 @@ fn status(answer: &Value, disks: &[Value]) -> String {
     }
     said + match answer["settled"] {
         Value::Bool(true) if answer["refuses_writes"].is_string() => {
-            "all stripes were looked at of which anything is on the disks that are there; nothing is \
-             rebuilt or moved\n"
+            "all stripes were looked at; nothing is rebuilt or moved\n"
         }
         Value::Bool(true) if answer["tidy"] == false => {
             "some shards are still to be brought to other disks: this goes on\n"

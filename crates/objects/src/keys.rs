@@ -256,6 +256,16 @@ pub(crate) fn wipe_range(slice: SliceId) -> (Vec<u8>, Vec<u8>) {
     tagged_range(slice, WIPE)
 }
 
+/// All versions of all objects of a slice: from, to.
+pub(crate) fn object_range(slice: SliceId) -> (Vec<u8>, Vec<u8>) {
+    tagged_range(slice, OBJECT)
+}
+
+/// All parts of uploads of a slice: from, to.
+pub(crate) fn part_range(slice: SliceId) -> (Vec<u8>, Vec<u8>) {
+    tagged_range(slice, PART)
+}
+
 /// The key of one version.
 pub(crate) fn object_key(stem: &[u8], sequence: u64) -> Key {
     let mut key = Vec::with_capacity(stem.len() + SUFFIX_BYTES);

@@ -19,6 +19,7 @@ mod account_buckets;
 mod accounts;
 mod body_writer;
 mod bucket;
+mod census;
 mod change;
 mod checksum;
 mod codec;

@@ -108,7 +108,7 @@ impl Objects {
         let meta: Arc<dyn MetaStore> = Arc::new(volume.clone());
         block_on(account_buckets::complete(&*meta))?;
         let sweep = block_on(Sweep::load(&*meta.view()))?;
-        Ok(Objects {
+        let objects = Objects {
             inner: Arc::new(Inner {
                 meta,
                 volume,
@@ -120,7 +120,9 @@ impl Objects {
                 closed: AtomicBool::new(false),
                 notes: Notes::default(),
             }),
-        })
+        };
+        objects.offer_census();
+        Ok(objects)
     }
 
     /// Refuses new requests, waits for the changes that were submitted, checkpoints, and

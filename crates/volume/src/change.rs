@@ -6,7 +6,9 @@
 //! - a disk that is drained leaves only when it holds nothing; what it held was read back from the
 //!   others' media before it was removed from this one;
 //! - a set of one disk becomes one of several only when the second disk has all of its metadata:
-//!   until then it is what it was, also after a crash.
+//!   until then it is what it was, also after a crash;
+//! - a disk that takes the place of the only one makes a set of two of it, of which the old one is
+//!   drained; and the metadata stays on both until it has left.
 
 use std::time::{Duration, Instant};
 
@@ -77,6 +79,8 @@ pub enum Added {
     Back(usize),
     /// It becomes the second disk of the set as soon as it has all metadata.
     Second,
+    /// As the second, and the first one is emptied then, and leaves.
+    Successor,
 }
 
 fn refused<T>(why: String) -> Result<T> {
@@ -199,7 +203,7 @@ impl Volume {
             ));
         }
         if table.is_single() {
-            return self.begin_growth(&table, disk, instead_of);
+            return self.begin_growth(&mut state, &table, disk, instead_of);
         }
         let gone = old.filter(|old| !is_there(&table, *old));
         let lost = self.inner.keeping.ledger().lost;
@@ -214,6 +218,7 @@ impl Volume {
         let mut membership = table.membership.clone();
         if let Some(gone) = gone {
             membership = membership.with_retired(gone);
+            state.nowhere = None;
         }
         let Some((added, slot)) = membership.with_added(identity.disk) else {
             return refused(format!(
@@ -316,38 +321,48 @@ impl Volume {
         Ok(())
     }
 
-    /// The second disk of a set that has one.
+    /// The second disk of a set that has one; it may be there to take that one's place.
     fn begin_growth(
         &self,
+        state: &mut State,
         table: &Table,
         disk: SetDisk,
         instead_of: Option<usize>,
     ) -> Result<Added> {
-        if instead_of.is_some() {
-            return refused(
-                "the only disk of a set cannot be replaced while it is served: stop the server, \
-                 copy its directory to the new disk, and start the server there; or add the new \
-                 one and another one, and drain the old one then"
-                    .to_owned(),
-            );
-        }
         if table.candidate().is_some() {
             return refused("another disk is being added: wait until it is in the set".to_owned());
+        }
+        if let Some(old) = instead_of {
+            let space = disk.engine.store().space();
+            has_room_for(table, old, space.capacity - space.reserve)?;
         }
         let (_, slot) = table
             .membership
             .with_added(disk.engine.store().identity().disk)
             .ok_or(VolumeError::NotOneSlice)?;
+        state.succeeds = instead_of.is_some();
         self.install(table.with_disk(slot, Some(disk)));
-        Ok(Added::Second)
+        Ok(match state.succeeds {
+            true => Added::Successor,
+            false => Added::Second,
+        })
     }
 
-    /// The members of a set that was of one disk.
-    pub(crate) fn with_second_disk(&self, table: &Table, slot: usize) -> Result<Membership> {
+    /// The members of a set that was of one disk, which the second one adds to or takes the place
+    /// of.
+    pub(crate) fn with_second_disk(
+        &self,
+        table: &Table,
+        slot: usize,
+        succeeds: bool,
+    ) -> Result<Membership> {
         let id = table.engine(slot)?.store().identity().disk;
         let grown = table.membership.with_added(id);
         let grown = grown.filter(|(_, its)| *its == slot);
         let (mut grown, _) = grown.ok_or(VolumeError::NotOneSlice)?;
+        if succeeds {
+            grown = grown.with_draining(table.primary()?, true);
+        }
         grown.epoch = self.inner.epoch;
         Ok(grown)
     }
@@ -425,6 +440,7 @@ impl Volume {
         let mut next = Table::clone(&table);
         next.membership = table.membership.with_retired(slot);
         next.slices = without(&next, slot);
+        state.nowhere = None;
         let left = next.disks.get_mut(slot).and_then(Option::take);
         self.make(&mut state, &table, next)?;
         if let Some(left) = left {
@@ -442,6 +458,12 @@ impl Volume {
         }
         state.next_look = Some(now + LOOK_PAUSE);
         let replicas = table.replicas();
+        if let Some(successor) = table.membership.successor() {
+            return match replicas.contains(&successor) {
+                true => self.hand_over(state, successor),
+                false => Ok(false),
+            };
+        }
         let filled = state.fill.as_ref().map(|fill| fill.slot);
         let may_leave = |slot: &usize| {
             table.is_draining(*slot) && !replicas.contains(slot) && filled != Some(*slot)
@@ -458,18 +480,53 @@ impl Volume {
     fn leave_if_empty(&self, state: &mut State, slot: usize) -> Result<bool> {
         let table = self.table();
         let engine = table.engine(slot)?;
-        if !holds_nothing(engine, SHARD_PREFIX)? {
+        if !has_no_shards(&table, engine)? {
             return Ok(false);
         }
-        // What was submitted before it was drained is committed when this is.
-        tell(&table, engine);
         wipe(engine)?;
-        if !holds_nothing(engine, SHARD_PREFIX)? {
-            return Ok(false);
-        }
         let mut next = table.with_disk(slot, None);
         next.membership = table.membership.with_retired(slot);
         self.make(state, &table, next)?;
+        self.say_left(&table, slot, engine);
+        Ok(true)
+    }
+
+    /// Leaves the set to the disk that takes the place of the only other one, if that one holds
+    /// nothing but the metadata, which both have.
+    fn hand_over(&self, state: &mut State, successor: usize) -> Result<bool> {
+        let table = self.table();
+        let old = table.live().find(|slot| *slot != successor);
+        let Some(old) = old.filter(|_| table.live().any(|slot| slot == successor)) else {
+            return Ok(false);
+        };
+        let engine = table.engine(old)?;
+        if !has_no_shards(&table, engine)? {
+            return Ok(false);
+        }
+        let mut is_done = false;
+        // What is under way is on both, or on none, when this is done.
+        self.while_quiet(Vec::new(), vec![u8::MAX; 2], || {
+            if self.inner.mirror.differ() || self.inner.mirror.is_spoilt() {
+                return Ok(());
+            }
+            let mut next = table.with_disk(old, None);
+            next.membership = table.membership.with_retired(old);
+            next.slices = without(&next, old);
+            self.make(state, &table, next)?;
+            is_done = true;
+            Ok(())
+        })?;
+        if is_done {
+            self.inner.keeping.forget_walks();
+            // It is no member any more: what is left there is in nobody's way.
+            let _ = wipe(engine);
+            self.say_left(&table, old, engine);
+        }
+        Ok(is_done)
+    }
+
+    /// A disk has left the set.
+    fn say_left(&self, table: &Table, slot: usize, engine: &Engine) {
         tell(&self.table(), engine);
         let name = table.disk(slot).map_or("a disk", |disk| &disk.name);
         self.inner.keeping.tell(format!(
@@ -477,7 +534,6 @@ impl Volume {
         ));
         // It is no member any more, whatever it says.
         let _ = self.close_engine(engine);
-        Ok(true)
     }
 
     /// What a change would make the disks write. Walks over all stripes, which takes a while on a
@@ -510,6 +566,11 @@ impl Volume {
             change
         {
             let slot = member_at(&table, slot)?;
+            if let Change::Replace { capacity, .. } = change
+                && table.is_single()
+            {
+                has_room_for(&table, slot, capacity)?;
+            }
             membership = match is_there(&table, slot) {
                 true => membership.with_draining(slot, true),
                 false => membership.with_retired(slot),
@@ -527,7 +588,8 @@ impl Volume {
         let mut movement = self.measure_stripes(&table, &after, &lasting)?;
         let kept = table.replicas().into_iter();
         let kept = kept.filter(|slot| staying.contains(slot)).count();
-        let copies = after.replicas_wanted().saturating_sub(kept) as u64;
+        let copies = after.replicas_wanted().min(staying.len());
+        let copies = copies.saturating_sub(kept) as u64;
         if copies > 0 {
             let (entries, bytes) = metadata_of(table.engine(table.primary()?)?)?;
             movement.metadata_entries = copies * entries;
@@ -597,6 +659,28 @@ fn member_at(table: &Table, slot: usize) -> Result<usize> {
             ))
         }
     }
+}
+
+/// Whether no shard is on a disk that is drained, nor on its way there.
+fn has_no_shards(table: &Table, engine: &Engine) -> Result<bool> {
+    if !holds_nothing(engine, SHARD_PREFIX)? {
+        return Ok(false);
+    }
+    // What was submitted before it was drained is committed when this is.
+    tell(table, engine);
+    holds_nothing(engine, SHARD_PREFIX)
+}
+
+/// Whether what the only disk of a set holds has room on another one of so many bytes.
+fn has_room_for(table: &Table, old: usize, bytes: u64) -> Result<()> {
+    let live = table.engine(old)?.store().space().live;
+    if live > bytes {
+        return refused(format!(
+            "the disk is too small: {live} bytes are in use on the one that it is to take the \
+             place of, and it has room for {bytes}"
+        ));
+    }
+    Ok(())
 }
 
 /// Whether a member is live, and works.

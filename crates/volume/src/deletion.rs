@@ -142,7 +142,7 @@ fn submit_tombstones(
                 batch = batch.delete(shard_key(blob, stripe, shard));
             }
         }
-        return Ok(table.engine(0)?.submit(batch)?);
+        return Ok(table.engine(table.primary()?)?.submit(batch)?);
     }
     // What nobody can refer to any more must not go while it is not known whether that is so.
     if table.refusal().is_some() {

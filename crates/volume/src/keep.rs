@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use shardstore::Error;
 
+use crate::census::BeginCensus;
 use crate::gone;
 use crate::heal::HealWalk;
 use crate::limits::{HEAL_INTERVAL, HEAL_PAUSE, MEND_PAUSE, MEND_TRIES};
@@ -56,6 +57,8 @@ pub(crate) struct Keeping {
     /// Shards on disks that are to be emptied, for which there is no other disk.
     stuck: AtomicU64,
     ledger: Mutex<Ledger>,
+    /// Begins a walk over everything that refers to blobs, if anybody knows what does.
+    pub(crate) census: Mutex<Option<Box<BeginCensus>>>,
     /// The walk that is under way: when it began, and stripes that it looked at.
     walking: Mutex<Option<(Instant, u64)>>,
     /// Shards that could not be read where they are, oldest first.
@@ -106,6 +109,9 @@ pub(crate) struct State {
     walk: Option<HealWalk>,
     /// The request that a walk which tidies fulfils.
     tidying: u64,
+    /// Stripes of which nothing is there, by the last look behind the indexes; `None`: there has to
+    /// be one.
+    pub(crate) nowhere: Option<u64>,
     /// Whether the last walk tidied.
     has_tidied: bool,
     /// Whether writes were refused when it was looked last.
@@ -116,6 +122,8 @@ pub(crate) struct State {
     away_since: Option<Instant>,
     /// Extents with damage.
     pub(crate) damaged: Damaged,
+    /// Whether the disk that is added to the only one is to take its place.
+    pub(crate) succeeds: bool,
     /// When it is looked again whether a disk that is drained is empty.
     pub(crate) next_look: Option<Instant>,
     /// Where the walk over notes of deleted blobs is.
@@ -199,6 +207,14 @@ impl Keeping {
         self.request_tidying();
         self.is_urgent.store(true, Ordering::SeqCst);
         self.notes_wait.store(true, Ordering::SeqCst);
+    }
+
+    /// The set is of one disk from now on, which nobody walks over.
+    pub(crate) fn forget_walks(&self) {
+        *lock(&self.ledger) = Ledger::default();
+        *lock(&self.walking) = None;
+        self.stuck.store(0, Ordering::Relaxed);
+        self.is_counted.store(false, Ordering::SeqCst);
     }
 
     /// All notes of what was deleted were looked through.
@@ -514,7 +530,11 @@ impl Volume {
                 state.has_tidied = tidies;
                 state.tidying = keeping.tidying_asked.load(Ordering::SeqCst) + 1;
                 state.walk_began = Some(now);
-                none.insert(HealWalk::new(tidies, is_refused))
+                // With all disks there nothing is lost that was not lost before.
+                let has_lost = state.nowhere != Some(0) || self.lacking() > 0;
+                let begin = lock(&keeping.census);
+                let census = begin.as_ref().filter(|_| has_lost).map(|begin| begin());
+                none.insert(HealWalk::new(tidies, is_refused, census))
             }
         };
         let started = Instant::now();
@@ -536,7 +556,7 @@ impl Volume {
         let began = state.walk_began.unwrap_or(started);
         *lock(&keeping.walking) = Some((began, walk.seen()));
         let Some(walked) = step.done else {
-            if step.rebuilt + step.moved > 0 {
+            if step.rebuilt + step.moved > 0 || step.looked_behind {
                 let took = started.elapsed();
                 // Whoever reads or writes meanwhile comes first.
                 let rest = match self.is_in_use() {
@@ -569,6 +589,7 @@ impl Volume {
         let took = state.walk_began.map_or(Duration::ZERO, |began| now - began);
         state.rest_until = Some(now + took * HEAL_REST_FACTOR);
         state.next_walk = Some(now + pause);
+        state.nowhere = walked.nowhere.or(state.nowhere);
         let mut ledger = walked.ledger;
         ledger.is_settled &= !keeping.heal_is_due.load(Ordering::SeqCst);
         *lock(&keeping.ledger) = ledger;

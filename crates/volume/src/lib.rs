@@ -19,6 +19,7 @@
 
 mod blob;
 mod block_on;
+mod census;
 mod change;
 mod codec;
 mod copy;
@@ -55,6 +56,7 @@ mod writer;
 
 pub use blob::{BlobId, BlobRef};
 pub use block_on::block_on;
+pub use census::Census;
 pub use change::{Added, Change, Movement};
 pub use codec::PARITY_MAX;
 pub use deletion::Deletion;

@@ -192,6 +192,14 @@ impl Membership {
         self.active().filter(|member| !member.is_draining)
     }
 
+    /// The member that takes the place of the only other one: both belong to the set until that one
+    /// is empty.
+    pub(crate) fn successor(&self) -> Option<usize> {
+        let mut staying = self.staying().map(|member| usize::from(member.slot));
+        let only = staying.next().filter(|_| staying.next().is_none())?;
+        (self.active().count() > 1).then_some(only)
+    }
+
     /// The scheme of new blobs when all members are there.
     pub(crate) fn scheme(&self) -> Scheme {
         let disks = self.staying().count();
@@ -246,7 +254,8 @@ impl Membership {
                 None => format!("a set has 1 to {DISKS_MAX} disks"),
             });
         }
-        if disks < 2 && self.active().count() > 1 {
+        // Unless all that it has is on its way from one disk to another as it is.
+        if disks < 2 && self.staying().count() > 1 {
             return Err("a set of several disks keeps two at least".to_owned());
         }
         if both < self.deciders() || of_next < next.deciders() {

@@ -400,7 +400,7 @@ impl Stripe {
     /// The disks that are here, in the order in which the stripe prefers them.
     fn order(&self, table: &Table) -> Vec<usize> {
         if table.is_single() {
-            return vec![0];
+            return table.primary().into_iter().collect();
         }
         placement::order(self.blob, self.number, &table.places_here())
     }

@@ -257,10 +257,20 @@ impl Volume {
         replicas.push(slot);
         let mut next = Table::clone(&table);
         let grows = table.is_single();
+        let succeeds = if grows {
+            state.succeeds
+        } else {
+            table.membership.successor().is_some()
+        };
+        if succeeds {
+            // It is read from now on, so that nobody has a view of the other one when that leaves.
+            replicas.reverse();
+            state.next_look = Some(Instant::now() + LEAVING_PAUSE);
+        }
         if grows {
             // A member first, and a replica when both know of it: a disk that knew of it alone
             // could be started alone, while the other one went on as if nothing had happened.
-            next.membership = self.with_second_disk(&table, slot)?;
+            next.membership = self.with_second_disk(&table, slot, succeeds)?;
             state.write(&table.membership, &mut next)?;
         }
         let before = next.membership.clone();
@@ -292,6 +302,10 @@ impl Volume {
 
 /// How long batches wait for a gate at most before it is opened again.
 const GATE_MAX: Duration = Duration::from_millis(200);
+
+/// How long a disk that another one takes the place of stays at least, empty or not: as long as
+/// anybody reads metadata in one go.
+const LEAVING_PAUSE: Duration = Duration::from_secs(2);
 
 /// How often it is looked whether those before it are decided.
 const GATE_PAUSE: Duration = Duration::from_micros(200);

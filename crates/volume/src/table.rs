@@ -49,7 +49,7 @@ impl Table {
         }
     }
 
-    /// Whether the set never was more than one disk.
+    /// Whether the set is of one disk.
     pub(crate) fn is_single(&self) -> bool {
         self.membership.active().count() == 1
     }
@@ -123,8 +123,12 @@ impl Table {
     }
 
     /// How many replicas of the metadata there are to be: as many as survive what parity does,
-    /// and one more, so that writes go on while that many disks are gone.
+    /// and one more, so that writes go on while that many disks are gone. Where one disk takes the
+    /// place of the only other one, both have it until that one leaves.
     pub(crate) fn replicas_wanted(&self) -> usize {
+        if self.membership.successor().is_some() {
+            return 2;
+        }
         let disks = self.membership.staying().count();
         (usize::from(self.membership.scheme().m) + 2).min(disks)
     }

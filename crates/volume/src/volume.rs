@@ -621,11 +621,16 @@ impl Volume {
                         // Under the table's lock: once a table says that a disk is drained,
                         // nothing is submitted to it any more.
                         let table = shared(&self.inner.table);
-                        if table.is_draining(slot) {
-                            return Err(VolumeError::Failed {
-                                reason: "the disk is being drained".to_owned(),
-                            });
-                        }
+                        let slot = match table.membership.successor() {
+                            // There is no other one that it could be on.
+                            Some(successor) => successor,
+                            None if table.is_draining(slot) => {
+                                return Err(VolumeError::Failed {
+                                    reason: "the disk is being drained".to_owned(),
+                                });
+                            }
+                            None => slot,
+                        };
                         let dependency = table.engine(slot)?.submit(batch)?;
                         drop(table);
                         in_flight.stripes.push_back((dependency.clone(), bytes));

@@ -190,7 +190,8 @@ Examples:
 
   cullet disk replace 3 /mnt/new --dry-run
       How much would be written if the empty directory took the place of disk 3. Without
-      --dry-run it does: at once if disk 3 is gone; if it is there, it is emptied first.
+      --dry-run it does: at once if disk 3 is gone; if it is there, it is emptied first. The only
+      disk of a set is replaced in the same way.
 
   cullet disk add /mnt/g
       One more disk, or one back that was away. Beside the only disk of a set, too.
