@@ -421,7 +421,12 @@ impl Set {
     pub fn wait(&self, what: impl Fn(&Volume) -> bool) {
         let until = Instant::now() + Duration::from_secs(20);
         while !what(&self.volume) {
-            assert!(Instant::now() < until, "{:?}", self.volume.stats());
+            let failure = self.failure.lock().unwrap().clone();
+            assert!(
+                Instant::now() < until,
+                "{:?}, {failure:?}",
+                self.volume.stats()
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use set_checks::{Disks, SHARD, SIZES, Set, bytes, formatted, formatted_with, kill};
+use simdisk::{Fault, Rng};
 use volume::{Added, BlobRef, Change, Volume, VolumeError};
 
 type Blobs = Vec<(BlobRef, Vec<u8>)>;
@@ -362,7 +363,8 @@ fn a_replacement_of_the_only_disk_that_is_cut_off_loses_nothing() {
             }
             Err(VolumeError::Set { why }) => {
                 assert!(why.contains("left the set"), "{why}");
-                (disks.open(&[1]).unwrap(), 1)
+                let left = usize::from(why.contains("/disk/0 "));
+                (disks.open(&[left]).unwrap(), left)
             }
             Err(error) => panic!("{error}"),
         };
@@ -373,6 +375,130 @@ fn a_replacement_of_the_only_disk_that_is_cut_off_loses_nothing() {
         check(&set, &blobs);
         set.close();
     }
+}
+
+/// Wherever the new disk fails, whatever was acknowledged before and after is there when both are
+/// started again.
+#[test]
+fn a_replacement_of_the_only_disk_that_fails_loses_nothing() {
+    let mut ends = [0, 0, 0];
+    for skip in (0..16).map(|n| n * n * 2) {
+        let mut disks = Disks::new(1);
+        let set = disks.open(&[0]).unwrap();
+        let mut blobs = fill(&set, 3);
+        let new = formatted([2; 16], [2; 16]);
+        disks.sims.push(new.clone());
+        let disk = disks.disk(1);
+        new.inject(match skip % 3 {
+            0 => Fault::WriteError { skip },
+            _ => Fault::FlushFails {
+                skip,
+                seed: skip.into(),
+                cached: skip % 3 == 1,
+            },
+        });
+        let mut last = (3, 3);
+        // Where it fails at once, it is not taken.
+        if set.volume.replace_disk(0, disk, false).is_ok() {
+            for value in 4..40_u64 {
+                last.1 = value;
+                if set.set_meta("a", &value.to_le_bytes()).is_ok() {
+                    last.0 = value;
+                }
+                let body = bytes(5 * SHARD, value);
+                if value % 6 == 0
+                    && let Ok((blob, _)) = set.put(&body)
+                {
+                    blobs.push((blob, body));
+                }
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            let failed = |volume: &Volume| volume.failure().is_some();
+            set.wait(|volume| {
+                let is_at_rest = volume.is_single() && volume.stats().joining.is_none();
+                is_at_rest || failed(volume)
+            });
+            ends[match (failed(&set.volume), set.volume.stats().disks[0].slot) {
+                (true, _) => 0,
+                (false, 0) => 1,
+                (false, _) => 2,
+            }] += 1;
+        }
+        set.close();
+        new.calm();
+        let set = match disks.open(&disks.all()) {
+            Ok(set) => set,
+            Err(VolumeError::Set { why }) => {
+                assert!(why.contains("left the set"), "{why}");
+                let left = usize::from(why.contains("/disk/0 "));
+                disks.open(&[left]).unwrap()
+            }
+            Err(error) => panic!("{error}"),
+        };
+        set.wait(|volume| volume.is_single() && volume.needs_no_keeping());
+        check(&set, &blobs);
+        let found = set.meta("a").unwrap();
+        let found = u64::from_le_bytes(found.try_into().unwrap());
+        assert!(
+            (last.0..=last.1).contains(&found),
+            "{found} {last:?} {skip}"
+        );
+        set.close();
+    }
+    assert!(ends.iter().all(|count| *count > 0), "{ends:?}");
+}
+
+/// The old disk drops out for a moment, and comes back: it goes on.
+#[test]
+fn a_replacement_of_the_only_disk_goes_on_when_the_old_one_is_back() {
+    let mut disks = Disks::new(1);
+    let set = disks.open(&[0]).unwrap();
+    let mut blobs = Blobs::new();
+    for seed in 0..8 {
+        blobs.extend(fill(&set, seed * 10));
+    }
+    disks.sims.push(formatted([2; 16], [2; 16]));
+    set.volume.replace_disk(0, disks.disk(1), false).unwrap();
+    set.wait(|volume| volume.stats().members == 2);
+    disks.sims[0].remove();
+    let _ = set.set_meta("b", b"0");
+    set.wait(|volume| volume.failure().is_some());
+    set.close();
+    disks.sims[0].give_back(&mut Rng::new(1));
+    let set = disks.open(&[0, 1]).unwrap();
+    set.wait(|volume| volume.is_single());
+    check(&set, &blobs);
+    set.set_meta("b", b"1").unwrap();
+    set.close();
+}
+
+/// The new disk is not wanted after all: the old one stays, alone if the new one is gone.
+#[test]
+fn a_replacement_of_the_only_disk_can_be_given_up() {
+    let mut disks = Disks::new(1);
+    let set = disks.open(&[0]).unwrap();
+    let blobs = fill(&set, 1);
+    disks.sims.push(formatted([2; 16], [2; 16]));
+    set.volume.replace_disk(0, disks.disk(1), false).unwrap();
+    set.wait(|volume| volume.stats().members == 2);
+    disks.sims[1].remove();
+    let _ = set.set_meta("b", b"0");
+    set.wait(|volume| volume.failure().is_some());
+    set.volume.remove_disk(1, true).unwrap();
+    assert!(set.volume.is_single());
+    set.set_meta("b", b"1").unwrap();
+    let wrong = |(blob, body): &(BlobRef, Vec<u8>)| set.read(blob).is_ok_and(|read| read != *body);
+    assert!(!blobs.iter().any(wrong));
+    // At once, it is one more disk and nothing else.
+    disks.sims.push(formatted([3; 16], [2; 16]));
+    set.volume.replace_disk(0, disks.disk(2), false).unwrap();
+    set.volume.drain_disk(0, false).unwrap();
+    set.wait(|volume| volume.stats().members == 2 && settled(volume));
+    set.set_meta("b", b"2").unwrap();
+    set.close();
+    let set = disks.open(&[2, 0]).unwrap();
+    assert_eq!(set.meta("b"), Some(b"2".to_vec()));
+    set.close();
 }
 
 /// The new disk dies before all is there: what it had is lost, as with any only disk, and the

@@ -8,24 +8,27 @@
 
 use std::sync::{Arc, Weak};
 
-use volume::{Key, SliceId, VolumeError, block_on};
+use volume::{BlobRef, Key, MetaEntry, SliceId, VolumeError, block_on};
 
 use crate::keys::{
     MetaKey, decode_meta_key, object_range, object_slice, part_range, stored_object_key, upload_key,
 };
-use crate::limits::{CENSUS_PARTS, CENSUS_RECORDS};
+use crate::limits::{CENSUS_RECORDS, CENSUS_STRIPES};
 use crate::objects::Inner;
-use crate::parts::{PartCursor, PartTable, PartsRef};
+use crate::parts::{PartCursor, PartTable};
 use crate::record::{Body, ObjectRecord, PartRecord};
-use crate::{Objects, Result};
+use crate::{Error, Objects, Result};
 
 /// One walk. It ends when the store is gone.
 struct Census {
     inner: Weak<Inner>,
     /// What is left of the key space: from, to; the last one comes first.
     ranges: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The body whose parts are being looked up.
+    /// The body whose parts are being looked up, and the next of them.
     parts: Option<PartCursor>,
+    part: Option<BlobRef>,
+    /// Stripes that were found nowhere, and not told yet.
+    found: u64,
 }
 
 impl Objects {
@@ -43,10 +46,11 @@ impl volume::Census for Census {
         let Some(inner) = self.inner.upgrade() else {
             return Ok(None);
         };
-        block_on(self.look(&inner)).map_err(|error| VolumeError::Unreadable {
+        let looked = block_on(self.look(&inner)).map_err(|error| VolumeError::Unreadable {
             what: "what the records refer to".to_owned(),
             reason: error.to_string(),
-        })
+        });
+        Ok(looked?.then(|| std::mem::take(&mut self.found)))
     }
 }
 
@@ -61,84 +65,101 @@ impl Census {
             inner,
             ranges: slices.into_iter().flat_map(of).collect(),
             parts: None,
+            part: None,
+            found: 0,
         }
     }
 
-    async fn look(&mut self, inner: &Inner) -> Result<Option<u64>> {
-        if let Some(parts) = &mut self.parts {
-            let mut nowhere = 0;
-            for _ in 0..CENSUS_PARTS {
-                match parts.next().await {
-                    Ok(Some(part)) => nowhere += inner.volume.stripes_nowhere(&part.blob)?,
-                    // Of a table that cannot be read, it is the table that is missing.
-                    Ok(None) | Err(_) => {
-                        self.parts = None;
-                        break;
-                    }
-                }
-            }
-            return Ok(Some(nowhere));
+    /// `false`: there is no more. After an error it goes on where it was.
+    async fn look(&mut self, inner: &Inner) -> Result<bool> {
+        if self.parts.is_some() {
+            self.look_at_parts(inner).await?;
+            return Ok(true);
         }
-        let Some((from, to)) = self.ranges.pop() else {
-            return Ok(None);
+        let Some((from, to)) = self.ranges.last().cloned() else {
+            return Ok(false);
         };
         let page = inner.meta.view().scan(&from, &to, CENSUS_RECORDS).await?;
-        let mut nowhere = 0;
+        let mut stripes = 0;
         for entry in page.entries {
-            // What this release cannot decode is somebody else's business.
-            let found = match decode_meta_key(&entry.key) {
-                Ok(MetaKey::Object { .. }) => match ObjectRecord::decode(&entry.value) {
-                    Ok(record) => Some((stored_object_key(entry.key.clone()), record.body)),
-                    Err(_) => None,
-                },
-                Ok(MetaKey::Part { .. }) => match PartRecord::decode(&entry.value) {
-                    Ok(part) => Some((Key::plain(entry.key.clone()), Body::Blob(part.blob))),
-                    Err(_) => None,
-                },
-                _ => None,
-            };
-            match found {
-                None | Some((_, Body::Inline)) => {}
-                Some((key, Body::Blob(blob))) => {
-                    let missing = inner.volume.stripes_nowhere(&blob)?;
-                    if missing > 0 && inner.is_still(&key, &entry.value).await? {
-                        nowhere += missing;
-                    }
-                }
-                Some((key, Body::Parts(parts))) => {
-                    nowhere += self.begin_parts(inner, &key, &entry.value, parts).await?;
-                    if self.parts.is_some() {
-                        // The rest of the page is read again after that.
-                        self.ranges.push((behind(entry.key), to));
-                        return Ok(Some(nowhere));
-                    }
-                }
+            let next = behind(entry.key.clone());
+            stripes += self.look_at(inner, &entry).await?;
+            if let Some((from, _)) = self.ranges.last_mut() {
+                *from = next;
+            }
+            if self.parts.is_some() || stripes >= CENSUS_STRIPES {
+                return Ok(true);
             }
         }
-        if let Some(next) = page.next {
-            self.ranges.push((next, to));
+        match (page.next, self.ranges.last_mut()) {
+            (Some(next), Some((from, _))) => *from = next,
+            _ => drop(self.ranges.pop()),
         }
-        Ok(Some(nowhere))
+        Ok(true)
     }
 
-    /// Begins to look up the parts of a body; says how much of their table is nowhere.
-    async fn begin_parts(
-        &mut self,
-        inner: &Inner,
-        key: &Key,
-        value: &[u8],
-        parts: PartsRef,
-    ) -> Result<u64> {
-        let pin = Arc::new(inner.volume.pin_blob(&parts.anchor()?)?);
-        if !inner.is_still(key, value).await? {
-            return Ok(0);
-        }
-        let nowhere = match &parts.table {
-            PartTable::Here(_) => 0,
-            PartTable::Apart { blob, .. } => inner.volume.stripes_nowhere(blob)?,
+    /// Looks up what a record refers to, or begins to; says how many stripes it looked for.
+    async fn look_at(&mut self, inner: &Inner, entry: &MetaEntry) -> Result<u64> {
+        // What this release cannot decode is somebody else's business.
+        let found = match decode_meta_key(&entry.key) {
+            Ok(MetaKey::Object { .. }) => ObjectRecord::decode(&entry.value)
+                .ok()
+                .map(|record| (stored_object_key(entry.key.clone()), record.body)),
+            Ok(MetaKey::Part { .. }) => PartRecord::decode(&entry.value)
+                .ok()
+                .map(|part| (Key::plain(entry.key.clone()), Body::Blob(part.blob))),
+            _ => None,
         };
-        self.parts = Some(PartCursor::new(parts, pin));
-        Ok(nowhere)
+        match found {
+            None | Some((_, Body::Inline)) => Ok(0),
+            Some((key, Body::Blob(blob))) => {
+                let missing = inner.volume.stripes_nowhere(&blob)?;
+                if missing > 0 && inner.is_still(&key, &entry.value).await? {
+                    self.found += missing;
+                }
+                Ok(blob.stripes().into())
+            }
+            Some((key, Body::Parts(parts))) => {
+                let anchor = parts.anchor()?;
+                let pin = Arc::new(inner.volume.pin_blob(&anchor)?);
+                if !inner.is_still(&key, &entry.value).await? {
+                    return Ok(0);
+                }
+                self.part = match &parts.table {
+                    PartTable::Here(_) => None,
+                    PartTable::Apart { blob, .. } => Some(blob.clone()),
+                };
+                self.parts = Some(PartCursor::new(parts, pin));
+                Ok(0)
+            }
+        }
+    }
+
+    /// Looks up some more parts of a body.
+    async fn look_at_parts(&mut self, inner: &Inner) -> Result<()> {
+        let mut stripes = 0;
+        while stripes < CENSUS_STRIPES {
+            if self.part.is_none()
+                && let Some(parts) = &mut self.parts
+            {
+                self.part = match parts.next().await {
+                    Ok(part) => part.map(|part| part.blob),
+                    // Of a table that cannot be read, it is the table that is missing.
+                    Err(
+                        Error::Corrupt { .. } | Error::Unreadable { .. } | Error::DisksMissing(_),
+                    ) => None,
+                    Err(error) => return Err(error),
+                };
+            }
+            let Some(blob) = &self.part else {
+                self.parts = None;
+                return Ok(());
+            };
+            self.found += inner.volume.stripes_nowhere(blob)?;
+            stripes += u64::from(blob.stripes());
+            self.part = None;
+        }
+        Ok(())
     }
 }
 

@@ -126,8 +126,8 @@ pub const NOTES_PER_BATCH: usize = 512;
 /// Records that one step of a census reads.
 pub const CENSUS_RECORDS: usize = 64;
 
-/// Parts of a body whose blobs one step of a census looks up.
-pub const CENSUS_PARTS: usize = 16;
+/// Stripes that one step of a census looks for, or those of one blob.
+pub const CENSUS_STRIPES: u64 = 256;
 
 /// Notes that are known in memory at most; the others are found again on the disks.
 pub const NOTES_MAX: usize = 8 * 1024;

@@ -8,8 +8,12 @@
 //! - a stripe counts as lost only if its blob was referred to after the stripe was found nowhere:
 //!   else it may have been deleted in between.
 
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
 use crate::blob::{SHARD_PREFIX, shard_key_bytes};
 use crate::heal::scan_readable;
+use crate::keep::{Keeping, State};
 use crate::shard::RawKey;
 use crate::table::Table;
 use crate::volume::lock;
@@ -21,15 +25,41 @@ pub trait Census: Send {
     /// [`Volume::stripes_nowhere`]. `None`: there is no more. Blocks while it reads.
     ///
     /// # Errors
-    /// What cannot be read. The walk is begun anew later.
+    /// What cannot be read now. The next step goes on at the same place.
     fn step(&mut self) -> Result<Option<u64>>;
 }
 
 /// Begins such a walk.
 pub(crate) type BeginCensus = dyn Fn() -> Box<dyn Census> + Send + Sync;
 
+/// One that is under way.
+pub(crate) struct CensusWalk {
+    census: Box<dyn Census>,
+    nowhere: u64,
+    failures: u32,
+    /// Before this no other step is taken.
+    rest_until: Option<Instant>,
+}
+
+/// How often a step that fails is tried again, and how long after.
+const FAILURES_MAX: u32 = 8;
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Longest rest between two steps.
+const REST_MAX: Duration = Duration::from_millis(500);
+
 /// Stripes that are looked for at once.
 const STRIPES_AT_ONCE: u32 = 16 * 1_024;
+
+impl Keeping {
+    /// Disks came or went.
+    pub(crate) fn request_census(&self) {
+        if lock(&self.census).is_some() {
+            self.census_is_due.store(true, Ordering::SeqCst);
+            self.census_is_old.store(true, Ordering::SeqCst);
+        }
+    }
+}
 
 impl Volume {
     /// Names whoever refers to blobs. Without it the ledger counts only stripes of which anything
@@ -37,15 +67,85 @@ impl Volume {
     pub fn set_census(&self, begin: impl Fn() -> Box<dyn Census> + Send + Sync + 'static) {
         *lock(&self.inner.keeping.census) = Some(Box::new(begin));
         if !self.is_single() {
-            self.look_for_missing_shards();
+            self.inner.keeping.request_census();
         }
     }
 
-    /// How many stripes of a blob no disk has anything of. Blocks while it reads.
+    /// A step of a census, if one is due.
+    pub(crate) fn take_census(&self, state: &mut State) -> Result<bool> {
+        let keeping = &self.inner.keeping;
+        if !keeping.census_is_due.load(Ordering::SeqCst) {
+            return Ok(false);
+        }
+        if keeping.census_is_old.swap(false, Ordering::SeqCst) {
+            state.census = None;
+        }
+        if state.census.is_none() {
+            let was_lost = keeping.nowhere.load(Ordering::SeqCst) > 0;
+            let losses = self.lacking() + state.left_gone;
+            let may_be_lost = was_lost || !state.is_counted || losses > 0;
+            let losses = match was_lost || !state.is_counted {
+                true => usize::MAX,
+                false => losses,
+            };
+            keeping.losses.store(losses, Ordering::SeqCst);
+            let begin = lock(&keeping.census);
+            let begin = begin.as_ref().filter(|_| may_be_lost);
+            state.census = begin.map(|begin| CensusWalk {
+                census: begin(),
+                nowhere: 0,
+                failures: 0,
+                rest_until: None,
+            });
+        }
+        let Some(walk) = &mut state.census else {
+            keeping.census_is_due.store(false, Ordering::SeqCst);
+            return Ok(false);
+        };
+        if walk.rest_until.is_some_and(|until| Instant::now() < until) {
+            return Ok(false);
+        }
+        let began = Instant::now();
+        match walk.census.step() {
+            Ok(Some(nowhere)) => {
+                walk.nowhere += nowhere;
+                walk.failures = 0;
+                // Whoever reads or writes meanwhile comes first.
+                let rest = began.elapsed() * if self.is_in_use() { 4 } else { 0 };
+                walk.rest_until = Some(Instant::now() + rest.min(REST_MAX));
+                return Ok(true);
+            }
+            Ok(None) => {}
+            Err(error) if walk.failures < FAILURES_MAX => {
+                walk.failures += 1;
+                walk.rest_until = Some(Instant::now() + FAILURE_PAUSE);
+                return Err(error);
+            }
+            // What it found until then is so all the same.
+            Err(error) => {
+                let event = format!("not all of what is stored was looked for: {error}");
+                keeping.say(event);
+            }
+        }
+        keeping.nowhere.store(walk.nowhere, Ordering::SeqCst);
+        state.is_counted = true;
+        state.census = None;
+        let is_old = keeping.census_is_old.load(Ordering::SeqCst);
+        keeping.census_is_due.store(is_old, Ordering::SeqCst);
+        Ok(true)
+    }
+
+    /// How many stripes of a blob no disk has anything of. Blocks while it reads. Within a census
+    /// it says 0 at once of what so few disks cannot have been alone with.
     ///
     /// # Errors
     /// What keeps a disk from saying.
     pub fn stripes_nowhere(&self, blob: &BlobRef) -> Result<u64> {
+        // What counts as written is on one disk more than it takes to read it.
+        let losses = self.inner.keeping.losses.load(Ordering::SeqCst);
+        if blob.scheme.width() > 1 && losses <= usize::from(blob.scheme.k) {
+            return Ok(0);
+        }
         let table = self.table();
         let (mut nowhere, mut from) = (0, 0);
         while from < blob.stripes() {

@@ -206,7 +206,16 @@ impl Volume {
             return self.begin_growth(&mut state, &table, disk, instead_of);
         }
         let gone = old.filter(|old| !is_there(&table, *old));
-        let lost = self.inner.keeping.ledger().lost;
+        let ledger = self.inner.keeping.ledger();
+        let lost = ledger.lost;
+        let may_have_lost = self.lacking() > usize::from(table.scheme().m);
+        if gone.is_some() && may_have_lost && !ledger.is_settled && !accept_loss {
+            return refused(
+                "more disks are missing than there is parity, and not all stripes were looked at \
+                 since: wait until `cullet disk status` says so, or use --accept-loss"
+                    .to_owned(),
+            );
+        }
         if gone.is_some() && lost > 0 && !accept_loss {
             // It may be what a crash left of something that nothing refers to, and be gone soon.
             self.look_for_missing_shards();
@@ -218,7 +227,7 @@ impl Volume {
         let mut membership = table.membership.clone();
         if let Some(gone) = gone {
             membership = membership.with_retired(gone);
-            state.nowhere = None;
+            state.left_gone += 1;
         }
         let Some((added, slot)) = membership.with_added(identity.disk) else {
             return refused(format!(
@@ -298,6 +307,9 @@ impl Volume {
 
     /// Has the members and the map of a table be those of the next generation.
     fn make(&self, state: &mut State, table: &Table, mut next: Table) -> Result<()> {
+        if let Some(why) = &state.is_undecided {
+            return refused(why.clone());
+        }
         if self.inner.is_read_only {
             return refused(
                 "too few disks were there when the server started, so that nothing may be \
@@ -317,7 +329,11 @@ impl Volume {
         }
         next.membership = next.membership.with_live(&live);
         state.write(&table.membership, &mut next)?;
+        let is_single = next.is_single();
         self.install(next);
+        if is_single {
+            self.inner.keeping.forget_walks(state);
+        }
         Ok(())
     }
 
@@ -367,6 +383,12 @@ impl Volume {
         Ok(grown)
     }
 
+    /// The members of the set after a second disk was not taken that may think it was.
+    pub(crate) fn without_second_disk(&self, table: &Table, slot: usize) -> Result<Membership> {
+        let grown = self.with_second_disk(table, slot, false)?;
+        Ok(grown.with_retired(slot))
+    }
+
     pub(crate) fn say_added(&self, slot: usize) {
         let table = self.table();
         let name = table.disk(slot).map_or("a disk", |disk| &disk.name);
@@ -392,6 +414,11 @@ impl Volume {
         let mut state = lock(&self.inner.keeping.state);
         let table = self.table();
         let slot = member_at(&table, slot)?;
+        if table.is_single() && table.candidate().is_some() && !is_draining {
+            // It is not drained yet, and is not going to be.
+            state.succeeds = false;
+            return Ok(());
+        }
         if is_draining && !is_there(&table, slot) {
             return refused(
                 "this disk is not there, so that nothing can be brought from it to the others: \
@@ -439,8 +466,14 @@ impl Volume {
         }
         let mut next = Table::clone(&table);
         next.membership = table.membership.with_retired(slot);
+        if table.membership.successor() == Some(slot) {
+            // The one whose place it was to take stays after all.
+            for other in table.live() {
+                next.membership = next.membership.with_draining(other, false);
+            }
+        }
         next.slices = without(&next, slot);
-        state.nowhere = None;
+        state.left_gone += 1;
         let left = next.disks.get_mut(slot).and_then(Option::take);
         self.make(&mut state, &table, next)?;
         if let Some(left) = left {
@@ -487,7 +520,7 @@ impl Volume {
         let mut next = table.with_disk(slot, None);
         next.membership = table.membership.with_retired(slot);
         self.make(state, &table, next)?;
-        self.say_left(&table, slot, engine);
+        self.see_off(&table, slot, engine);
         Ok(true)
     }
 
@@ -503,7 +536,7 @@ impl Volume {
         if !has_no_shards(&table, engine)? {
             return Ok(false);
         }
-        let mut is_done = false;
+        let (mut is_done, mut failure) = (false, None);
         // What is under way is on both, or on none, when this is done.
         self.while_quiet(Vec::new(), vec![u8::MAX; 2], || {
             if self.inner.mirror.differ() || self.inner.mirror.is_spoilt() {
@@ -512,28 +545,49 @@ impl Volume {
             let mut next = table.with_disk(old, None);
             next.membership = table.membership.with_retired(old);
             next.slices = without(&next, old);
-            self.make(state, &table, next)?;
-            is_done = true;
+            match self.make(state, &table, next) {
+                Ok(()) => is_done = true,
+                Err(error) => failure = Some(error),
+            }
             Ok(())
         })?;
+        if let Some(error) = failure {
+            if has_failed(&table, successor) {
+                self.leave_undecided(state, &table, &error);
+            }
+            return Err(error);
+        }
         if is_done {
-            self.inner.keeping.forget_walks();
-            // It is no member any more: what is left there is in nobody's way.
-            let _ = wipe(engine);
-            self.say_left(&table, old, engine);
+            self.see_off(&table, old, engine);
         }
         Ok(is_done)
     }
 
-    /// A disk has left the set.
-    fn say_left(&self, table: &Table, slot: usize, engine: &Engine) {
+    /// Nobody knows whether the disk that is to go on alone has been told so. If the other one
+    /// went on alone, too, there would be two sets.
+    fn leave_undecided(&self, state: &mut State, table: &Table, error: &VolumeError) {
+        let why = format!(
+            "one disk was about to leave the set to the other one, which failed then ({error}): \
+             start the server again with both, and it goes on from what that one knows"
+        );
+        self.inner.keeping.say(why.clone());
+        let replicas = table.replicas();
+        self.inner.mirror.set_replicas(replicas, Some(why.clone()));
+        state.is_undecided = Some(why);
+    }
+
+    /// A disk has left the set: it is told so, and nothing is left on it.
+    fn see_off(&self, table: &Table, slot: usize, engine: &Engine) {
+        // It is in no table any more, and may hang all the same.
+        let _guest = self.watch_guest(engine);
         tell(&self.table(), engine);
+        // What it says does not matter any more.
+        let _ = wipe(engine);
         let name = table.disk(slot).map_or("a disk", |disk| &disk.name);
         self.inner.keeping.tell(format!(
             "{name} is empty and has left the set: take it off the server's command line"
         ));
-        // It is no member any more, whatever it says.
-        let _ = self.close_engine(engine);
+        let _ = engine.close();
     }
 
     /// What a change would make the disks write. Walks over all stripes, which takes a while on a

@@ -85,7 +85,8 @@ impl Deletion {
     /// Submits one batch if the one before is decided and something remains.
     fn advance(&self, volume: &Volume) -> Result<Advance> {
         let mut state = lock(&self.0);
-        state.outlives_disks = !volume.table().is_single();
+        // What was begun on several disks outlives one of them, also if one is left.
+        state.outlives_disks |= !volume.table().is_single();
         match state.progress() {
             Progress::Ready => {}
             Progress::UnderWay => return Ok(Advance::Later),

@@ -4,8 +4,8 @@
 //!
 //! The indexes of all disks are walked side by side in the order of stripes, so that nothing has
 //! to be remembered of what went wrong: whatever is missing is found, and a walk that finds
-//! nothing missing is the proof that nothing is. What the walks count is the **ledger**. Behind the
-//! indexes a walk may look for what nothing is left of ([`census`](mod@crate::census)).
+//! nothing missing is the proof that nothing is. What the walks count is the **ledger**. What they
+//! cannot see, because nothing is left of it, is added by [`census`](mod@crate::census).
 //!
 //! What must always hold:
 //! - a blob that is being deleted is left alone, and one that is healed is not deleted meanwhile
@@ -20,7 +20,6 @@ use std::time::Duration;
 use shardstore::{Batch, Dependency, Error, Key, ScanPage};
 
 use crate::blob::{SHARD_PREFIX, shard_key, shard_key_bytes};
-use crate::census::Census;
 use crate::limits::{HEAL_BYTES_PER_STEP, HEAL_PAGE, HEAL_SHARDS_PER_STEP, SCAN_SHARDS};
 use crate::pins::Held;
 use crate::placement::Place;
@@ -94,12 +93,6 @@ pub(crate) struct HealWalk {
     waiting: u64,
     /// Stripes that were looked at.
     seen: u64,
-    /// What is left to do behind the indexes.
-    census: Option<Box<dyn Census>>,
-    /// Whether it is under way.
-    is_behind: bool,
-    /// Stripes that it found nowhere.
-    nowhere: u64,
 }
 
 /// What is there of a stripe.
@@ -116,8 +109,6 @@ pub(crate) struct HealStep {
     pub rebuilt: usize,
     /// Shards that were brought to another disk.
     pub moved: usize,
-    /// Whether it was spent on looking for what nothing is left of.
-    pub looked_behind: bool,
     /// All stripes were looked at.
     pub done: Option<Walked>,
 }
@@ -131,8 +122,6 @@ pub(crate) struct Walked {
     pub again: bool,
     pub stuck: u64,
     pub waiting: u64,
-    /// Stripes of which nothing is there; `None`: nobody looked, or not at all.
-    pub nowhere: Option<u64>,
 }
 
 /// A shard on its way to a disk.
@@ -172,11 +161,7 @@ impl Work {
 }
 
 impl HealWalk {
-    pub(crate) fn new(
-        tidies: bool,
-        only_counts: bool,
-        census: Option<Box<dyn Census>>,
-    ) -> HealWalk {
+    pub(crate) fn new(tidies: bool, only_counts: bool) -> HealWalk {
         HealWalk {
             tidies: tidies && !only_counts,
             only_counts,
@@ -188,9 +173,6 @@ impl HealWalk {
             stuck: 0,
             waiting: 0,
             seen: 0,
-            census,
-            is_behind: false,
-            nowhere: 0,
         }
     }
 
@@ -201,9 +183,6 @@ impl HealWalk {
 
     /// Looks at the next stripes, and makes or moves a few shards.
     pub(crate) fn step(&mut self, volume: &Volume) -> Result<HealStep> {
-        if self.is_behind {
-            return Ok(self.look_behind());
-        }
         let table = volume.table();
         let (stripes, end, skipped) = next_stripes(&table, self.cursor)?;
         self.left_out |= skipped;
@@ -229,57 +208,22 @@ impl HealWalk {
         let mut step = HealStep {
             rebuilt,
             moved,
-            looked_behind: false,
             done: None,
         };
         if self.cursor.is_none() {
-            self.is_behind = self.census.is_some();
-            step.done = (!self.is_behind).then(|| self.walked(None));
+            let mut ledger = std::mem::take(&mut self.ledger);
+            // What was changed is counted by another walk.
+            let again = self.left_out || self.changed > 0;
+            ledger.is_settled = !again;
+            step.done = Some(Walked {
+                ledger,
+                tidied: self.tidies,
+                again,
+                stuck: self.stuck,
+                waiting: self.waiting,
+            });
         }
         Ok(step)
-    }
-
-    /// Looks for some more of what nothing may be left of.
-    fn look_behind(&mut self) -> HealStep {
-        let looked = self.census.as_mut().map(|census| census.step());
-        let done = match looked {
-            Some(Ok(Some(nowhere))) => {
-                self.nowhere += nowhere;
-                None
-            }
-            Some(Ok(None)) | None => {
-                self.ledger.lost += self.nowhere;
-                Some(self.walked(Some(self.nowhere)))
-            }
-            // What was found by then is so all the same.
-            Some(Err(_)) => {
-                self.ledger.lost += self.nowhere;
-                self.left_out = true;
-                Some(self.walked(None))
-            }
-        };
-        HealStep {
-            rebuilt: 0,
-            moved: 0,
-            looked_behind: true,
-            done,
-        }
-    }
-
-    /// What it came to.
-    fn walked(&mut self, nowhere: Option<u64>) -> Walked {
-        let mut ledger = std::mem::take(&mut self.ledger);
-        // What was changed is counted by another walk.
-        let again = self.left_out || self.changed > 0;
-        ledger.is_settled = !again;
-        Walked {
-            ledger,
-            tidied: self.tidies,
-            again,
-            stuck: self.stuck,
-            waiting: self.waiting,
-            nowhere,
-        }
     }
 
     /// Counts one stripe, and begins to do what is to be done for it.

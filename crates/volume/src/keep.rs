@@ -9,13 +9,13 @@
 //!   what was written without it is acknowledged only after that.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use shardstore::Error;
 
-use crate::census::BeginCensus;
+use crate::census::{BeginCensus, CensusWalk};
 use crate::gone;
 use crate::heal::HealWalk;
 use crate::limits::{HEAL_INTERVAL, HEAL_PAUSE, MEND_PAUSE, MEND_TRIES};
@@ -57,8 +57,16 @@ pub(crate) struct Keeping {
     /// Shards on disks that are to be emptied, for which there is no other disk.
     stuck: AtomicU64,
     ledger: Mutex<Ledger>,
-    /// Begins a walk over everything that refers to blobs, if anybody knows what does.
+    /// Begins a census, if anybody knows what refers to blobs.
     pub(crate) census: Mutex<Option<Box<BeginCensus>>>,
+    /// A census is due, or under way.
+    pub(crate) census_is_due: AtomicBool,
+    /// Disks came or went since the one that is under way began.
+    pub(crate) census_is_old: AtomicBool,
+    /// Stripes of which nothing is there, by the last one.
+    pub(crate) nowhere: AtomicU64,
+    /// Disks that something may have gone with, for the census that is under way.
+    pub(crate) losses: AtomicUsize,
     /// The walk that is under way: when it began, and stripes that it looked at.
     walking: Mutex<Option<(Instant, u64)>>,
     /// Shards that could not be read where they are, oldest first.
@@ -109,9 +117,16 @@ pub(crate) struct State {
     walk: Option<HealWalk>,
     /// The request that a walk which tidies fulfils.
     tidying: u64,
-    /// Stripes of which nothing is there, by the last look behind the indexes; `None`: there has to
-    /// be one.
-    pub(crate) nowhere: Option<u64>,
+    /// The census that is under way.
+    pub(crate) census: Option<CensusWalk>,
+    /// Whether one has come to its end since the start.
+    pub(crate) is_counted: bool,
+    /// Disks that were gone when they left the set, since everything was whole.
+    pub(crate) left_gone: usize,
+    /// Whether some disk may know of members that this server has given up again.
+    pub(crate) has_told: bool,
+    /// Why nothing is changed any more until the server is started again.
+    pub(crate) is_undecided: Option<String>,
     /// Whether the last walk tidied.
     has_tidied: bool,
     /// Whether writes were refused when it was looked last.
@@ -156,6 +171,13 @@ impl State {
 }
 
 impl State {
+    /// Lets go of what walks hold.
+    pub(crate) fn forget_walks(&mut self) {
+        self.walk = None;
+        self.census = None;
+        self.is_counted = false;
+    }
+
     /// Has other disks filled for a while.
     pub(crate) fn pass_over(&mut self, slot: usize) {
         self.unfit.push((slot, Instant::now() + UNFIT));
@@ -175,7 +197,10 @@ impl Keeping {
     }
 
     pub(crate) fn ledger(&self) -> Ledger {
-        lock(&self.ledger).clone()
+        let mut ledger = lock(&self.ledger).clone();
+        ledger.lost += self.nowhere.load(Ordering::SeqCst);
+        ledger.is_settled &= !self.census_is_due.load(Ordering::SeqCst);
+        ledger
     }
 
     pub(crate) fn progress(&self) -> Option<HealProgress> {
@@ -203,18 +228,27 @@ impl Keeping {
 
     /// Members came or went.
     pub(crate) fn begin_anew(&self) {
-        self.request_heal();
-        self.request_tidying();
-        self.is_urgent.store(true, Ordering::SeqCst);
+        self.request_census();
+        self.look_anew();
         self.notes_wait.store(true, Ordering::SeqCst);
     }
 
+    /// No walk over the stripes goes on as it is.
+    fn look_anew(&self) {
+        self.request_heal();
+        self.request_tidying();
+        self.is_urgent.store(true, Ordering::SeqCst);
+    }
+
     /// The set is of one disk from now on, which nobody walks over.
-    pub(crate) fn forget_walks(&self) {
+    pub(crate) fn forget_walks(&self, state: &mut State) {
+        state.forget_walks();
         *lock(&self.ledger) = Ledger::default();
         *lock(&self.walking) = None;
         self.stuck.store(0, Ordering::Relaxed);
         self.is_counted.store(false, Ordering::SeqCst);
+        self.nowhere.store(0, Ordering::SeqCst);
+        self.census_is_due.store(false, Ordering::SeqCst);
     }
 
     /// All notes of what was deleted were looked through.
@@ -345,7 +379,7 @@ impl Volume {
             return Ok(false);
         }
         let mut state = lock(&self.inner.keeping.state);
-        if state.is_over {
+        if state.is_over || state.is_undecided.is_some() {
             return Ok(false);
         }
         if self.table().is_single() {
@@ -366,13 +400,14 @@ impl Volume {
         }
         // In turn, so that none that always has something to do, or that fails, keeps the others
         // from theirs.
-        let steps: [fn(&Volume, &mut State) -> Result<bool>; 6] = [
+        let steps: [fn(&Volume, &mut State) -> Result<bool>; 7] = [
             |volume, _| volume.repair(),
             Volume::look_into_damage,
             |volume, state| volume.clear_gone(&mut state.gone),
             Volume::fill,
             Volume::finish_draining,
             Volume::heal,
+            Volume::take_census,
         ];
         let mut failure = None;
         for at in 0..steps.len() {
@@ -421,14 +456,28 @@ impl Volume {
         Ok(true)
     }
 
-    /// The set stays what it is.
-    pub(crate) fn give_up_growth(&self, state: &mut State, slot: usize, why: &str) {
+    /// The set stays what it is: it says so first, if a disk may have been told of another one.
+    /// Until that is durable, all metadata goes through the mirror as before.
+    pub(crate) fn give_up_growth(&self, state: &mut State, slot: usize, why: &str) -> Result<()> {
         self.stop_filling(state);
         let table = self.table();
+        if state.has_told {
+            let mut next = table.with_disk(slot, None);
+            next.membership = self.without_second_disk(&table, slot)?;
+            state.write(&table.membership, &mut next)?;
+            state.has_told = false;
+            let disk = table.disk(slot).cloned();
+            self.install(next);
+            if let Some(disk) = disk {
+                let _ = self.close_engine(&disk.engine);
+            }
+        } else {
+            self.forget(&table, slot);
+        }
         let name = table.disk(slot).map_or("a disk", |disk| &disk.name);
         let event = format!("{name} was not added to the set: {why}");
         self.inner.keeping.say(event);
-        self.forget(&table, slot);
+        Ok(())
     }
 
     /// A step of making a set of several disks out of one.
@@ -439,14 +488,14 @@ impl Volume {
         };
         let failure = |slot: usize| table.disk(slot)?.engine.store().failure();
         if let Some(reason) = failure(table.primary()?) {
-            self.give_up_growth(state, slot, &reason);
-            // What waits for the only member is told so.
+            // What waits for the only member is told so; whatever becomes of the other one.
+            let given_up = self.give_up_growth(state, slot, &reason);
             let replicas = self.table().replicas();
             self.inner.mirror.set_replicas(replicas, Some(reason));
-            return Ok(true);
+            return given_up.map(|()| true);
         }
         if let Some(reason) = failure(slot) {
-            self.give_up_growth(state, slot, &reason);
+            self.give_up_growth(state, slot, &reason)?;
             return Ok(true);
         }
         if let Some(refused) = self.inner.mirror.refused().into_iter().next() {
@@ -457,7 +506,11 @@ impl Volume {
 
     /// Takes no further steps: the set is being closed. What still needs one fails.
     pub(crate) fn end_keeping(&self) {
-        lock(&self.inner.keeping.state).is_over = true;
+        {
+            let mut state = lock(&self.inner.keeping.state);
+            state.is_over = true;
+            state.forget_walks();
+        }
         let why = "the set is being closed".to_owned();
         let replicas = self.table().replicas();
         self.inner.mirror.set_replicas(replicas, Some(why));
@@ -506,7 +559,9 @@ impl Volume {
         if is_refused != state.is_refused {
             // What is there is counted, also when nothing can be done for it.
             state.is_refused = is_refused;
-            keeping.begin_anew();
+            // Not the notes of what was deleted: no member came, so that these are not looked
+            // through again.
+            keeping.look_anew();
         }
         if keeping.is_urgent.swap(false, Ordering::SeqCst) {
             state.walk = None;
@@ -530,11 +585,7 @@ impl Volume {
                 state.has_tidied = tidies;
                 state.tidying = keeping.tidying_asked.load(Ordering::SeqCst) + 1;
                 state.walk_began = Some(now);
-                // With all disks there nothing is lost that was not lost before.
-                let has_lost = state.nowhere != Some(0) || self.lacking() > 0;
-                let begin = lock(&keeping.census);
-                let census = begin.as_ref().filter(|_| has_lost).map(|begin| begin());
-                none.insert(HealWalk::new(tidies, is_refused, census))
+                none.insert(HealWalk::new(tidies, is_refused))
             }
         };
         let started = Instant::now();
@@ -556,7 +607,7 @@ impl Volume {
         let began = state.walk_began.unwrap_or(started);
         *lock(&keeping.walking) = Some((began, walk.seen()));
         let Some(walked) = step.done else {
-            if step.rebuilt + step.moved > 0 || step.looked_behind {
+            if step.rebuilt + step.moved > 0 {
                 let took = started.elapsed();
                 // Whoever reads or writes meanwhile comes first.
                 let rest = match self.is_in_use() {
@@ -589,9 +640,11 @@ impl Volume {
         let took = state.walk_began.map_or(Duration::ZERO, |began| now - began);
         state.rest_until = Some(now + took * HEAL_REST_FACTOR);
         state.next_walk = Some(now + pause);
-        state.nowhere = walked.nowhere.or(state.nowhere);
         let mut ledger = walked.ledger;
         ledger.is_settled &= !keeping.heal_is_due.load(Ordering::SeqCst);
+        if ledger.is_settled && ledger.owing() == 0 && self.lacking() == 0 {
+            state.left_gone = 0;
+        }
         *lock(&keeping.ledger) = ledger;
         Ok(true)
     }

@@ -125,9 +125,11 @@ impl Volume {
                 let (leaving, staying): (Vec<usize>, Vec<usize>) =
                     replicas.iter().partition(|slot| table.is_draining(**slot));
                 let candidate = table.candidate().filter(|_| table.is_single());
+                // One that another disk takes the place of keeps it until it leaves.
+                let succeeds = table.membership.successor().is_some();
                 let is_fit = |slot: &&usize| {
                     !replicas.contains(slot)
-                        && !table.is_draining(**slot)
+                        && (succeeds || !table.is_draining(**slot))
                         && !state.unfit.iter().any(|(unfit, _)| unfit == *slot)
                         && table
                             .disk(**slot)
@@ -187,7 +189,7 @@ impl Volume {
             Err(error) => {
                 let slot = fill.slot;
                 if table.is_single() {
-                    self.give_up_growth(state, slot, &error.to_string());
+                    self.give_up_growth(state, slot, &error.to_string())?;
                     return Ok(true);
                 }
                 state.pass_over(slot);
@@ -257,26 +259,23 @@ impl Volume {
         replicas.push(slot);
         let mut next = Table::clone(&table);
         let grows = table.is_single();
-        let succeeds = if grows {
-            state.succeeds
-        } else {
-            table.membership.successor().is_some()
-        };
-        if succeeds {
-            // It is read from now on, so that nobody has a view of the other one when that leaves.
-            replicas.reverse();
-            state.next_look = Some(Instant::now() + LEAVING_PAUSE);
-        }
         if grows {
             // A member first, and a replica when both know of it: a disk that knew of it alone
             // could be started alone, while the other one went on as if nothing had happened.
-            next.membership = self.with_second_disk(&table, slot, succeeds)?;
+            next.membership = self.with_second_disk(&table, slot, state.succeeds)?;
+            state.has_told = true;
             state.write(&table.membership, &mut next)?;
+        }
+        if let Some(successor) = next.membership.successor() {
+            // It is read from now on, so that nobody has a view of the other one when that leaves.
+            replicas.sort_by_key(|slot| *slot != successor);
+            state.next_look = Some(Instant::now() + LEAVING_PAUSE);
         }
         let before = next.membership.clone();
         next.slices = Arc::new(table.slices.with_disks(&replicas));
         state.write(&before, &mut next)?;
         state.fill = None;
+        state.has_told = false;
         self.install(next);
         if grows {
             self.say_added(slot);
