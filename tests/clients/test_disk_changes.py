@@ -157,6 +157,7 @@ def test_the_only_disk_is_replaced_while_it_serves(new_set, tmp_path):  # noqa: 
         objects[f"meanwhile/{number}"] = body(number * 977 % 100_000, number)
         s3.put_object(Bucket="saved", Key=f"meanwhile/{number}", Body=objects[f"meanwhile/{number}"])
         number += 1
+        time.sleep(0.01)
     assert number > 0
     deadline = time.monotonic() + 30
     while "is empty and has left the set" not in server.complaints():
