@@ -21,6 +21,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["s3", "objects", "volume", "shardstore", "bench"],
     ),
     ("bench", &[]),
+    ("sandbox", &[]),
     ("s3", &["objects"]),
     ("objects", &["volume"]),
     ("volume", &["shardstore"]),
@@ -45,6 +46,8 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("httparse", &["bench"]),
     ("clap", &["cullet"]),
     ("anyhow", &["cullet"]),
+    ("libc", &["sandbox"]),
+    ("seccompiler", &["sandbox"]),
 ];
 
 /// Rooms that know nothing of protocols, runtimes and serialisation frameworks.
