@@ -67,6 +67,7 @@ pub struct Batch {
     pub(crate) entries: Vec<(Key, Op)>,
     pub(crate) after: Vec<Dependency>,
     pub(crate) frees_space: bool,
+    pub(crate) is_cold: bool,
 }
 
 impl Batch {
@@ -120,6 +121,14 @@ impl Batch {
     /// deletes working on a full disk.
     pub fn frees_space(mut self) -> Batch {
         self.frees_space = true;
+        self
+    }
+
+    /// Nobody is going to read soon what it puts: memory that it takes once it is durable has
+    /// better uses.
+    #[must_use]
+    pub fn cold(mut self) -> Batch {
+        self.is_cold = true;
         self
     }
 

@@ -96,6 +96,12 @@ pub trait Disk: Send + Sync + 'static {
         None
     }
 
+    /// Nobody is going to read a range soon that was written and flushed: it need not be kept in
+    /// memory.
+    fn forget(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
+
     /// Makes sure that the medium has room for everything below `end`, without writing it, as far
     /// as it can promise that.
     fn reserve(&self, end: u64) -> Result<(), DiskError> {

@@ -401,6 +401,14 @@ impl Disk for FileDisk {
         }
     }
 
+    fn forget(&self, offset: u64, len: u64) {
+        if let Some(file) = &self.ahead {
+            // Advice: that it is not taken changes nothing.
+            let len = std::num::NonZeroU64::new(len);
+            let _ = rustix::fs::fadvise(file, offset, len, rustix::fs::Advice::DontNeed);
+        }
+    }
+
     fn prepare(&self, offset: u64, len: u64) -> Result<(), DiskError> {
         let failed = |error: std::io::Error| DiskError::from_io("prepare", offset, len, &error);
         let Some(file) = &self.ahead else {
@@ -424,6 +432,9 @@ impl Disk for FileDisk {
                 return Err(error);
             }
         }
+        // Zeros that are going to be written over: memory has better uses.
+        let from = offset.max(has);
+        self.forget(from, (offset + len).saturating_sub(from));
         Ok(())
     }
 }

@@ -370,17 +370,20 @@ impl Store {
     /// Writes the group, stream by stream, and flushes.
     fn issue(&self, placed: &[Placed]) -> Result<()> {
         let medium = &self.shared.medium;
+        let mut cold = Vec::new();
         for stream in Stream::ALL {
             let mut frames = placed
                 .iter()
                 .filter(|placed| placed.append.stream == stream);
             let Some(first) = frames.next() else { continue };
             let start = first.header.offset;
+            let mut is_cold = true;
             let mut parts: Vec<&[u8]> = Vec::new();
             let mut end = start;
             for frame in std::iter::once(first).chain(frames) {
                 parts.push(&ZEROS[..(frame.header.offset - end) as usize]);
                 parts.push(&frame.header_bytes);
+                is_cold &= frame.append.is_cold;
                 parts.push(&frame.append.body);
                 parts.extend(frame.append.payload.iter().map(Vec::as_slice));
                 end = frame.header.offset + frame.header.len() as u32;
@@ -388,10 +391,12 @@ impl Store {
             // Whole pages, so that the kernel need not read what it writes into.
             parts.push(&ZEROS[..(align_page(end) - end) as usize]);
             parts.retain(|part| !part.is_empty());
-            medium
-                .disk
-                .write(medium.offset_of(first.header.extent, start), &parts)?;
+            let at = medium.offset_of(first.header.extent, start);
+            medium.disk.write(at, &parts)?;
             let written = u64::from(align_page(end) - start);
+            if is_cold {
+                cold.push((at, written));
+            }
             Counters::add(&self.counters.bytes_appended, written);
         }
         if mutants::on(Mutant::M25) {
@@ -401,6 +406,9 @@ impl Store {
         match medium.disk.flush() {
             Err(_) if mutants::on(Mutant::M17) => medium.disk.flush()?,
             other => other?,
+        }
+        for (at, bytes) in cold {
+            medium.disk.forget(at, bytes);
         }
         let took_us = started.elapsed().as_micros() as u64;
         Counters::add(&self.counters.flush_us_total, took_us);

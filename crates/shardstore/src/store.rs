@@ -323,6 +323,8 @@ pub(crate) struct Append {
     pub payload_len: u32,
     pub after: Vec<Dependency>,
     pub done: Done,
+    /// Nobody is going to read it soon.
+    pub is_cold: bool,
 }
 
 /// Who is told when it is durable.
@@ -494,16 +496,17 @@ impl Store {
         } else {
             Class::Normal
         };
-        let after = batch.after;
+        let (after, is_cold) = (batch.after, batch.is_cold);
         let (entries, payload) = frame::split_batch(batch.entries);
         let (completer, dependency) = Dependency::pair();
-        let append = self.append(
+        let mut append = self.append(
             (Kind::Batch, Stream::Log, class),
             entries,
             payload,
             after,
             Done::Batch(completer),
         );
+        append.is_cold = is_cold;
         let mut queue = lock(&self.queue);
         if queue.sealed {
             drop(queue);
@@ -561,6 +564,7 @@ impl Store {
             payload,
             after,
             done,
+            is_cold: false,
         }
     }
 

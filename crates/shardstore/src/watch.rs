@@ -162,6 +162,10 @@ impl Disk for Watched {
         self.noted(|| self.disk.reserve(end))
     }
 
+    fn forget(&self, offset: u64, len: u64) {
+        self.disk.forget(offset, len);
+    }
+
     fn prepare(&self, offset: u64, len: u64) -> Result<(), DiskError> {
         self.noted(|| self.disk.prepare(offset, len))
     }

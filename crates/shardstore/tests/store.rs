@@ -58,6 +58,30 @@ fn get(store: &Store, key: &str) -> Option<(String, Vec<u8>)> {
     Some((String::from_utf8(found.value().to_vec()).unwrap(), payload))
 }
 
+/// What healing writes nobody reads soon, and it pushed out of memory what was read.
+#[test]
+fn what_is_cold_is_not_kept_in_memory() {
+    let (disk, store) = open_new(16);
+    let batch = |key: &str| Batch::new().put_with_payload(Key::plain(key), "v", vec![7; 30_000]);
+    let forgotten = || std::mem::take(&mut *disk.forgotten.lock().unwrap());
+    let write = |batches: Vec<Batch>| {
+        let submit = |batch| store.submit(batch).unwrap();
+        let submitted: Vec<_> = batches.into_iter().map(submit).collect();
+        settle(&store);
+        submitted.iter().for_each(|written| written.wait().unwrap());
+    };
+    write(vec![batch("hot")]);
+    assert_eq!(forgotten(), []);
+    write(vec![batch("cold").cold(), batch("too").cold()]);
+    let ranges = forgotten();
+    assert_eq!(ranges.len(), 1, "one group, one write");
+    assert!(ranges[0].end - ranges[0].start >= 60_000, "{ranges:?}");
+    // What came with something else is kept as that is.
+    write(vec![batch("hot again"), batch("cold again").cold()]);
+    assert_eq!(forgotten(), []);
+    assert_eq!(get(&store, "cold").unwrap().1, vec![7; 30_000]);
+}
+
 /// What the engine's threads read for others must lie in the others' memory: an allocator with a
 /// heap for each thread keeps what a thread allocated until it allocates again, and with six disks
 /// there are two dozen such threads, most of which sleep. Reads from the disk alone held twice as

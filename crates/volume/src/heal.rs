@@ -337,7 +337,9 @@ impl HealWalk {
             work.bytes += payload.len();
             let bytes = payload.len() as u64;
             let key = shard_key(blob, number, shard);
+            // Whoever reads the stripe has it from the others as a rule.
             let batch = Batch::new().put_with_payload(key.clone(), value.encode()?, payload);
+            let batch = batch.cold();
             match table.engine(to)?.submit(batch) {
                 Ok(dependency) => work.jobs.push(Job {
                     _held: held.clone(),

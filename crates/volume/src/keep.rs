@@ -775,7 +775,7 @@ const HEAL_REST_FACTOR: u32 = 4;
 
 /// How many times as long as a step of healing took the next one waits while clients read or write
 /// bodies; and for which part of it otherwise.
-const HEAL_REST_IN_USE: u32 = 2;
+const HEAL_REST_IN_USE: u32 = 4;
 const HEAL_REST_OTHERWISE: u32 = 8;
 
 /// Longest rest after a step of healing.

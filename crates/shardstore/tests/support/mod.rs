@@ -14,6 +14,8 @@ pub struct MemoryDisk {
     pub unreadable: Mutex<Option<Range<u64>>>,
     /// Bytes of the largest write so far.
     pub largest_write: AtomicUsize,
+    /// What need not be kept in memory.
+    pub forgotten: Mutex<Vec<Range<u64>>>,
 }
 
 impl MemoryDisk {
@@ -59,6 +61,11 @@ impl Disk for MemoryDisk {
 
     fn flush(&self) -> Result<(), DiskError> {
         Ok(())
+    }
+
+    fn forget(&self, offset: u64, len: u64) {
+        let range = offset..offset + len;
+        self.forgotten.lock().unwrap().push(range);
     }
 
     fn prepare(&self, _: u64, _: u64) -> Result<(), DiskError> {
