@@ -205,6 +205,7 @@ impl Volume {
         if table.is_single() {
             return self.begin_growth(&mut state, &table, disk, instead_of);
         }
+        self.may_change(&state)?;
         let gone = old.filter(|old| !is_there(&table, *old));
         let ledger = self.inner.keeping.ledger();
         let lost = ledger.lost;
@@ -305,18 +306,25 @@ impl Volume {
         Ok(Added::Back(slot))
     }
 
-    /// Has the members and the map of a table be those of the next generation.
-    fn make(&self, state: &mut State, table: &Table, mut next: Table) -> Result<()> {
+    /// Whether the set can be another one at all before a restart.
+    fn may_change(&self, state: &State) -> Result<()> {
         if let Some(why) = &state.is_undecided {
             return refused(why.clone());
         }
         if self.inner.is_read_only {
             return refused(
                 "too few disks were there when the server started, so that nothing may be \
-                 written: start it again with as many disks as it asks for"
+                 written: start it again with more of them. What can be read can be copied out \
+                 meanwhile"
                     .to_owned(),
             );
         }
+        Ok(())
+    }
+
+    /// Has the members and the map of a table be those of the next generation.
+    fn make(&self, state: &mut State, table: &Table, mut next: Table) -> Result<()> {
+        self.may_change(state)?;
         if next.replicas().is_empty() {
             return refused("no other disk has the metadata".to_owned());
         }
@@ -448,6 +456,7 @@ impl Volume {
                 "this disk is there: drain it, and it leaves the set when it is empty".to_owned(),
             );
         }
+        self.may_change(&state)?;
         let ledger = self.inner.keeping.ledger();
         if !accept_loss && ledger.lost > 0 {
             self.look_for_missing_shards();
