@@ -90,6 +90,36 @@ fn too_few_disks_say_which_are_missing() {
     set.close();
 }
 
+/// A disk's file that was cut short looks as if its end was never written. It was the one that the
+/// others were made like, and what had been acknowledged was gone.
+#[test]
+fn a_disk_that_lost_its_end_is_not_believed() {
+    for batches in [3, 50, 5_000_u64] {
+        let mut disks = Disks::new(6);
+        let set = disks.open(&disks.all()).unwrap();
+        set.set_meta("a", b"old").unwrap();
+        let (before, epoch) = (disks.sims[0].medium(), set.volume.epoch());
+        for number in 0..batches {
+            set.set_meta(&format!("k{}", number % 7), &number.to_le_bytes())
+                .unwrap();
+        }
+        set.set_meta("a", b"new").unwrap();
+        assert_eq!(set.volume.epoch(), epoch);
+        set.close();
+        disks.sims[0] = Arc::new(disks.sims[0].successor(before));
+        let set = disks.open(&disks.all()).unwrap();
+        assert_eq!(set.meta("a"), Some(b"new".to_vec()), "{batches}");
+        set.wait(|volume| volume.is_whole() && volume.is_healed());
+        set.close();
+        // Nor is anything missing on it.
+        let set = disks.open(&[0, 4, 5]).unwrap();
+        assert_eq!(set.meta("a"), Some(b"new".to_vec()), "{batches}");
+        let last = (0..batches).rev().find(|number| number % 7 == 2).unwrap();
+        assert_eq!(set.meta("k2"), Some(last.to_le_bytes().to_vec()));
+        set.close();
+    }
+}
+
 /// Of what was only on disks that are missing nothing is left to be counted, and it is counted.
 #[test]
 fn what_nothing_is_left_of_is_lost_by_the_ledger() {

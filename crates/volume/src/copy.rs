@@ -31,6 +31,18 @@ pub(crate) fn ring_differences(truth: &Engine, other: &Engine) -> Result<Vec<Key
     Ok(keys.into_iter().chain(places).collect())
 }
 
+/// The highest number in a disk's ring; 0: there is none.
+pub(crate) fn newest_in_ring(engine: &Engine) -> Result<u64> {
+    let view = engine.view();
+    let (from, to) = ring_range();
+    let (mut walk, mut newest) = (Walk::new(&view, &from, &to), 0);
+    while let Some(place) = walk.next()? {
+        let number = place.value().first_chunk().copied();
+        newest = newest.max(number.map_or(0, u64::from_le_bytes));
+    }
+    Ok(newest)
+}
+
 /// Reads all that the ring names.
 pub(crate) fn all_of_the_ring(engine: &Engine) -> Result<()> {
     let view = engine.view();

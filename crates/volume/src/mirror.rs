@@ -38,7 +38,7 @@ pub(crate) const OWN_PREFIX: u8 = 0x04;
 const RING: &[u8] = b"\x04ring";
 
 /// Bits of a batch's number that count within one run; the others are the epoch.
-const NUMBER_BITS: u32 = 40;
+pub(crate) const NUMBER_BITS: u32 = 40;
 
 /// The key of a place in the ring.
 pub(crate) fn ring_key(place: u16) -> Key {

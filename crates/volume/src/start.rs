@@ -13,11 +13,11 @@ use std::sync::Arc;
 use shardstore::{Batch, Engine, Key};
 
 use crate::blob::SHARD_PREFIX;
-use crate::copy::{all_of_the_ring, copy_keys, ring_differences};
-use crate::limits::DISKS_MAX;
+use crate::copy::{all_of_the_ring, copy_keys, newest_in_ring, ring_differences};
+use crate::limits::{DISKS_MAX, RING_PLACES};
 use crate::membership::{Member, MemberState, Membership};
 use crate::meta::META_PREFIX;
-use crate::mirror::OWN_PREFIX;
+use crate::mirror::{NUMBER_BITS, OWN_PREFIX};
 use crate::slices::SliceMap;
 use crate::table::{SetDisk, Table, describe, uuid};
 use crate::volume::VolumeOptions;
@@ -499,7 +499,7 @@ fn force(
 /// Makes all replicas the same again: they differ in what was under way when the set stopped. Says
 /// which are; one that cannot be read is none any more.
 pub(crate) fn settle_replicas(table: &Table, replicas: &[usize]) -> Result<Vec<usize>> {
-    let mut left = replicas.to_vec();
+    let mut left = with_the_newest_first(table, replicas)?;
     while let Some((first, others)) = left.split_first() {
         let truth = table.engine(*first)?;
         let mut settled = vec![*first];
@@ -531,6 +531,38 @@ pub(crate) fn settle_replicas(table: &Table, replicas: &[usize]) -> Result<Vec<u
         }
     }
     Ok(left)
+}
+
+/// What was acknowledged is on all replicas; so the one that has the newest batch has all of it,
+/// unless it lost something in the middle. One that has lost its end (a file that was cut short looks
+/// like one that was never written so far) must not be what the others are made like. If it lacks
+/// more than the ring can name, it is none any more.
+fn with_the_newest_first(table: &Table, replicas: &[usize]) -> Result<Vec<usize>> {
+    let mut newest = Vec::new();
+    for slot in replicas {
+        let number = match newest_in_ring(table.engine(*slot)?) {
+            Ok(number) => number,
+            // Whoever compares it comes upon that again.
+            Err(VolumeError::Corrupt { .. } | VolumeError::Unreadable { .. }) => 0,
+            Err(error) => return Err(error),
+        };
+        newest.push((number, *slot));
+    }
+    newest.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+    let highest = newest.first().map_or(0, |(number, _)| *number);
+    let can_follow = |(number, _): &&(u64, usize)| {
+        let lacks = match highest >> NUMBER_BITS == number >> NUMBER_BITS {
+            true => highest - number,
+            // All of the last run, and of those before what nobody can tell.
+            false => highest & ((1 << NUMBER_BITS) - 1),
+        };
+        lacks < RING_PLACES as u64
+    };
+    Ok(newest
+        .iter()
+        .filter(can_follow)
+        .map(|(_, slot)| *slot)
+        .collect())
 }
 
 /// What says who the members are, and where metadata is.
