@@ -91,11 +91,14 @@ impl Cgroups {
     /// The groups of the server of this name: made, with what an earlier run left removed.
     pub(crate) fn open(name: &str, memory_bytes: u64) -> io::Result<Cgroups> {
         let version = version().map_err(io::Error::other)?;
+        // A group for the server, and one in it for this run: what the helper of an earlier one
+        // does at its end is nothing to this one.
+        let run = std::process::id().to_string();
         let root = Path::new(ROOT);
         let bases = match version {
-            Version::Two => vec![root.join(name)],
+            Version::Two => vec![root.join(name).join(&run)],
             Version::One => {
-                let base = |controller: &&str| root.join(controller).join(name);
+                let base = |controller: &&str| root.join(controller).join(name).join(&run);
                 CONTROLLERS.iter().map(base).collect()
             }
         };
@@ -104,20 +107,21 @@ impl Cgroups {
             bases,
             held: Vec::new(),
         };
-        cgroups.remove_left_over();
+        cgroups.remove_runs_before();
         for directory in &cgroups.bases {
             fs::create_dir_all(directory)?;
         }
         match version {
             Version::Two => {
                 let controllers = "+memory +cpu +pids";
-                write(&Path::new(ROOT).join("cgroup.subtree_control"), controllers)?;
-                let base = Path::new(ROOT).join(name);
-                write(&base.join("cgroup.subtree_control"), controllers)?;
+                let base = root.join(name).join(&run);
+                for directory in [root, &root.join(name), &base] {
+                    write(&directory.join("cgroup.subtree_control"), controllers)?;
+                }
                 write(&base.join("memory.max"), &memory_bytes.to_string())?;
             }
             Version::One => {
-                let base = Path::new(ROOT).join("memory").join(name);
+                let base = root.join("memory").join(name).join(&run);
                 write(&base.join("memory.use_hierarchy"), "1").ok();
                 write(
                     &base.join("memory.limit_in_bytes"),
@@ -149,17 +153,38 @@ impl Cgroups {
         })
     }
 
-    /// Ends what an earlier run of this server left behind.
-    pub(crate) fn remove_left_over(&self) {
-        for base in &self.bases {
-            let Ok(entries) = fs::read_dir(base) else {
-                continue;
+    /// Ends what earlier runs of this server left behind: what is beside its own groups. Nobody
+    /// else's are there.
+    fn remove_runs_before(&self) {
+        let all: Vec<&Path> = self.bases.iter().filter_map(|base| base.parent()).collect();
+        let runs = all.iter().flat_map(|all| directories_in(all));
+        let names: std::collections::BTreeSet<_> = runs
+            .filter(|run| !self.bases.contains(run))
+            .filter_map(|run| Some(run.file_name()?.to_owned()))
+            .collect();
+        for name in names {
+            let run = Cgroups {
+                version: self.version,
+                bases: all.iter().map(|all| all.join(&name)).collect(),
+                held: Vec::new(),
             };
-            for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
-                kill_all(&entry.path());
-                remove(&entry.path());
-            }
+            run.remove_all();
+        }
+    }
+
+    /// Ends all that is in them, and removes them.
+    pub(crate) fn remove_all(&self) {
+        // The freezer's come last, and what is frozen does not end: so all first.
+        for base in self.bases.iter().rev() {
+            directories_in(base)
+                .iter()
+                .for_each(|place| kill_all(place));
+        }
+        for base in &self.bases {
+            directories_in(base).iter().for_each(|place| remove(place));
             remove(base);
+            // The server's goes with its last run; another run's keep it.
+            let _ = base.parent().map(fs::remove_dir);
         }
     }
 
@@ -311,6 +336,12 @@ impl Cgroup {
     pub(crate) fn version(&self) -> Version {
         self.version
     }
+}
+
+fn directories_in(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.filter(|path| path.is_dir()).collect()
 }
 
 /// Ends every process in a directory's group.

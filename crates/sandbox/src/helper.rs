@@ -73,7 +73,7 @@ fn start(server: &OwnedFd, settings: &Settings) -> Result<(), String> {
     if let Forked::Parent(pid, _) = forked {
         // Nothing is left to do but to be its parent.
         let _ = waitpid(Some(pid), WaitOptions::empty());
-        cgroups.remove_left_over();
+        cgroups.remove_all();
         kernel::exit(0);
     }
     let died = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
@@ -82,7 +82,7 @@ fn start(server: &OwnedFd, settings: &Settings) -> Result<(), String> {
     kernel::unshare(UnshareFlags::NEWNS).map_err(words("a namespace of mounts"))?;
     root::enter(
         Path::new(&settings.code),
-        &settings.shown_paths(),
+        &settings.shown,
         &settings.resolver,
     )?;
     let helper = Helper::new(server, settings, cgroups)?;

@@ -201,10 +201,6 @@ impl Settings {
         }
         Some(settings)
     }
-
-    pub(crate) fn shown_paths(&self) -> Vec<PathBuf> {
-        self.shown.clone()
-    }
 }
 
 impl Order<'_> {
